@@ -1,0 +1,1 @@
+"""LlamaIndex embedding of revela-rag."""

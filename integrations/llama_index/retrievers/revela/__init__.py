@@ -1,0 +1,1 @@
+"""LlamaIndex retriever of revela-rag."""

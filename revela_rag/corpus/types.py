@@ -1,0 +1,97 @@
+"""What a corpus is made of: documents are read, chunks are embedded, parts are what training sets side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["ANSWER_ROLES", "QUERY_ROLES", "Chunk", "Document", "Kind", "Metadata", "Part", "chunk_id"]
+
+Kind = Literal["prose", "code"]
+Metadata = Mapping[str, str | int | float | bool]
+
+#: Roles of parts that read like something a person would ask.
+QUERY_ROLES = frozenset({"docstring", "heading", "title", "question", "comment"})
+#: Roles of parts that hold what the asker wants to find.
+ANSWER_ROLES = frozenset({"body", "section", "text", "answer", "code"})
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One source, as read: a file, a JSON line, a BEIR document.
+
+    Attributes:
+        id: stable name of the source inside its corpus, for example the path relative to the folder.
+        text: decoded content; newlines are kept.
+        title: optional title.
+        format: ``"text"``, ``"markdown"``, ``"rst"``, ``"html"`` or a programming language such as ``"python"``.
+        metadata: anything else that should travel with every chunk of the document.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    format: str = "text"
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A text inside a chunk that can stand on its own.
+
+    Parts of one chunk say the same in different words (docstring and body, heading and section, question and
+    answer). Training puts them into one batch as separate texts; evaluation uses the query-like ones as queries.
+
+    Attributes:
+        role: one of :data:`QUERY_ROLES`, :data:`ANSWER_ROLES`, or ``"first_half"`` / ``"second_half"``.
+        text: the text of the part alone.
+    """
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The unit that is embedded, indexed, found and shown.
+
+    Attributes:
+        id: content hash, see :func:`chunk_id`; the same text from the same source always has the same id.
+        text: what is shown when the chunk is found.
+        document_id: id of the :class:`Document` it comes from.
+        position: 0-based place inside its document.
+        kind: ``"prose"`` or ``"code"``.
+        title: heading path, document title or qualified symbol that gives the text its context; may be empty.
+        parts: texts inside the chunk that say the same in different words; empty where none were found.
+        metadata: source path, line numbers, language, symbol and the document's own metadata.
+    """
+
+    id: str
+    text: str
+    document_id: str
+    position: int = 0
+    kind: Kind = "prose"
+    title: str = ""
+    parts: tuple[Part, ...] = ()
+    metadata: Metadata = field(default_factory=dict)
+
+    @property
+    def embedding_text(self) -> str:
+        """The text the retriever encodes: the title on a line of its own, then the text."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+    def part(self, roles: frozenset[str]) -> Part | None:
+        """The first part whose role is in ``roles``, or None."""
+        return next((part for part in self.parts if part.role in roles), None)
+
+
+def chunk_id(document_id: str, text: str, role: str = "passage") -> str:
+    """Content hash that names a chunk: 32 hex digits over source id, role and text."""
+    digest = hashlib.sha256()
+    for field_ in (document_id, role, text):
+        data = field_.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()[:32]

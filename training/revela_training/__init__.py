@@ -1,0 +1,1 @@
+"""The Revela objective and the job that adapts a retriever with it."""
