@@ -1,0 +1,25 @@
+"""Retrieval quality: data in, per-query metrics with confidence intervals out, with or without labels."""
+
+from revela_rag.evaluation.beir import RetrievalData, load_beir
+from revela_rag.evaluation.bootstrap import Comparison, bootstrap_interval, compare
+from revela_rag.evaluation.evaluate import evaluate
+from revela_rag.evaluation.metrics import METRICS, Evaluation, score_run
+from revela_rag.evaluation.runs import Run, dense_run, hybrid_run, lexical_run
+from revela_rag.evaluation.structural import structural_data
+
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Evaluation",
+    "RetrievalData",
+    "Run",
+    "bootstrap_interval",
+    "compare",
+    "dense_run",
+    "evaluate",
+    "hybrid_run",
+    "lexical_run",
+    "load_beir",
+    "score_run",
+    "structural_data",
+]

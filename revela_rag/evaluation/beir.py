@@ -1,0 +1,179 @@
+"""Labelled retrieval data in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from revela_rag.errors import CorpusError
+
+__all__ = ["RetrievalData", "load_beir"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RetrievalData:
+    """Documents, queries and the judgements that say which document answers which query.
+
+    Attributes:
+        corpus: document id to (title, text); the title may be empty.
+        queries: query id to text; only the queries that are judged in the chosen split.
+        qrels: query id to {document id: relevance}; a relevance of 1 or more is relevant.
+        name: what to call the data in tables, for example ``"scifact/test"``.
+        unknown_documents: judgements left out because the corpus has no such document.
+        unknown_queries: judgements left out because there is no such query.
+    """
+
+    corpus: dict[str, tuple[str, str]]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+    name: str
+    unknown_documents: int = 0
+    unknown_queries: int = 0
+
+    def limited(self, queries: int) -> RetrievalData:
+        """The same data with the first ``queries`` queries only; the corpus stays whole."""
+        kept = dict(list(self.queries.items())[:queries])
+        qrels = {query_id: self.qrels[query_id] for query_id in kept if query_id in self.qrels}
+        return RetrievalData(
+            self.corpus, kept, qrels, self.name, self.unknown_documents, self.unknown_queries
+        )
+
+
+def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
+    """Read a BEIR directory.
+
+    Args:
+        path: directory that holds ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/``.
+        split: name of the file in ``qrels/`` without ``.tsv``; None takes the only one there is.
+
+    Returns:
+        The documents, the queries judged in the split and the judgements. Judgements that name an unknown
+        query or document are left out, counted and logged.
+
+    Raises:
+        CorpusError: a file is missing or malformed (the message names the line), the split does not exist, or
+            several exist and none was asked for.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CorpusError(
+            f"{folder} is not a directory. Pass a BEIR directory: corpus.jsonl, queries.jsonl, qrels/"
+        )
+    qrels_file = _qrels_file(folder, split)
+    corpus = {
+        _id(record, file): (_string(record, "title", file), _string(record, "text", file, required=True))
+        for record, file in _records(folder / "corpus.jsonl")
+    }
+    queries = {
+        _id(record, file): _string(record, "text", file, required=True)
+        for record, file in _records(folder / "queries.jsonl")
+    }
+    data = RetrievalData(corpus, {}, {}, f"{folder.resolve().name}/{qrels_file.stem}")
+    for query_id, document_id, relevance in _judgements(qrels_file):
+        if query_id not in queries:
+            data.unknown_queries += 1
+        elif document_id not in corpus:
+            data.unknown_documents += 1
+        else:
+            data.qrels.setdefault(query_id, {})[document_id] = relevance
+    if not data.qrels:
+        raise CorpusError(
+            f"{qrels_file} holds no judgement of a known query and document ({data.unknown_queries} with an "
+            f"unknown query, {data.unknown_documents} with an unknown document). Its ids must be those of "
+            "the _id fields"
+        )
+    data.queries = {query_id: text for query_id, text in queries.items() if query_id in data.qrels}
+    if data.unknown_queries or data.unknown_documents:
+        logger.warning(
+            "%s: left out %d judgements of unknown queries and %d of unknown documents",
+            qrels_file,
+            data.unknown_queries,
+            data.unknown_documents,
+        )
+    return data
+
+
+def _qrels_file(folder: Path, split: str | None) -> Path:
+    splits = {file.stem: file for file in sorted((folder / "qrels").glob("*.tsv"))}
+    if not splits:
+        raise CorpusError(f"{folder / 'qrels'} holds no .tsv file. Judgements belong in qrels/<split>.tsv")
+    if split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if split is None:
+        raise CorpusError(f"{folder} has several splits, choose one of: {', '.join(splits)}")
+    if split not in splits:
+        raise CorpusError(f"{folder} has no split {split!r}, choose one of: {', '.join(splits)}")
+    return splits[split]
+
+
+def _records(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects of a JSONL file, each with "file, line n" for messages; blank lines are skipped."""
+    if not file.is_file():
+        raise CorpusError(
+            f"{file} is missing. A BEIR directory holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
+        )
+    for number, line in _lines(file):
+        place = f"{file}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise CorpusError(f"{place} is not JSON ({error}). Every line must be one object") from error
+        if not isinstance(record, dict):
+            raise CorpusError(f"{place} is a {type(record).__name__}, not an object with _id and text")
+        yield record, place
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{file} is not UTF-8 after line {number} ({error.reason}). Convert it to UTF-8"
+        ) from error
+
+
+def _id(record: dict[str, Any], place: str) -> str:
+    value = record.get("_id")
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise CorpusError(
+            f"{place} has no usable _id (found {value!r}). Give every object an _id that is a string"
+        )
+    return str(value)
+
+
+def _string(record: dict[str, Any], key: str, place: str, *, required: bool = False) -> str:
+    value = record.get(key)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str):
+        raise CorpusError(f"{place}: {key!r} must be a string (found {value!r})")
+    return value
+
+
+def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
+    """(query id, document id, relevance) of every line of three or TREC's four columns, less the header."""
+    for number, line in _lines(file):
+        fields = line.rstrip("\r\n").split("\t")
+        if len(fields) == 4:
+            del fields[1]
+        try:
+            query_id, document_id, relevance = fields
+            grade = int(float(relevance))
+        except ValueError as error:
+            if number == 1 and len(fields) == 3:
+                continue
+            raise CorpusError(
+                f"{file}, line {number}: expected query-id, corpus-id and an integer score separated by "
+                f"tabs, found {line.strip()!r}"
+            ) from error
+        yield query_id.strip(), document_id.strip(), grade

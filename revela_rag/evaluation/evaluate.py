@@ -1,0 +1,159 @@
+"""One call from a model and labelled data to metrics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from revela_rag.errors import CorpusError
+from revela_rag.evaluation.beir import RetrievalData, load_beir
+from revela_rag.evaluation.metrics import Evaluation, score_run
+from revela_rag.evaluation.runs import Run, dense_run, hybrid_run, lexical_run
+from revela_rag.evaluation.vectors import cached_vectors, passages
+
+if TYPE_CHECKING:
+    from revela_rag.encoder import Encoder
+    from revela_rag.index import Hit, Index
+    from revela_rag.retriever import Retriever
+
+__all__ = ["evaluate"]
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: str | Path | Encoder | Index | Retriever,
+    data: RetrievalData | str | Path,
+    *,
+    split: str | None = None,
+    k: tuple[int, int] = (10, 100),
+    chunk: bool = True,
+    analyzer: str = "code",
+    cache_dir: str | Path | None = None,
+    name: str | None = None,
+    show_progress: bool = False,
+    **encoder_options: Any,
+) -> Evaluation:
+    """Measure how well a model finds what the data says is relevant.
+
+    Search is exact. A query finds a document of the same id like any other: no match is removed.
+
+    Args:
+        model: ``"bm25"``; a model directory or name; ``"hybrid:MODEL"``, BM25 and that model fused by
+            reciprocal rank; an :class:`~revela_rag.Encoder`; or an :class:`~revela_rag.Index` or
+            :class:`~revela_rag.Retriever` whose document ids are those of the data.
+        data: labelled data, or the BEIR directory that holds it.
+        split: which judgements to use where ``data`` is a directory; None takes the only ones there are.
+        k: cutoff of nDCG and MRR, and cutoff of recall.
+        chunk: cut documents that do not fit the model's window into chunks; a document then scores as its
+            best chunk. False lets the model truncate them. BM25 always reads whole documents.
+        analyzer: how BM25 splits words, see :class:`revela_rag.lexical.LexicalIndex`.
+        cache_dir: keep embeddings here and reuse them for the same model and texts.
+        name: what to call the result; by default what was passed as ``model``.
+        show_progress: show progress bars on stderr.
+        **encoder_options: for :class:`~revela_rag.Encoder` where ``model`` is a name, such as ``device`` or
+            ``batch_size``.
+
+    Returns:
+        nDCG, recall and MRR of every query.
+
+    Raises:
+        CorpusError: the data cannot be read, or an index shares no document id with it.
+        ModelError: the model cannot be loaded.
+        ValueError: encoder options were given with something that is not loaded here.
+    """
+    if not isinstance(data, RetrievalData):
+        data = load_beir(data, split=split)
+    started = time.perf_counter()
+    depth = max(k)
+    details: dict[str, Any] = {"data": data.name, "documents": len(data.corpus)}
+    text_model = str(model) if isinstance(model, str | Path) else None
+    if encoder_options and text_model is None:
+        raise ValueError(
+            f"encoder options {sorted(encoder_options)} only apply to a model given by name or path"
+        )
+
+    if text_model == "bm25":
+        run = _bm25(data, depth, analyzer)
+    elif hasattr(model, "search"):
+        run = _searched(model, data, depth)
+    else:
+        from revela_rag.encoder import Encoder
+
+        hybrid = text_model is not None and text_model.startswith("hybrid:")
+        encoder = model if isinstance(model, Encoder) else Encoder(_bare(model), **encoder_options)
+        run, vectors = _dense(
+            encoder, data, depth, chunk=chunk, cache_dir=cache_dir, show_progress=show_progress
+        )
+        details.update(vectors=vectors, fingerprint=encoder.fingerprint)
+        if hybrid:
+            run = hybrid_run(run, _bm25(data, depth, analyzer), k=depth)
+    evaluation = score_run(run, data.qrels, name=name or _name(model), k=k)
+    evaluation.details = {**details, "seconds": round(time.perf_counter() - started, 3)}
+    return evaluation
+
+
+def _bare(model: Any) -> str | Path:
+    return model.removeprefix("hybrid:") if isinstance(model, str) else model
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, str | Path):
+        return str(model)
+    return str(getattr(model, "model_path", None) or getattr(model, "path", None) or type(model).__name__)
+
+
+def _bm25(data: RetrievalData, depth: int, analyzer: str) -> Run:
+    texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+    return lexical_run(data.queries, texts, list(data.corpus), k=depth, analyzer=analyzer)
+
+
+def _dense(
+    encoder: Encoder,
+    data: RetrievalData,
+    depth: int,
+    *,
+    chunk: bool,
+    cache_dir: str | Path | None,
+    show_progress: bool,
+) -> tuple[Run, int]:
+    texts, document_ids = passages(data.corpus, window=encoder.max_length if chunk else None)
+    logger.info("%s: encoding %d passages of %d documents", data.name, len(texts), len(data.corpus))
+    documents = cached_vectors(encoder, "document", texts, cache_dir=cache_dir, show_progress=show_progress)
+    queries = cached_vectors(
+        encoder, "query", list(data.queries.values()), cache_dir=cache_dir, show_progress=show_progress
+    )
+    return dense_run(queries, documents, list(data.queries), document_ids, k=depth), len(texts)
+
+
+def _searched(searcher: Any, data: RetrievalData, depth: int) -> Run:
+    """The run of an index: documents by their best chunk, asking for more chunks where documents repeat."""
+    run: Run = {}
+    pending, wanted = list(data.queries), depth * 2
+    while pending:
+        repeating = []
+        for query_id, hits in zip(
+            pending, _hits(searcher, [data.queries[q] for q in pending], wanted), strict=True
+        ):
+            scores: dict[str, float] = {}
+            for hit in hits:
+                scores.setdefault(hit.chunk.document_id, hit.score)
+            run[query_id] = dict(list(scores.items())[:depth])
+            if len(scores) < depth and len(hits) >= wanted:
+                repeating.append(query_id)
+        pending, wanted = repeating, wanted * 4
+    found = {document_id for scores in run.values() for document_id in scores}
+    if found and found.isdisjoint(data.corpus):
+        raise CorpusError(
+            f"the index holds other documents than {data.name}: it found {min(found)!r} where the data has "
+            f"ids such as {next(iter(data.corpus))!r}. Build it from the data's own corpus.jsonl"
+        )
+    return run
+
+
+def _hits(searcher: Any, queries: list[str], k: int) -> list[list[Hit]]:
+    if hasattr(searcher, "search_many"):
+        return searcher.search_many(queries, k=k)
+    return [searcher.search(query, k=k) for query in queries]

@@ -1,0 +1,124 @@
+"""What a model embeds for an evaluation, and a cache of the result on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from revela_rag.errors import DiskError
+
+if TYPE_CHECKING:
+    from revela_rag.encoder import Encoder
+
+__all__ = ["cached_vectors", "passages"]
+
+logger = logging.getLogger(__name__)
+
+#: Characters that a token of English or code holds on average, a little on the high side.
+_CHARACTERS_PER_TOKEN = 4
+
+
+def passages(corpus: Mapping[str, tuple[str, str]], *, window: int | None) -> tuple[list[str], list[str]]:
+    """Texts to embed and the document each belongs to.
+
+    Args:
+        corpus: document id to (title, text).
+        window: tokens the model reads at once; longer documents become several chunks. None keeps all whole.
+
+    Returns:
+        N texts and their N document ids, the chunks of one document adjacent and in order.
+    """
+    texts: list[str] = []
+    document_ids: list[str] = []
+    for document_id, (title, text) in corpus.items():
+        whole = f"{title}\n{text}" if title else text
+        pieces = [whole]
+        if window is not None and len(whole) > window * _CHARACTERS_PER_TOKEN:
+            pieces = _chunks(document_id, title, text) or pieces
+        texts += pieces
+        document_ids += [document_id] * len(pieces)
+    return texts, document_ids
+
+
+def _chunks(document_id: str, title: str, text: str) -> list[str]:
+    from revela_rag.corpus import Document, chunk_document
+
+    document = Document(id=document_id, text=text, title=title, format=_format(title))
+    return [chunk.embedding_text for chunk in chunk_document(document)]
+
+
+def _format(title: str) -> str:
+    return "text"
+
+
+def cached_vectors(
+    encoder: Encoder,
+    role: Literal["query", "document"],
+    texts: Sequence[str],
+    *,
+    cache_dir: str | Path | None = None,
+    show_progress: bool = False,
+) -> np.ndarray:
+    """Embed texts, or take their vectors from the cache.
+
+    Args:
+        encoder: the model.
+        role: which prompt applies.
+        texts: N texts.
+        cache_dir: directory of ``.npy`` files named by a hash of model, role, window and texts; None does not
+            cache. A file that cannot be read is computed again.
+        show_progress: show a progress bar on stderr.
+
+    Returns:
+        Unit vectors, shape (N, d).
+
+    Raises:
+        DiskError: the cache cannot be written.
+    """
+    encode = encoder.encode_queries if role == "query" else encoder.encode_documents
+    if cache_dir is None:
+        return encode(texts, show_progress=show_progress)
+    file = Path(cache_dir) / f"{_key(encoder, role, texts)}.npy"
+    if file.is_file():
+        try:
+            vectors = np.load(file, allow_pickle=False)
+            if vectors.shape == (len(texts), encoder.dimension):
+                return vectors
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s cannot be read (%s), embedding again", file, error)
+    vectors = encode(texts, show_progress=show_progress)
+    _write(file, vectors)
+    return vectors
+
+
+def _key(encoder: Encoder, role: str, texts: Sequence[str]) -> str:
+    prompt = encoder.query_prompt if role == "query" else encoder.document_prompt
+    digest = hashlib.sha256()
+    for field in (encoder.fingerprint, str(encoder.max_length), role, prompt, *texts):
+        data = field.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _write(file: Path, vectors: np.ndarray) -> None:
+    """Write beside the file and rename: a reader never sees half of one."""
+    temporary = ""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
+            temporary = stream.name
+            np.save(stream, vectors, allow_pickle=False)
+        Path(temporary).replace(file)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise DiskError(
+            f"cannot write embeddings to {file.parent} ({error}). Free space or choose another"
+        ) from error
