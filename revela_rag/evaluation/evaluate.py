@@ -89,7 +89,7 @@ def evaluate(
         )
         details.update(vectors=vectors, fingerprint=encoder.fingerprint)
         if hybrid:
-            run = hybrid_run(run, _bm25(data, depth, analyzer), k=depth)
+            run = hybrid_run([run, _bm25(data, depth, analyzer)], k=depth)
     evaluation = score_run(run, data.qrels, name=name or _name(model), k=k)
     evaluation.details = {**details, "seconds": round(time.perf_counter() - started, 3)}
     return evaluation
@@ -107,7 +107,9 @@ def _name(model: Any) -> str:
 
 def _bm25(data: RetrievalData, depth: int, analyzer: str) -> Run:
     texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
-    return lexical_run(data.queries, texts, list(data.corpus), k=depth, analyzer=analyzer)
+    return lexical_run(
+        list(data.queries.values()), texts, list(data.queries), list(data.corpus), k=depth, analyzer=analyzer
+    )
 
 
 def _dense(

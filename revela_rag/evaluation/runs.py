@@ -74,30 +74,46 @@ def dense_run(
 
 
 def lexical_run(
-    queries: Mapping[str, str],
+    queries: Sequence[str],
     texts: Sequence[str],
-    ids: Sequence[str],
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
     *,
     k: int = 100,
     analyzer: str = "code",
 ) -> Run:
-    """BM25 over whole documents.
+    """The documents BM25 ranks first.
 
     Args:
-        queries: query id to text.
-        texts: the N documents.
-        ids: their N ids.
+        queries: Q texts.
+        texts: N documents.
+        query_ids: Q ids.
+        document_ids: N different ids.
         k: documents per query.
         analyzer: of :class:`revela_rag.lexical.LexicalIndex`; ``"code"`` also splits identifiers.
+
+    Raises:
+        ValueError: the numbers of texts and ids differ, or ``k`` is below 1.
     """
     from revela_rag.lexical import LexicalIndex
 
+    if len(queries) != len(query_ids) or len(texts) != len(document_ids):
+        raise ValueError(
+            f"every text needs one id, got {len(queries)} queries with {len(query_ids)} ids and {len(texts)} "
+            f"documents with {len(document_ids)} ids"
+        )
     _check_depth(k)
-    index = LexicalIndex.build(ids, texts, analyzer=analyzer)
-    return {query_id: dict(index.search(text, k)) for query_id, text in queries.items()}
+    index = LexicalIndex.build(document_ids, texts, analyzer=analyzer)
+    return {query_id: dict(index.search(text, k)) for query_id, text in zip(query_ids, queries, strict=True)}
 
 
-def hybrid_run(*runs: Run, k: int = 100, weights: Sequence[float] | None = None, constant: int = 60) -> Run:
+def hybrid_run(
+    runs: Sequence[Mapping[str, Mapping[str, float]]],
+    *,
+    k: int = 100,
+    weights: Sequence[float] | None = None,
+    constant: int = 60,
+) -> Run:
     """Fuse runs by reciprocal rank, see :func:`revela_rag.fusion.rrf`.
 
     Args:
