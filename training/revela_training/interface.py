@@ -1,0 +1,224 @@
+"""How the objective reaches into a transformers causal LM without forking it.
+
+An attention function is registered with ``transformers.AttentionInterface`` for every implementation the LM may have
+had (sdpa, eager, flash). It calls that implementation, and only when a reader travels along as the keyword argument
+``revela_reader`` does it add something. An LM that is called normally therefore computes what it always did.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+
+from revela_rag.errors import ModelError
+
+__all__ = ["CausalLM", "Reader"]
+
+_PREFIX = "revela_"
+_UNSUPPORTED = ("s_aux", "position_bias")
+
+
+class Reader(Protocol):
+    """What is called in every attention layer, with the layer's own tensors."""
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        arguments: dict[str, Any],
+    ) -> Tensor:
+        """The attention output to hand to the output projection, (N, L, H, E) as ``output`` is."""
+
+
+class _Probe:
+    """Notes which attention modules hand over their tensors."""
+
+    def __init__(self) -> None:
+        self.modules: list[nn.Module] = []
+        self.unsupported: set[str] = set()
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        arguments: dict[str, Any],
+    ) -> Tensor:
+        self.modules.append(module)
+        self.unsupported |= {name for name in _UNSUPPORTED if arguments.get(name) is not None}
+        return output
+
+
+def _attention(
+    original: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    revela_reader: Reader | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    if original == "eager":  # transformers keeps the eager function in each model's own file
+        function = sys.modules[type(module).__module__].eager_attention_forward
+    else:
+        function = AttentionInterface()[original]
+    output, scores = function(module, query, key, value, attention_mask, **kwargs)
+    if revela_reader is not None:
+        output = revela_reader.attend(module, query, key, value, output, kwargs)
+    return output, scores
+
+
+class CausalLM:
+    """A causal LM, plain or wrapped by PEFT, cut in two: token ids to hidden states, hidden states to logits.
+
+    Args:
+        lm: a ``transformers`` model with a language-model head, or a PEFT model around one.
+
+    Raises:
+        ModelError: the attention of some decoder layer cannot be reached, or the model is of another kind.
+    """
+
+    def __init__(self, lm: nn.Module) -> None:
+        model = lm.get_base_model() if hasattr(lm, "get_base_model") else lm
+        name = type(model).__name__
+        if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:
+            raise ModelError(f"{name} is not a transformers causal LM: load it with AutoModelForCausalLM")
+        if getattr(getattr(lm, "active_peft_config", None), "is_prompt_learning", False):
+            raise ModelError(
+                f"{name} is wrapped for prompt learning, which adds tokens: use LoRA or the plain model"
+            )
+        self.model = model
+        self.decoder: PreTrainedModel = model.get_decoder()
+        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self._output_type: type[ModelOutput] = ModelOutput
+        original = str(self.decoder.config._attn_implementation)
+        self._register(original)
+        try:
+            self._probe(name)
+        except BaseException:
+            self.decoder.set_attn_implementation(original)
+            raise
+
+    def _register(self, original: str) -> None:
+        if original.startswith(_PREFIX):
+            return
+        registered = _PREFIX + original
+        masks = AttentionMaskInterface()
+        if original in masks:
+            AttentionMaskInterface.register(registered, masks[original])
+        AttentionInterface.register(registered, partial(_attention, original))
+        self.decoder.set_attn_implementation(registered)
+
+    def _probe(self, name: str) -> None:
+        """Run four tokens and see that every decoder layer calls, and that the two halves make the whole."""
+        layers = int(self.decoder.config.get_text_config().num_hidden_layers)
+        device = self.model.get_input_embeddings().weight.device
+        ids = torch.arange(4, device=device)[None] % self.vocabulary
+        probe = _Probe()
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                hidden = self.hidden_states(ids, torch.ones_like(ids), ids, probe)
+                whole = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+                parts = self.logits(hidden)
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
+            raise ModelError(
+                f"{name} cannot be driven by the objective ({type(error).__name__}: {error}): use a decoder-only LM "
+                "such as Llama, Qwen, Mistral, Gemma, SmolLM3, GPT-NeoX or Phi"
+            ) from error
+        finally:
+            for module, training in modes:
+                module.training = training
+        reached = len(probe.modules)
+        if reached < layers:
+            where = "in none" if reached == 0 else f"only in {reached}"
+            raise ModelError(
+                f"the attention of {name} can be reached {where} of its {layers} layers: the others have no attention "
+                "(state-space, recurrent or convolutional layers) or do not go through transformers' "
+                "AttentionInterface. Use an LM whose every layer does, such as Llama, Qwen, Mistral, Gemma, SmolLM3, "
+                "GPT-NeoX or Phi"
+            )
+        if any(getattr(module, "is_causal", True) is False for module in probe.modules):
+            raise ModelError(
+                f"{name} is not causal: its tokens see what they are to predict. Use a causal LM"
+            )
+        if probe.unsupported:
+            raise ModelError(
+                f"the attention of {name} takes {', '.join(sorted(probe.unsupported))}, which attention between texts "
+                "cannot honour. Use another LM"
+            )
+        if not torch.allclose(whole.float(), parts.float(), rtol=1e-2, atol=1e-3):
+            raise ModelError(
+                f"the logits of {name} do not follow from its decoder's hidden states: use another LM"
+            )
+
+    def hidden_states(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, reader: Reader | None
+    ) -> Tensor:
+        """Final hidden states, (N, L, hidden), of one call of the decoder with ``reader`` in its attention."""
+        output = self.decoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+            return_dict=True,
+            revela_reader=reader,
+        )
+        self._output_type = type(output)
+        return output.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of final hidden states (..., hidden), by the model's own forward.
+
+        The decoder's forward is replaced for the length of the call, so soft caps, scales, biases and adapters of
+        the head are the model's own and not repeated here.
+        """
+        output = self._output_type(last_hidden_state=hidden.reshape(1, -1, hidden.shape[-1]))
+        ids = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
+        with _replaced_forward(self.decoder, lambda *args, **kwargs: output):
+            logits = self.model(input_ids=ids, use_cache=False, return_dict=True).logits
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Every parameter that `logits` may depend on, without repeats (tied embeddings among them)."""
+        decoder = {id(p) for p in self.decoder.parameters()}
+        outside = [p for p in self.model.parameters() if id(p) not in decoder]
+        head = [*outside, *self.model.get_output_embeddings().parameters()]
+        return list({id(p): p for p in head}.values())
+
+    def reentrant_checkpointing(self) -> bool:
+        """Whether some layer will be checkpointed in the reentrant way, which hides tensors in keyword arguments."""
+        functions = (
+            getattr(module, "_gradient_checkpointing_func", None)
+            for module in self.decoder.modules()
+            if getattr(module, "gradient_checkpointing", False) and module.training
+        )
+        return any(getattr(f, "keywords", {}).get("use_reentrant", True) for f in functions if f is not None)
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    before = module.__dict__.get("forward")
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before  # type: ignore[method-assign]
