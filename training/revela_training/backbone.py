@@ -1,0 +1,330 @@
+"""The retriever while it trains: a sentence-transformers model with an adapter on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revela_rag.errors import ModelError
+from revela_rag.models import resolve_model
+
+from .adapters import (
+    LinearAdapter,
+    check_strength,
+    inject_lora,
+    load_trainable_state_dict,
+    set_lora_strength,
+    trainable_state_dict,
+)
+from .pooling import MAX_INFERENCE_LENGTH, Dtype, open_backbone
+
+__all__ = ["Role", "TrainableRetriever"]
+
+Role = Literal["query", "document"]
+
+
+class TrainableRetriever(nn.Module):
+    """A retriever whose adapter trains while its backbone stays as it was.
+
+    Embeddings of the base are unit vectors x, of the retriever unit vectors z; both are float32 (n, d).
+
+    Args:
+        base: model directory, alias or hub id, as `revela_rag.models.resolve_model` takes it. Both
+            sentence-transformers and raw transformers models work, see `open_backbone`.
+        adapter: "linear" trains a map on the embeddings of the frozen backbone, which can be computed once and
+            kept; "lora" trains low-rank updates of every linear layer.
+        lora_rank: rank of the updates.
+        lora_alpha: their scale is ``lora_alpha / lora_rank``.
+        lora_dropout: dropout on their input while training. The backbone's own dropout is switched off: its noise in a
+            cosine is larger than the differences the objective looks at.
+        max_length: tokens per text in `encode`, the training path; never more than the base allows.
+        query_prompt: text put before each query; None keeps the base's own.
+        document_prompt: text put before each document; None keeps the base's own.
+        linear_bias: whether the linear map has a bias. Without one the exported model gives the same vectors even in
+            programs that skip the normalisation before the map.
+        device: torch device; None picks the best one there is.
+        dtype: type of the backbone's weights, "auto" as stored; adapters are always float32.
+        trust_remote_code: run Python files that come with the model.
+
+    Attributes:
+        model: the `SentenceTransformer`.
+        base_name: how the base is called in what is saved: never a path.
+        dimension: length d of an embedding.
+        prompts: prompt of each role.
+        inference_max_length: tokens per text outside training, kept by the exported model.
+
+    Raises:
+        ModelError: the model cannot be used, or a value is out of range.
+        MissingExtraError: "lora" without peft.
+    """
+
+    def __init__(
+        self,
+        base: str | Path,
+        *,
+        adapter: Literal["linear", "lora"],
+        lora_rank: int = 256,
+        lora_alpha: float = 64,
+        lora_dropout: float = 0.1,
+        max_length: int = 160,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        linear_bias: bool = True,
+        device: str | None = None,
+        dtype: Dtype = "float32",
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(adapter=adapter, lora_rank=lora_rank, lora_dropout=lora_dropout, max_length=max_length)
+        source = resolve_model(str(base))
+        self.base_name = Path(base).resolve().name if Path(base).exists() else str(base)
+        self.kind = adapter
+        self.model = open_backbone(source, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        kinds = [type(module).__name__ for module in self.model]
+        if kinds[0] != "Transformer" or "Router" in kinds:
+            raise ModelError(
+                f"{base} is made of {', '.join(kinds)}; only one Transformer for both roles can be adapted."
+            )
+        self.normalized = kinds[-1] == "Normalize"
+        self.prompts = _prompts(self.model.prompts, query_prompt, document_prompt)
+        own_length = self.model.max_seq_length or MAX_INFERENCE_LENGTH
+        self.inference_max_length = int(own_length) if own_length < 10**6 else MAX_INFERENCE_LENGTH
+        self.max_length = min(max_length, self.inference_max_length)
+        self.model.requires_grad_(False)
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        self.dimension = self._measure_dimension()
+        self.strength = 1.0
+        self.adapter: LinearAdapter | None = None
+        if adapter == "linear":
+            self.adapter = LinearAdapter(self.dimension, bias=linear_bias).to(self.device)
+        else:
+            self.lora_config = inject_lora(
+                self.backbone, rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout
+            )
+        self.eval()
+
+    @property
+    def backbone(self) -> Any:
+        """The transformers model inside."""
+        return self.model[0].auto_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return next(self.model.parameters()).device
+
+    def encode(self, texts: Sequence[str], role: Role) -> Tensor:
+        """Embed texts with gradient through the adapter, cut to ``max_length`` tokens: unit rows (n, d), float32."""
+        if self.adapter is None:
+            return self._pool(texts, role, self.max_length)
+        with torch.no_grad():
+            pooled = self._pool(texts, role, self.max_length)
+        return self.adapter(pooled)
+
+    forward = encode
+
+    def embed_base(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        batch_size: int = 64,
+        show_progress: bool = False,
+        *,
+        max_length: int | None = None,
+        compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> Tensor:
+        """Embed texts with the unadapted model: unit rows (n, d) float32, no gradient, on the model's device.
+
+        With the linear adapter, `adapt_embeddings` of these is what the exported model gives.
+
+        Args:
+            texts: the texts, without prompt.
+            role: "query" or "document", which decides the prompt.
+            batch_size: texts per forward pass; texts of like length share one.
+            show_progress: show a progress bar.
+            max_length: tokens per text; None is the length of the exported model, not that of training.
+            compute_dtype: "bfloat16" runs the backbone under autocast.
+        """
+        with self._at_strength(0.0):
+            return self._embed(texts, role, batch_size, show_progress, max_length, compute_dtype)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        batch_size: int = 64,
+        show_progress: bool = False,
+        *,
+        max_length: int | None = None,
+        compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> Tensor:
+        """Like `embed_base`, with the adapter at its current strength: what the exported model would give."""
+        with torch.no_grad():
+            return self.adapt_embeddings(
+                self._embed(texts, role, batch_size, show_progress, max_length, compute_dtype)
+            )
+
+    def adapt_embeddings(self, pooled: Tensor) -> Tensor:
+        """Apply the linear adapter to base embeddings (n, d), with gradient: unit rows (n, d).
+
+        With "lora" the adapter is inside the backbone, so the embeddings come back as they are.
+        """
+        return pooled if self.adapter is None else self.adapter(pooled)
+
+    def set_strength(self, strength: float) -> None:
+        """Scale the adapter: 0 is exactly the base model, 1 what was trained; more than 1 goes beyond.
+
+        Raises:
+            ModelError: the strength is negative or not finite.
+        """
+        self.strength = check_strength(strength)
+        if self.adapter is not None:
+            self.adapter.strength = self.strength
+        else:
+            set_lora_strength(self.backbone, self.strength)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The adapter's parameters."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def adapter_state_dict(self) -> dict[str, Tensor]:
+        """The adapter's parameters by name: all a checkpoint has to hold."""
+        return trainable_state_dict(self)
+
+    def load_adapter_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Put back an adapter saved by `adapter_state_dict`; ModelError when it does not fit."""
+        load_trainable_state_dict(self, state)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """Recompute activations in the backward pass of "lora" to save memory; nothing to do for "linear".
+
+        Raises:
+            ModelError: the backbone does not support it.
+        """
+        if self.adapter is not None:
+            return
+        if not getattr(self.backbone, "supports_gradient_checkpointing", False):
+            raise ModelError(
+                f"{type(self.backbone).__name__} does not support gradient checkpointing; leave it off."
+            )
+        self.backbone.gradient_checkpointing_enable(
+            {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        )
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        if self.adapter is None:
+            self.backbone.gradient_checkpointing_disable()
+
+    def train(self, mode: bool = True) -> TrainableRetriever:
+        """Switch training mode; the backbone under a linear adapter is frozen and stays in evaluation mode."""
+        super().train(mode)
+        if self.adapter is not None:
+            self.model.eval()
+        return self
+
+    def _embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        batch_size: int,
+        show_progress: bool,
+        max_length: int | None,
+        compute_dtype: str,
+    ) -> Tensor:
+        from tqdm.auto import tqdm
+
+        length = min(max_length or self.inference_max_length, self.inference_max_length)
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+        vectors = torch.zeros(len(texts), self.dimension, device=self.device)
+        half = (
+            torch.autocast(self.device.type, torch.bfloat16) if compute_dtype == "bfloat16" else nullcontext()
+        )
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), half, tqdm(total=len(texts), unit="text", disable=not show_progress) as bar:
+                for start in range(0, len(order), batch_size):
+                    rows = order[start : start + batch_size]
+                    vectors[rows] = self._pool([texts[row] for row in rows], role, length)
+                    bar.update(len(rows))
+        finally:
+            self.train(training)
+        return vectors
+
+    def _pool(self, texts: Sequence[str], role: Role, length: int) -> Tensor:
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of strings, not one string")
+        if not texts:
+            return torch.zeros(0, self.dimension, device=self.device)
+        pooled = self.model(self._features(list(texts), role, length))["sentence_embedding"].float()
+        if (
+            self.normalized
+            and pooled.dtype == self.model.dtype
+            and not torch.is_autocast_enabled(self.device.type)
+        ):
+            return pooled
+        with torch.autocast(self.device.type, enabled=False):
+            return F.normalize(pooled, dim=-1)
+
+    def _features(self, texts: list[str], role: Role, length: int) -> dict[str, Any]:
+        """Token ids and masks (n, L) as sentence-transformers makes them, on the model's device."""
+        prompt = self.prompts[role]
+        prepare = getattr(self.model, "preprocess", None)
+        before = self.model.max_seq_length
+        self.model.max_seq_length = length
+        try:
+            if prepare is not None:
+                features = prepare(texts, prompt=prompt or None)
+            else:  # sentence-transformers before 5.4
+                features = self.model.tokenize([prompt + text for text in texts])
+                if prompt and any(getattr(module, "include_prompt", True) is False for module in self.model):
+                    features["prompt_length"] = self.model.tokenize([prompt])["input_ids"].shape[-1] - 1
+        finally:
+            self.model.max_seq_length = before
+        return {
+            key: value.to(self.device) if torch.is_tensor(value) else value for key, value in features.items()
+        }
+
+    def _measure_dimension(self) -> int:
+        with torch.no_grad():
+            return self.model(self._features(["a"], "document", 8))["sentence_embedding"].shape[-1]
+
+    @contextmanager
+    def _at_strength(self, strength: float) -> Iterator[None]:
+        before = self.strength
+        self.set_strength(strength)
+        try:
+            yield
+        finally:
+            self.set_strength(before)
+
+
+def _prompts(own: Mapping[str, str], query: str | None, document: str | None) -> dict[str, str]:
+    """Prompt per role; models call that of documents by one of three names."""
+    stored = next((own[name] for name in ("document", "passage", "corpus") if own.get(name)), "")
+    return {
+        "query": (own.get("query") or "") if query is None else query,
+        "document": stored if document is None else document,
+    }
+
+
+def _check(*, adapter: str, lora_rank: int, lora_dropout: float, max_length: int) -> None:
+    if adapter not in ("linear", "lora"):
+        raise ModelError(f"adapter is {adapter!r}; it must be 'linear' or 'lora'.")
+    if lora_rank < 1:
+        raise ModelError(f"lora_rank is {lora_rank}; it must be at least 1.")
+    if not 0 <= lora_dropout < 1:
+        raise ModelError(f"lora_dropout is {lora_dropout}; it must be at least 0 and below 1.")
+    if max_length < 8:
+        raise ModelError(f"max_length is {max_length} tokens; it must be at least 8.")

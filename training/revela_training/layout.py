@@ -1,0 +1,147 @@
+"""The sentence-transformers directory layout, in the legacy form that every consumer reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from revela_rag.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "pooling_config",
+    "write_dense",
+    "write_json",
+    "write_modules",
+    "write_sentence_config",
+    "write_tokenizer",
+]
+
+# (boolean key of the file, name of the mode), in the order in which combined modes are concatenated.
+_POOLING = (
+    ("pooling_mode_cls_token", "cls"),
+    ("pooling_mode_max_tokens", "max"),
+    ("pooling_mode_mean_tokens", "mean"),
+    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+    ("pooling_mode_weightedmean_tokens", "weightedmean"),
+    ("pooling_mode_lasttoken", "lasttoken"),
+)
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented UTF-8 JSON, creating the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_modules(directory: Path, names: Sequence[str]) -> list[Path]:
+    """Write ``modules.json`` for the module classes ``names``, in order, and return the folder of each.
+
+    The first module's files lie in ``directory`` itself, the others in ``1_Pooling``, ``2_Normalize`` and so on.
+    """
+    folders = ["", *(f"{index}_{name}" for index, name in enumerate(names) if index)]
+    entries = [
+        {"idx": index, "name": str(index), "path": folder, "type": f"sentence_transformers.models.{name}"}
+        for index, (name, folder) in enumerate(zip(names, folders, strict=True))
+    ]
+    write_json(directory / "modules.json", entries)
+    for folder in folders:
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+    return [directory / folder for folder in folders]
+
+
+def pooling_config(dimension: int, modes: Sequence[str], *, include_prompt: bool = True) -> dict[str, Any]:
+    """Content of a Pooling module's ``config.json``: one boolean per mode (cls, max, mean, lasttoken, ...)."""
+    unknown = sorted(set(modes) - {mode for _, mode in _POOLING})
+    if unknown or not modes:
+        raise ModelError(f"Pooling modes {list(modes)} cannot be written: unknown {unknown or 'empty list'}.")
+    flags = {key: mode in modes for key, mode in _POOLING}
+    return {"word_embedding_dimension": dimension, **flags, "include_prompt": include_prompt}
+
+
+def pooling_modes(module: nn.Module) -> list[str]:
+    """The modes of a Pooling module, of sentence-transformers before and since the single ``pooling_mode``."""
+    modes = getattr(module, "pooling_mode", None)
+    if modes is None:
+        return [mode for key, mode in _POOLING if getattr(module, key, False)]
+    return [modes] if isinstance(modes, str) else list(modes)
+
+
+def write_dense(folder: Path, weight: Tensor, bias: Tensor | None, *, activation: str = IDENTITY) -> None:
+    """Write a Dense module: ``weight`` (out, in) and ``bias`` (out,) in float32, then ``activation``."""
+    from safetensors.torch import save_file
+
+    tensors = {"linear.weight": weight.detach().cpu().contiguous()}
+    if bias is not None:
+        tensors["linear.bias"] = bias.detach().cpu().contiguous()
+    config = {
+        "in_features": weight.shape[1],
+        "out_features": weight.shape[0],
+        "bias": bias is not None,
+        "activation_function": activation,
+    }
+    write_json(folder / "config.json", config)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_sentence_config(
+    directory: Path,
+    *,
+    max_length: int,
+    prompts: Mapping[str, str],
+    lower_case: bool = False,
+    default_prompt: str | None = None,
+) -> None:
+    """Write ``sentence_bert_config.json`` and ``config_sentence_transformers.json`` (similarity is cosine)."""
+    import sentence_transformers
+    import torch
+    import transformers
+
+    write_json(
+        directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": lower_case}
+    )
+    versions = {
+        "sentence_transformers": sentence_transformers.__version__,
+        "transformers": transformers.__version__,
+        "pytorch": torch.__version__,
+    }
+    config = {
+        "__version__": versions,
+        "prompts": dict(prompts),
+        "default_prompt_name": default_prompt,
+        "similarity_fn_name": "cosine",
+    }
+    write_json(directory / "config_sentence_transformers.json", config)
+
+
+def write_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
+    """Save a tokenizer free of what the last call left in it (truncation, padding) and of paths.
+
+    A class name only the newest transformers knows is written as the older name of the same class.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    tokenizer.save_pretrained(str(directory))
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    local = (
+        "name_or_path",
+        "special_tokens_map_file",
+        "tokenizer_file",
+        "vocab_file",
+        "merges_file",
+        "is_local",
+    )
+    config = {key: value for key, value in config.items() if key not in local}
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config["model_max_length"] = max_length
+    write_json(path, config)

@@ -1,0 +1,172 @@
+"""Opening a backbone: a sentence-transformers directory as it is, a raw transformers directory made into one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from revela_rag.errors import ModelError
+from revela_rag.models import check_model
+
+from .layout import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+__all__ = ["Dtype", "append_eos", "is_decoder", "open_backbone"]
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Longest input of a raw backbone after export, in tokens, where the model itself allows it (Revela, section 4).
+MAX_INFERENCE_LENGTH = 2048
+DECODER_PROMPTS = {"query": "Query: ", "document": "Passage: "}
+_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer"}
+
+
+def open_backbone(
+    source: str | Path,
+    *,
+    device: str | None = None,
+    dtype: Dtype = "float32",
+    trust_remote_code: bool = False,
+) -> SentenceTransformer:
+    """Load ``source`` as a SentenceTransformer that ends in a pooled sentence embedding.
+
+    A sentence-transformers directory keeps its modules, prompts and lengths. A raw transformers directory becomes
+    Transformer, Pooling, Normalize: mean pooling for encoders; for decoders, attention or state-space, the state
+    of an end-of-sequence token that the tokenizer itself appends, right padding, and the prompts "Query: " and
+    "Passage: ".
+
+    Args:
+        source: directory, or hub id (downloaded without anything that would have to be unpickled).
+        device: torch device; None picks the best one there is.
+        dtype: type the backbone's weights are held in; "auto" is that of the checkpoint.
+        trust_remote_code: run Python files that come with the model.
+
+    Raises:
+        ModelError: the model is missing, has no safetensors weights, needs its own code, or cannot be loaded.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    directory = _local_directory(str(source))
+    check_model(directory, trust_remote_code=trust_remote_code)
+    arguments: dict[str, Any] = {
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+        "model_kwargs": {"use_safetensors": True, "dtype": dtype},
+    }
+    try:
+        if (directory / "modules.json").is_file():
+            return SentenceTransformer(str(directory), **arguments)
+        with tempfile.TemporaryDirectory() as staged:
+            _stage(directory, Path(staged), trust_remote_code=trust_remote_code)
+            return SentenceTransformer(staged, **arguments)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"The model {source} cannot be loaded: {error}") from error
+
+
+def is_decoder(config: PretrainedConfig) -> bool:
+    """Whether a transformers configuration is of a causal language model rather than an encoder."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return causal and getattr(config, "is_causal", None) is not False
+
+
+def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The same fast tokenizer, ending every text with its end-of-sequence token.
+
+    The token comes from the post-processor stored in ``tokenizer.json``, so every program that reads the file
+    appends it, and truncation leaves room for it. Padding goes to the right; the padding token is the
+    end-of-sequence token where there is none.
+
+    Raises:
+        ModelError: the tokenizer is not a fast one or has no end-of-sequence token.
+    """
+    from tokenizers.processors import Sequence, TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    eos, eos_id = tokenizer.eos_token, tokenizer.eos_token_id
+    if backend is None or eos is None:
+        lacking = (
+            "tokenizer.json"
+            if backend is None
+            else "end-of-sequence token (eos_token in tokenizer_config.json)"
+        )
+        raise ModelError(
+            f"The tokenizer has no {lacking}; a decoder used as a retriever pools at that token."
+        )
+    if tokenizer("a")["input_ids"][-1:] != [eos_id]:
+        template = TemplateProcessing(
+            single=f"$A:0 {eos}:0", pair=f"$A:0 {eos}:0 $B:1 {eos}:1", special_tokens=[(eos, eos_id)]
+        )
+        backend.post_processor = (
+            template if backend.post_processor is None else Sequence([backend.post_processor, template])
+        )
+    # The generic class takes tokenizer.json at its word; model-specific ones rebuild the post-processor on loading.
+    special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **{"pad_token": eos, **special},
+        model_max_length=tokenizer.model_max_length,
+        padding_side="right",
+        truncation_side="right",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def _local_directory(source: str) -> Path:
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(source, ignore_patterns=["*.bin", "*.pt", "*.onnx", "*.h5", "openvino/*"])
+        )
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(
+            f"No model at {source!r}: it is neither a directory nor a model the hub or its cache can give ({error})."
+        ) from error
+
+
+def _stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:
+    """Describe the raw model in ``source`` as a sentence-transformers directory that borrows its weights."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    decoder = is_decoder(config)
+    if decoder:
+        tokenizer = append_eos(tokenizer)
+    length = _inference_length(config, tokenizer)
+    for file in source.iterdir():
+        if file.name == "config.json" or file.suffix == ".py":
+            shutil.copyfile(file, staged / file.name)
+        elif file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json"):
+            (staged / file.name).symlink_to(file.resolve())
+    folders = write_modules(staged, ["Transformer", "Pooling", "Normalize"])
+    modes = ["lasttoken" if decoder else "mean"]
+    write_json(folders[1] / "config.json", pooling_config(config.get_text_config().hidden_size, modes))
+    prompts = DECODER_PROMPTS if decoder else {"query": "", "document": ""}
+    write_sentence_config(staged, max_length=length, prompts=prompts)
+    write_tokenizer(staged, tokenizer, max_length=length)
+
+
+def _inference_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    positions = getattr(config, "max_position_embeddings", None) or MAX_INFERENCE_LENGTH
+    if config.model_type in _POSITIONS_AFTER_PADDING:
+        positions -= (config.pad_token_id or 0) + 1
+    return min(positions, tokenizer.model_max_length, MAX_INFERENCE_LENGTH)
