@@ -1,0 +1,117 @@
+"""Retrieval as a tool for agents, and retrieval of tools for agents that have many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from langchain_core.prompts import PromptTemplate
+from langchain_core.runnables import run_in_executor
+from langchain_core.tools import BaseTool, create_retriever_tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langchain_revela.retriever import RevelaRetriever
+from revela_rag.encoder import Encoder
+from revela_rag.index import Index
+
+__all__ = ["Tool", "ToolRetriever", "create_revela_tool", "select_tools"]
+
+#: Whatever a LangChain chat model can bind: a tool, a function, a pydantic class, a schema.
+Tool = BaseTool | Callable[..., Any] | type | dict[str, Any]
+
+
+def create_revela_tool(
+    index: Index | str | Path | RevelaRetriever, *, name: str, description: str, **kwargs: Any
+) -> BaseTool:
+    """An agent's search tool over an index.
+
+    The model sees every passage after the name of its source; the documents with their scores are the
+    artifact of the tool message.
+
+    Args:
+        index: an index, its directory, or a retriever over one.
+        name: what the model calls the tool: letters, digits, ``_`` and ``-``.
+        description: tells the model what the index holds and when to ask it.
+        kwargs: fields of :class:`RevelaRetriever`, such as ``k`` and ``filter``, when ``index`` is not a
+            retriever.
+    """
+    retriever = index if isinstance(index, RevelaRetriever) else RevelaRetriever(index=index, **kwargs)
+    if isinstance(index, RevelaRetriever) and kwargs:
+        raise ValueError(f"{sorted(kwargs)} belong to the retriever, and one was given: set them there")
+    return create_retriever_tool(
+        retriever,
+        name,
+        description,
+        document_prompt=PromptTemplate.from_template("[{source}]\n{page_content}"),
+        response_format="content_and_artifact",
+    )
+
+
+class ToolRetriever:
+    """Picks the tools that fit a request, so that a model with hundreds of tools is shown a handful.
+
+    Name, description and arguments of a tool are embedded as a document and the request as a query. A
+    tool's id is the SHA-256 of its schema: adding the same tool again changes nothing.
+
+    Args:
+        tools: LangChain tools, functions with docstrings, pydantic classes, or OpenAI schemas.
+        model: model that embeds tools and requests.
+        k: how many tools to pick.
+    """
+
+    def __init__(self, tools: Sequence[Tool] = (), *, model: str | Path | Encoder, k: int = 5) -> None:
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
+        self.k = k
+        self._encoder = model if isinstance(model, Encoder) else Encoder(model)
+        self._tools: dict[str, Tool] = {}
+        self._vectors = np.empty((0, 0), dtype=np.float32)  # (tools, dimension), unit rows, in the order of _tools
+        self.add(tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def add(self, tools: Sequence[Tool]) -> list[str]:
+        """Add tools, embedding those that are new, and return the id of each."""
+        schemas = [convert_to_openai_tool(tool)["function"] for tool in tools]
+        ids = [hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest() for schema in schemas]
+        new = {id_: place for place, id_ in enumerate(ids) if id_ not in self._tools}
+        if new:
+            vectors = self._encoder.encode_documents([_describe(schemas[place]) for place in new.values()])
+            self._vectors = np.concatenate([self._vectors, vectors]) if self._tools else vectors
+            self._tools |= {id_: tools[place] for id_, place in new.items()}
+        return ids
+
+    def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
+        """The best ``k`` tools for a request with their cosines, best first."""
+        if not self._tools:
+            return []
+        scores = self._vectors @ self._encoder.encode_queries([query])[0]
+        tools = list(self._tools.values())
+        best = np.argsort(-scores, kind="stable")[: k or self.k]
+        return [(tools[place], float(scores[place])) for place in best]
+
+    def select(self, query: str, *, k: int | None = None) -> list[Tool]:
+        """The best ``k`` tools for a request, ready for ``chat_model.bind_tools``."""
+        return [tool for tool, _ in self.search(query, k=k)]
+
+    async def aselect(self, query: str, *, k: int | None = None) -> list[Tool]:
+        """Like :meth:`select`, in a thread."""
+        return await run_in_executor(None, self.select, query, k=k)
+
+
+def select_tools(tools: Sequence[Tool], query: str, *, model: str | Path | Encoder, k: int = 5) -> list[Tool]:
+    """The ``k`` of ``tools`` that fit ``query`` best; for many queries keep a :class:`ToolRetriever`."""
+    return ToolRetriever(tools, model=model, k=k).select(query)
+
+
+def _describe(schema: dict[str, Any]) -> str:
+    """Name, description and arguments as text; the words of a name are also given apart from each other."""
+    arguments = schema.get("parameters", {}).get("properties", {})
+    lines = [schema["name"].replace("_", " ").replace("-", " "), schema.get("description", "")]
+    lines += [f"{name}: {spec.get('description', spec.get('type', ''))}" for name, spec in arguments.items()]
+    return "\n".join(line for line in lines if line)

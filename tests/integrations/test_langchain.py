@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from integration_data import PROMPTS, TEXTS
+from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import ConfigurableField, RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
+from pydantic import ValidationError
+
+from langchain_revela import RevelaEmbeddings, RevelaRetriever
+from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
+
+QUERY = "when is the tax due?"
+
+
+def by_hand(plain, texts: list[str], role: str) -> np.ndarray:
+    return plain.encode([PROMPTS[role] + text for text in texts], normalize_embeddings=True)
+
+
+def test_prompts_are_applied_to_both_roles(model_path, plain):
+    embeddings = RevelaEmbeddings(model=model_path, device="cpu")
+    texts = list(TEXTS.values())
+    np.testing.assert_allclose(
+        embeddings.embed_documents(texts), by_hand(plain, texts, "document"), atol=1e-5
+    )
+    np.testing.assert_allclose(embeddings.embed_query(QUERY), by_hand(plain, [QUERY], "query")[0], atol=1e-5)
+    assert (
+        np.abs(np.subtract(embeddings.embed_query(QUERY), embeddings.embed_documents([QUERY])[0])).max()
+        > 1e-3
+    )
+
+
+def test_vectors_have_length_one_and_newlines_are_kept(model_path):
+    embeddings = RevelaEmbeddings(model=model_path, device="cpu")
+    vectors = embeddings.embed_documents(list(TEXTS.values()))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert embeddings.embed_documents([]) == []
+
+
+async def test_async_embeddings_equal_sync_ones_and_leave_the_loop(encoder, monkeypatch):
+    embeddings = RevelaEmbeddings.from_encoder(encoder)
+    threads = []
+    encode = encoder.encode_queries
+    monkeypatch.setattr(
+        encoder, "encode_queries", lambda texts: threads.append(threading.get_ident()) or encode(texts)
+    )
+    vector = await embeddings.aembed_query(QUERY)
+    assert threads and threading.get_ident() not in threads
+    assert vector == embeddings.embed_query(QUERY)
+    assert await embeddings.aembed_documents([QUERY]) == embeddings.embed_documents([QUERY])
+
+
+def test_embeddings_work_in_a_vector_store(model_path):
+    store = InMemoryVectorStore(RevelaEmbeddings(model=model_path, device="cpu"))
+    store.add_documents([Document(page_content=text, id=source) for source, text in TEXTS.items()])
+    assert len(store.similarity_search(QUERY, k=2)) == 2
+
+
+def test_a_model_that_does_not_exist_is_named(tmp_path):
+    missing = tmp_path / "nowhere"
+    with pytest.raises(ModelError, match="nowhere"):
+        RevelaEmbeddings(model=missing).embed_query("x")
+
+
+def test_embeddings_refuse_options_they_do_not_know(model_path):
+    with pytest.raises(TypeError, match="model_kwargs"):
+        RevelaEmbeddings(model=model_path, model_kwargs={})
+
+
+def test_documents_equal_the_hits_of_the_index(index):
+    documents = RevelaRetriever(index=index, k=4).invoke(QUERY)
+    hits = index.search(QUERY, k=4)
+    assert [document.id for document in documents] == [hit.chunk.id for hit in hits]
+    assert [document.metadata["score"] for document in documents] == [hit.score for hit in hits]
+    assert [document.metadata["rank"] for document in documents] == [hit.rank for hit in hits]
+    first = documents[0]
+    assert first.page_content == hits[0].chunk.text
+    assert first.metadata["source"] == hits[0].chunk.document_id
+    assert first.metadata["lines"] == 3
+
+
+def test_scores_are_cosines_of_prompted_vectors(index, plain):
+    query = by_hand(plain, [QUERY], "query")[0]
+    cosines = dict(zip(TEXTS, by_hand(plain, list(TEXTS.values()), "document") @ query, strict=True))
+    documents = RevelaRetriever(index=index, k=len(TEXTS)).invoke(QUERY)
+    assert len(documents) == len(TEXTS)
+    for document in documents:
+        assert document.metadata["score"] == pytest.approx(cosines[document.metadata["source"]], abs=1e-4)
+
+
+def test_options_of_a_call_win_over_search_kwargs_and_those_over_fields(index):
+    retriever = RevelaRetriever(index=index, k=1, search_kwargs={"k": 2})
+    assert len(retriever.invoke(QUERY)) == 2
+    assert len(retriever.invoke(QUERY, k=3)) == 3
+
+
+def test_filter_comes_before_the_best_k(index):
+    for source in TEXTS:
+        found = RevelaRetriever(index=index, k=1, filter={"source": source}).invoke(QUERY)
+        assert [document.metadata["source"] for document in found] == [source]
+    retriever = RevelaRetriever(index=index, k=6, search_kwargs={"filter": {"team": "platform"}})
+    assert {document.metadata["source"] for document in retriever.invoke(QUERY)} == {"cache.py", "retry.py"}
+    assert len(retriever.invoke(QUERY, filter={"kind": "prose"})) == 4
+    assert len(retriever.invoke(QUERY, filter={})) == 6
+
+
+def test_lexical_and_hybrid_search(index):
+    assert (
+        RevelaRetriever(index=index, search_type="lexical").invoke("password")[0].metadata["source"]
+        == "login.md"
+    )
+    retriever = RevelaRetriever(index=index, k=6)
+    hybrid = retriever.invoke("password", search_type="hybrid")
+    assert [d.id for d in hybrid] == [hit.chunk.id for hit in index.search("password", k=6, mode="hybrid")]
+
+
+async def test_many_queries_at_once_give_what_they_give_in_turn(index):
+    retriever = RevelaRetriever(index=index, k=3)
+    queries = [f"{text} {number}" for number, text in enumerate([*TEXTS.values()] * 4)][:20]
+    at_once = await asyncio.gather(*(retriever.ainvoke(query) for query in queries))
+    for query, documents in zip(queries, at_once, strict=True):
+        expected = retriever.invoke(query)
+        assert [document.id for document in documents] == [document.id for document in expected]
+        np.testing.assert_allclose(
+            [document.metadata["score"] for document in documents],
+            [document.metadata["score"] for document in expected],
+            atol=1e-5,
+        )
+
+
+async def test_async_search_takes_k_and_leaves_the_loop(index, monkeypatch):
+    threads = []
+    search = type(index).search
+    monkeypatch.setattr(
+        type(index),
+        "search",
+        lambda *args, **kwargs: threads.append(threading.get_ident()) or search(*args, **kwargs),
+    )
+    found = await RevelaRetriever(index=index).ainvoke(QUERY, k=2, filter={"team": "people"})
+    assert len(found) == 2
+    assert threads and threading.get_ident() not in threads
+
+
+def test_a_chain_runs(index):
+    seen = []
+
+    def join(documents: list[Document]) -> str:
+        seen.extend(documents)
+        return "\n".join(document.page_content for document in documents)
+
+    prompt = ChatPromptTemplate.from_template("{context}\n\n{question}")
+    inputs = {"context": RevelaRetriever(index=index, k=2) | join, "question": RunnablePassthrough()}
+    chain = inputs | prompt | FakeListChatModel(responses=["the tenth day"]) | StrOutputParser()
+    assert chain.invoke(QUERY) == "the tenth day"
+    assert len(seen) == 2
+
+
+def test_fields_can_be_configured_at_run_time(index):
+    retriever = RevelaRetriever(index=index, k=1).configurable_fields(k=ConfigurableField(id="k"))
+    assert len(retriever.invoke(QUERY, config={"configurable": {"k": 3}})) == 3
+    assert len(retriever.invoke(QUERY)) == 1
+
+
+def test_an_index_on_disk_is_opened_without_pickle(faiss_index, no_pickle):
+    documents = RevelaRetriever(index=faiss_index.path, k=2).invoke(QUERY)
+    assert [d.id for d in documents] == [hit.chunk.id for hit in faiss_index.search(QUERY, k=2)]
+
+
+def test_another_model_is_refused(faiss_index, other_model_path):
+    with pytest.raises(IndexMismatchError):
+        RevelaRetriever(index=faiss_index.path, model=other_model_path)
+
+
+def test_bad_input_is_named(index, tmp_path):
+    with pytest.raises(IndexingError, match="nothing-here"):
+        RevelaRetriever(index=tmp_path / "nothing-here")
+    with pytest.raises(ValueError, match="top_k"):
+        RevelaRetriever(index=index, search_kwargs={"top_k": 3})
+    with pytest.raises(ValueError, match="search_typ"):
+        RevelaRetriever(index=index, search_typ="hybrid")
+    with pytest.raises(ValueError, match="model is for an index given as a directory"):
+        RevelaRetriever(index=index, model="x")
+    with pytest.raises(ValidationError):
+        RevelaRetriever(index=index, k=0)
+    with pytest.raises(ValidationError):
+        RevelaRetriever(index=index, search_type="mmr")
+    with pytest.raises(TypeError, match="top_k"):
+        RevelaRetriever(index=index).invoke(QUERY, top_k=3)
+
+
+@pytest.mark.parametrize("store", ["faiss", "chroma"])
+def test_from_documents_keeps_metadata(store, encoder, tmp_path):
+    documents = [Document(page_content=text, metadata={"source": name}) for name, text in TEXTS.items()]
+    retriever = RevelaRetriever.from_documents(
+        documents, model=encoder, path=tmp_path / "index", store=store, k=6
+    )
+    found = retriever.invoke(QUERY)
+    assert {document.metadata["source"] for document in found} == set(TEXTS)
+    assert retriever.index.store == store

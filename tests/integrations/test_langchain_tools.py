@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from integration_data import TEXTS
+from langchain_core.tools import tool
+
+from langchain_revela import RevelaRetriever, ToolRetriever, create_revela_tool, select_tools
+
+
+@tool
+def reset_password(user: str) -> str:
+    """Reset the password of a user by a link on the login page."""
+    return user
+
+
+@tool
+def book_train(origin: str, destination: str) -> str:
+    """Book a train."""
+    return origin + destination
+
+
+def days_of_leave(employee: str) -> int:
+    """Days of paid leave an employee has."""
+    return 30
+
+
+TOOLS = [reset_password, book_train, days_of_leave]
+
+
+def test_a_tool_call_returns_text_with_sources_and_scored_documents(index):
+    search = create_revela_tool(index, name="search_handbook", description="Company rules.", k=2)
+    assert search.name == "search_handbook"
+    assert list(search.args) == ["query"]
+    message = search.invoke({"name": search.name, "args": {"query": "leave"}, "id": "1", "type": "tool_call"})
+    hits = index.search("leave", k=2)
+    assert message.content == "\n\n".join(f"[{hit.chunk.document_id}]\n{hit.chunk.text}" for hit in hits)
+    assert [document.metadata["score"] for document in message.artifact] == [hit.score for hit in hits]
+
+
+async def test_a_tool_call_runs_async(index):
+    search = create_revela_tool(
+        RevelaRetriever(index=index, k=1), name="search", description="Company rules."
+    )
+    call = {"name": "search", "args": {"query": "leave"}, "id": "1", "type": "tool_call"}
+    assert (await search.ainvoke(call)).content == search.invoke(call).content
+
+
+def test_text_with_braces_is_shown_as_it_is(encoder, tmp_path):
+    from langchain_core.documents import Document
+
+    code = "x = {'a': {b}}  # {source}"
+    retriever = RevelaRetriever.from_documents(
+        [Document(page_content=code)], model=encoder, path=tmp_path / "index"
+    )
+    call = {"name": "s", "args": {"query": "x"}, "id": "1", "type": "tool_call"}
+    assert code in create_revela_tool(retriever, name="s", description="d").invoke(call).content
+
+
+def test_options_beside_a_retriever_are_refused(index):
+    with pytest.raises(ValueError, match="'k'"):
+        create_revela_tool(RevelaRetriever(index=index), name="s", description="d", k=3)
+
+
+def test_the_retriever_itself_becomes_a_tool(index):
+    search = RevelaRetriever(index=index, k=1).as_tool(name="search", description="Company rules.")
+    assert search.invoke(TEXTS["tax.md"])[0].id == index.search(TEXTS["tax.md"], k=1)[0].chunk.id
+
+
+def test_tools_are_ranked_by_cosine(encoder):
+    retriever = ToolRetriever(TOOLS, model=encoder, k=2)
+    found = retriever.search("reset a password", k=3)
+    scores = [score for _, score in found]
+    assert scores == sorted(scores, reverse=True)
+    assert {id(item) for item, _ in found} == {id(item) for item in TOOLS}
+    assert retriever.select("reset a password") == [item for item, _ in found[:2]]
+    assert select_tools(TOOLS, "reset a password", model=encoder, k=1) == [found[0][0]]
+
+
+async def test_tools_are_selected_async(encoder):
+    retriever = ToolRetriever(TOOLS, model=encoder)
+    assert await retriever.aselect("book a train", k=2) == retriever.select("book a train", k=2)
+
+
+def test_a_tool_added_twice_is_one_tool(encoder):
+    retriever = ToolRetriever(TOOLS, model=encoder)
+    ids = retriever.add([book_train, book_train])
+    assert len(retriever) == len(TOOLS)
+    assert ids[0] == ids[1] and len(ids[0]) == 64
+    assert len(retriever.search("x", k=10)) == len(TOOLS)
+
+
+def test_no_tools_and_a_bad_k(encoder):
+    assert ToolRetriever(model=encoder).select("anything") == []
+    with pytest.raises(ValueError, match="k is 0"):
+        ToolRetriever(TOOLS, model=encoder, k=0)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+
+import numpy as np
+import pytest
+from integration_data import PROMPTS, TEXTS
+from llama_index.core import Document, StorageContext, VectorStoreIndex, load_index_from_storage
+from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.llms import MockLLM
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import QueryBundle, TextNode
+from llama_index.core.storage.kvstore import SimpleKVStore
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
+
+from llama_index.embeddings.revela import RevelaEmbedding
+from llama_index.retrievers.revela import RevelaRetriever
+from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
+
+QUERY = "when is the tax due?"
+
+
+@pytest.fixture(scope="module")
+def embedding(model_path):
+    return RevelaEmbedding(model_path, device="cpu")
+
+
+def by_hand(plain, texts: list[str], role: str) -> np.ndarray:
+    return plain.encode([PROMPTS[role] + text for text in texts], normalize_embeddings=True)
+
+
+def equal(**values) -> MetadataFilters:
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value) for key, value in values.items()])
+
+
+def test_prompts_are_applied_to_both_roles(embedding, plain):
+    texts = list(TEXTS.values())
+    expected = by_hand(plain, texts, "document")
+    np.testing.assert_allclose(embedding.get_text_embedding_batch(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(embedding.get_text_embedding(texts[0]), expected[0], atol=1e-5)
+    np.testing.assert_allclose(
+        embedding.get_query_embedding(QUERY), by_hand(plain, [QUERY], "query")[0], atol=1e-5
+    )
+
+
+async def test_async_equals_sync_and_leaves_the_loop(embedding, monkeypatch):
+    threads = []
+    encode = embedding.encoder.encode_documents
+    monkeypatch.setattr(
+        embedding.encoder,
+        "encode_documents",
+        lambda texts: threads.append(threading.get_ident()) or encode(texts),
+    )
+    texts = list(TEXTS.values())
+    batch = await embedding.aget_text_embedding_batch(texts)
+    one = await embedding.aget_text_embedding(texts[0])
+    assert threads and threading.get_ident() not in threads
+    np.testing.assert_allclose(batch, embedding.get_text_embedding_batch(texts), atol=1e-5)
+    np.testing.assert_allclose(one, embedding.get_text_embedding(texts[0]), atol=1e-5)
+    np.testing.assert_allclose(
+        await embedding.aget_query_embedding(QUERY), embedding.get_query_embedding(QUERY), atol=1e-5
+    )
+
+
+def test_it_is_serialised_and_read_back(embedding):
+    data = embedding.to_dict()
+    assert data["class_name"] == "RevelaEmbedding"
+    assert data["fingerprint"] == embedding.encoder.fingerprint
+    assert "trust_remote_code" not in data
+    again = RevelaEmbedding.from_json(embedding.to_json())
+    assert again.to_dict() == data
+    assert again.get_query_embedding(QUERY) == embedding.get_query_embedding(QUERY)
+
+
+def test_a_model_that_changed_since_is_refused(embedding, other_model_path):
+    data = embedding.to_dict() | {"model_name": other_model_path}
+    with pytest.raises(ModelError, match=embedding.fingerprint):
+        RevelaEmbedding.from_dict(data)
+
+
+def test_a_model_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ModelError, match="nowhere"):
+        RevelaEmbedding(tmp_path / "nowhere")
+
+
+def test_a_copy_embeds_the_same(embedding):
+    assert copy.deepcopy(embedding).get_query_embedding(QUERY) == embedding.get_query_embedding(QUERY)
+
+
+@pytest.mark.parametrize("order", ["query first", "document first"])
+def test_a_cache_keeps_queries_documents_and_models_apart(order, model_path, other_model_path):
+    store = SimpleKVStore()
+    cached = RevelaEmbedding(model_path, device="cpu", embeddings_cache=store)
+    other = RevelaEmbedding(other_model_path, device="cpu", embeddings_cache=store)
+    bare = RevelaEmbedding(model_path, device="cpu")
+    for _ in range(2):
+        if order == "query first":
+            assert cached.get_query_embedding(QUERY) == bare.get_query_embedding(QUERY)
+            assert cached.get_text_embedding(QUERY) == bare.get_text_embedding(QUERY)
+        else:
+            assert cached.get_text_embedding_batch([QUERY])[0] == bare.get_text_embedding(QUERY)
+            assert cached.get_query_embedding(QUERY) == bare.get_query_embedding(QUERY)
+        assert other.get_query_embedding(QUERY) != cached.get_query_embedding(QUERY)
+    assert len(store.get_all("embeddings")) == 3
+
+
+async def test_a_cache_is_read_by_the_async_methods(model_path, monkeypatch):
+    cached = RevelaEmbedding(model_path, device="cpu", embeddings_cache=SimpleKVStore())
+    vectors = cached.get_query_embedding(QUERY), cached.get_text_embedding(QUERY)
+    monkeypatch.setattr(cached, "_encoder", None)
+    assert await cached.aget_query_embedding(QUERY) == vectors[0]
+    assert await cached.aget_text_embedding(QUERY) == vectors[1]
+    assert await cached.aget_text_embedding_batch([QUERY]) == [vectors[1]]
+
+
+def test_vector_store_index_round_trip(embedding, plain, tmp_path):
+    documents = [Document(text=text, id_=source) for source, text in TEXTS.items()]
+    built = VectorStoreIndex.from_documents(documents, embed_model=embedding)
+    built.storage_context.persist(tmp_path)
+    loaded = load_index_from_storage(
+        StorageContext.from_defaults(persist_dir=str(tmp_path)), embed_model=embedding
+    )
+    nodes = loaded.as_retriever(similarity_top_k=3).retrieve(QUERY)
+    query = by_hand(plain, [QUERY], "query")[0]
+    cosines = by_hand(plain, [TEXTS[node.node.ref_doc_id] for node in nodes], "document") @ query
+    assert len(nodes) == 3
+    np.testing.assert_allclose([node.score for node in nodes], cosines, atol=1e-4)
+
+
+def pipeline(embedding, cache: IngestionCache | None = None) -> IngestionPipeline:
+    return IngestionPipeline(
+        transformations=[SentenceSplitter(chunk_size=32, chunk_overlap=4), embedding],
+        cache=cache or IngestionCache(),
+    )
+
+
+async def test_ingestion_pipeline(embedding):
+    document = Document(text=" ".join(TEXTS.values()))
+    nodes = pipeline(embedding).run(documents=[document])
+    assert len(nodes) > 1
+    np.testing.assert_allclose(
+        nodes[0].embedding, embedding.get_text_embedding(nodes[0].get_content("embed")), atol=1e-5
+    )
+    again = await pipeline(embedding).arun(documents=[document])
+    np.testing.assert_allclose([n.embedding for n in again], [n.embedding for n in nodes], atol=1e-5)
+
+
+def test_pipeline_cache_misses_when_the_model_changes_behind_its_name(embedding, other_model_path, tmp_path):
+    """Same name, other weights: without the fingerprint among the fields the old vectors would come back."""
+    cache = IngestionCache()
+    document = Document(text=TEXTS["tax.md"], id_="tax")
+    before = pipeline(embedding, cache).run(documents=[document])
+    other = RevelaEmbedding(other_model_path, device="cpu")
+    other.model_name = embedding.model_name
+    after = pipeline(other, cache).run(documents=[document])
+    assert after[0].embedding != before[0].embedding
+
+
+def test_nodes_equal_the_hits_of_the_index(index):
+    nodes = RevelaRetriever(index, similarity_top_k=4).retrieve(QUERY)
+    hits = index.search(QUERY, k=4)
+    assert [node.node_id for node in nodes] == [hit.chunk.id for hit in hits]
+    assert [node.score for node in nodes] == [hit.score for hit in hits]
+    assert nodes[0].text == hits[0].chunk.text
+    assert nodes[0].node.ref_doc_id == nodes[0].metadata["source"] == hits[0].chunk.document_id
+    assert nodes[0].metadata["lines"] == 3
+    assert isinstance(nodes[0].node, TextNode)
+
+
+def test_filters_come_before_the_best_k(index):
+    for source in TEXTS:
+        found = RevelaRetriever(index, similarity_top_k=1, filters=equal(source=source, lines=3)).retrieve(
+            QUERY
+        )
+        assert [node.metadata["source"] for node in found] == [source]
+    nested = MetadataFilters(filters=[equal(team="platform"), MetadataFilter(key="source", value="cache.py")])
+    assert len(RevelaRetriever(index, filters=nested).retrieve(QUERY)) == 1
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (MetadataFilters(filters=[MetadataFilter(key="lines", value=2, operator=">")]), "'lines' uses '>'"),
+        (
+            MetadataFilters(filters=[*equal(a=1).filters, *equal(b=1).filters], condition="or"),
+            "joined by 'or'",
+        ),
+        (MetadataFilters(filters=equal(a=1).filters, condition="not"), "joined by 'not'"),
+        (MetadataFilters(filters=[*equal(a=1).filters, *equal(a=2).filters]), "'a' be 1 and 2 at once"),
+    ],
+)
+def test_a_filter_an_index_cannot_answer_is_refused(faiss_index, filters, message):
+    with pytest.raises(ValueError, match=message):
+        RevelaRetriever(faiss_index, filters=filters)
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_modes(index, mode):
+    nodes = RevelaRetriever(index, similarity_top_k=3, mode=mode).retrieve("password")
+    hits = index.search("password", k=3, mode=mode)
+    assert [node.node_id for node in nodes] == [hit.chunk.id for hit in hits]
+
+
+def test_an_embedding_the_query_brings_is_used(index):
+    vector = index.encoder.encode_queries([QUERY])[0]
+    retriever = RevelaRetriever(index, similarity_top_k=3)
+    expected = [node.node_id for node in retriever.retrieve(QUERY)]
+    brought = retriever.retrieve(QueryBundle("something else", embedding=(vector * 7).tolist()))
+    hyde = retriever.retrieve(QueryBundle("something else", custom_embedding_strs=[QUERY, QUERY]))
+    assert [node.node_id for node in brought] == [node.node_id for node in hyde] == expected
+    assert brought[0].score == pytest.approx(retriever.retrieve(QUERY)[0].score, abs=1e-5)
+
+
+async def test_many_queries_at_once_give_what_they_give_in_turn(index):
+    retriever = RevelaRetriever(index, similarity_top_k=3)
+    queries = [f"{text} {number}" for number, text in enumerate([*TEXTS.values()] * 4)][:20]
+    at_once = await asyncio.gather(*(retriever.aretrieve(query) for query in queries))
+    for query, nodes in zip(queries, at_once, strict=True):
+        expected = retriever.retrieve(query)
+        assert [node.node_id for node in nodes] == [node.node_id for node in expected]
+        np.testing.assert_allclose([n.score for n in nodes], [n.score for n in expected], atol=1e-5)
+
+
+async def test_async_search_leaves_the_loop(index, monkeypatch):
+    threads = []
+    search = type(index).search
+    monkeypatch.setattr(
+        type(index),
+        "search",
+        lambda *args, **kwargs: threads.append(threading.get_ident()) or search(*args, **kwargs),
+    )
+    assert await RevelaRetriever(index).aretrieve(QUERY)
+    assert threads and threading.get_ident() not in threads
+
+
+async def test_query_engine(index):
+    engine = RetrieverQueryEngine.from_args(RevelaRetriever(index, similarity_top_k=2), llm=MockLLM())
+    response = engine.query(QUERY)
+    found = [hit.chunk for hit in index.search(QUERY, k=2)]
+    assert [node.node_id for node in response.source_nodes] == [chunk.id for chunk in found]
+    assert found[0].text in response.response and f"source: {found[0].document_id}" in response.response
+    assert "lines" not in response.response
+    assert (await engine.aquery(QUERY)).response == response.response
+
+
+def test_an_index_on_disk_is_opened_without_pickle(faiss_index, no_pickle):
+    nodes = RevelaRetriever(faiss_index.path, similarity_top_k=2).retrieve(QUERY)
+    assert [node.node_id for node in nodes] == [hit.chunk.id for hit in faiss_index.search(QUERY, k=2)]
+
+
+def test_bad_input_is_named(index, other_model_path, tmp_path):
+    with pytest.raises(IndexMismatchError):
+        RevelaRetriever(index.path, model=other_model_path)
+    with pytest.raises(IndexingError, match="nothing-here"):
+        RevelaRetriever(tmp_path / "nothing-here")
+    with pytest.raises(ValueError, match="similarity_top_k is 0"):
+        RevelaRetriever(index, similarity_top_k=0)
+    with pytest.raises(ValueError, match="mmr"):
+        RevelaRetriever(index, mode="mmr")
+    with pytest.raises(ValueError, match="model is for an index given as a directory"):
+        RevelaRetriever(index, model=other_model_path)
