@@ -40,9 +40,7 @@ class RetrievalData:
         """The same data with the first ``queries`` queries only; the corpus stays whole."""
         kept = dict(list(self.queries.items())[:queries])
         qrels = {query_id: self.qrels[query_id] for query_id in kept if query_id in self.qrels}
-        return RetrievalData(
-            self.corpus, kept, qrels, self.name, self.unknown_documents, self.unknown_queries
-        )
+        return RetrievalData(self.corpus, kept, qrels, self.name, self.unknown_documents, self.unknown_queries)
 
 
 def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
@@ -62,17 +60,14 @@ def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise CorpusError(
-            f"{folder} is not a directory. Pass a BEIR directory: corpus.jsonl, queries.jsonl, qrels/"
-        )
+        raise CorpusError(f"{folder} is not a directory. Pass a BEIR directory: corpus.jsonl, queries.jsonl, qrels/")
     qrels_file = _qrels_file(folder, split)
     corpus = {
-        _id(record, file): (_string(record, "title", file), _string(record, "text", file, required=True))
-        for record, file in _records(folder / "corpus.jsonl")
+        id_: (_string(record, "title", place), _string(record, "text", place, required=True))
+        for id_, record, place in _records(folder / "corpus.jsonl")
     }
     queries = {
-        _id(record, file): _string(record, "text", file, required=True)
-        for record, file in _records(folder / "queries.jsonl")
+        id_: _string(record, "text", place, required=True) for id_, record, place in _records(folder / "queries.jsonl")
     }
     data = RetrievalData(corpus, {}, {}, f"{folder.resolve().name}/{qrels_file.stem}")
     for query_id, document_id, relevance in _judgements(qrels_file):
@@ -112,12 +107,13 @@ def _qrels_file(folder: Path, split: str | None) -> Path:
     return splits[split]
 
 
-def _records(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """The objects of a JSONL file, each with "file, line n" for messages; blank lines are skipped."""
+def _records(file: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Id and object of every line of a JSONL file, with "file, line n" for messages."""
     if not file.is_file():
         raise CorpusError(
             f"{file} is missing. A BEIR directory holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
         )
+    seen: set[str] = set()
     for number, line in _lines(file):
         place = f"{file}, line {number}"
         try:
@@ -126,10 +122,15 @@ def _records(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
             raise CorpusError(f"{place} is not JSON ({error}). Every line must be one object") from error
         if not isinstance(record, dict):
             raise CorpusError(f"{place} is a {type(record).__name__}, not an object with _id and text")
-        yield record, place
+        id_ = _id(record, place)
+        if id_ in seen:
+            raise CorpusError(f"{place} repeats the _id {id_!r}. Give every object an _id of its own")
+        seen.add(id_)
+        yield id_, record, place
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Number and content of every line that is not blank."""
     number = 0
     try:
         with file.open(encoding="utf-8-sig") as stream:
@@ -137,17 +138,13 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line
     except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{file} is not UTF-8 after line {number} ({error.reason}). Convert it to UTF-8"
-        ) from error
+        raise CorpusError(f"{file} is not UTF-8 after line {number} ({error.reason}). Convert it to UTF-8") from error
 
 
 def _id(record: dict[str, Any], place: str) -> str:
     value = record.get("_id")
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise CorpusError(
-            f"{place} has no usable _id (found {value!r}). Give every object an _id that is a string"
-        )
+        raise CorpusError(f"{place} has no usable _id (found {value!r}). Give every object an _id that is a string")
     return str(value)
 
 
@@ -169,7 +166,7 @@ def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
         try:
             query_id, document_id, relevance = fields
             grade = int(float(relevance))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             if number == 1 and len(fields) == 3:
                 continue
             raise CorpusError(

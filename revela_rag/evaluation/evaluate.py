@@ -16,6 +16,7 @@ from revela_rag.evaluation.vectors import cached_vectors, passages
 if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
     from revela_rag.index import Hit, Index
+    from revela_rag.lexical import Analyzer
     from revela_rag.retriever import Retriever
 
 __all__ = ["evaluate"]
@@ -30,7 +31,7 @@ def evaluate(
     split: str | None = None,
     k: tuple[int, int] = (10, 100),
     chunk: bool = True,
-    analyzer: str = "code",
+    analyzer: Analyzer = "code",
     cache_dir: str | Path | None = None,
     name: str | None = None,
     show_progress: bool = False,
@@ -71,9 +72,7 @@ def evaluate(
     details: dict[str, Any] = {"data": data.name, "documents": len(data.corpus)}
     text_model = str(model) if isinstance(model, str | Path) else None
     if encoder_options and text_model is None:
-        raise ValueError(
-            f"encoder options {sorted(encoder_options)} only apply to a model given by name or path"
-        )
+        raise ValueError(f"encoder options {sorted(encoder_options)} only apply to a model given by name or path")
 
     if text_model == "bm25":
         run = _bm25(data, depth, analyzer)
@@ -84,9 +83,7 @@ def evaluate(
 
         hybrid = text_model is not None and text_model.startswith("hybrid:")
         encoder = model if isinstance(model, Encoder) else Encoder(_bare(model), **encoder_options)
-        run, vectors = _dense(
-            encoder, data, depth, chunk=chunk, cache_dir=cache_dir, show_progress=show_progress
-        )
+        run, vectors = _dense(encoder, data, depth, chunk=chunk, cache_dir=cache_dir, show_progress=show_progress)
         details.update(vectors=vectors, fingerprint=encoder.fingerprint)
         if hybrid:
             run = hybrid_run([run, _bm25(data, depth, analyzer)], k=depth)
@@ -105,7 +102,7 @@ def _name(model: Any) -> str:
     return str(getattr(model, "model_path", None) or getattr(model, "path", None) or type(model).__name__)
 
 
-def _bm25(data: RetrievalData, depth: int, analyzer: str) -> Run:
+def _bm25(data: RetrievalData, depth: int, analyzer: Analyzer) -> Run:
     texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
     return lexical_run(
         list(data.queries.values()), texts, list(data.queries), list(data.corpus), k=depth, analyzer=analyzer
@@ -121,7 +118,7 @@ def _dense(
     cache_dir: str | Path | None,
     show_progress: bool,
 ) -> tuple[Run, int]:
-    texts, document_ids = passages(data.corpus, window=encoder.max_length if chunk else None)
+    texts, document_ids = passages(data.corpus, window=encoder.max_length or None if chunk else None)
     logger.info("%s: encoding %d passages of %d documents", data.name, len(texts), len(data.corpus))
     documents = cached_vectors(encoder, "document", texts, cache_dir=cache_dir, show_progress=show_progress)
     queries = cached_vectors(
@@ -136,9 +133,7 @@ def _searched(searcher: Any, data: RetrievalData, depth: int) -> Run:
     pending, wanted = list(data.queries), depth * 2
     while pending:
         repeating = []
-        for query_id, hits in zip(
-            pending, _hits(searcher, [data.queries[q] for q in pending], wanted), strict=True
-        ):
+        for query_id, hits in zip(pending, _hits(searcher, [data.queries[q] for q in pending], wanted), strict=True):
             scores: dict[str, float] = {}
             for hit in hits:
                 scores.setdefault(hit.chunk.document_id, hit.score)

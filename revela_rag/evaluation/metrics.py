@@ -60,9 +60,7 @@ class Evaluation:
     def values(self, metric: str) -> dict[str, float]:
         """Query id to value of one metric; a ValueError names the metrics there are."""
         if metric not in self.per_query:
-            raise ValueError(
-                f"no metric {metric!r} in this evaluation, choose one of: {', '.join(self.per_query)}"
-            )
+            raise ValueError(f"no metric {metric!r} in this evaluation, choose one of: {', '.join(self.per_query)}")
         return self.per_query[metric]
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,9 +109,7 @@ def score_run(
         if any(grade > 0 for grade in grades.values())
     }
     if not judged:
-        raise CorpusError(
-            f"none of the {len(qrels)} judged queries has a relevant document, nothing can be measured"
-        )
+        raise CorpusError(f"none of the {len(qrels)} judged queries has a relevant document, nothing can be measured")
     names = {
         nDCG @ precise: f"nDCG@{precise}",
         R @ deep: f"Recall@{deep}",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from revela_rag.lexical import Analyzer
 
 __all__ = ["Run", "dense_run", "hybrid_run", "lexical_run"]
 
@@ -40,9 +44,7 @@ def dense_run(
     queries = np.ascontiguousarray(query_vectors, dtype=np.float32)
     documents = np.ascontiguousarray(document_vectors, dtype=np.float32)
     if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
-        raise ValueError(
-            f"expected vectors of shapes (Q, d) and (N, d), got {queries.shape} and {documents.shape}"
-        )
+        raise ValueError(f"expected vectors of shapes (Q, d) and (N, d), got {queries.shape} and {documents.shape}")
     if len(queries) != len(query_ids) or len(documents) != len(document_ids):
         raise ValueError(
             f"{len(queries)} query vectors need as many ids, got {len(query_ids)}; {len(documents)} document "
@@ -67,8 +69,7 @@ def dense_run(
         found = np.take_along_axis(found, order, axis=1)
         for row, query_id in enumerate(query_ids[first : first + block]):
             run[query_id] = {
-                ids[column]: score
-                for column, score in zip(best[row].tolist(), found[row].tolist(), strict=True)
+                ids[column]: score for column, score in zip(best[row].tolist(), found[row].tolist(), strict=True)
             }
     return run
 
@@ -80,7 +81,7 @@ def lexical_run(
     document_ids: Sequence[str],
     *,
     k: int = 100,
-    analyzer: str = "code",
+    analyzer: Analyzer = "code",
 ) -> Run:
     """The documents BM25 ranks first.
 
@@ -140,9 +141,7 @@ def _ranking(scores: Mapping[str, float]) -> list[str]:
 def _grouped(vectors: np.ndarray, ids: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Unique ids, vectors with those of one id adjacent, and where each id starts (None if all differ)."""
     numbers: dict[str, int] = {}
-    groups = np.fromiter(
-        (numbers.setdefault(id_, len(numbers)) for id_ in ids), dtype=np.int64, count=len(ids)
-    )
+    groups = np.fromiter((numbers.setdefault(id_, len(numbers)) for id_ in ids), dtype=np.int64, count=len(ids))
     if len(numbers) == len(ids):
         return list(ids), vectors, None
     if np.any(np.diff(groups) < 0):

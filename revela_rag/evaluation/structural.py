@@ -44,9 +44,7 @@ def structural_data(
     corpus = {chunk.id: _without_query(chunk, answers.get(chunk.id)) for chunk in chunks}
     missing = [pair.chunk_id for pair in pairs if pair.chunk_id not in corpus]
     if missing:
-        raise CorpusError(
-            f"{len(missing)} pairs name chunks that are not in the corpus, the first is {missing[0]!r}"
-        )
+        raise CorpusError(f"{len(missing)} pairs name chunks that are not in the corpus, the first is {missing[0]!r}")
     queries = {f"s{number}": pair.query for number, pair in enumerate(pairs)}
     qrels = {f"s{number}": {pair.chunk_id: 1} for number, pair in enumerate(pairs)}
     return RetrievalData(corpus=corpus, queries=queries, qrels=qrels, name=name)

@@ -119,6 +119,4 @@ def _write(file: Path, vectors: np.ndarray) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise DiskError(
-            f"cannot write embeddings to {file.parent} ({error}). Free space or choose another"
-        ) from error
+        raise DiskError(f"cannot write embeddings to {file.parent} ({error}). Free space or choose another") from error
