@@ -1,4 +1,4 @@
-"""The two adapters a retriever can be trained through: a linear map on its embeddings, and LoRA in its layers."""
+"""The two adapters a retriever trains through: a linear map on its embeddings, or LoRA in its layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from revela_rag.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from peft.tuners.lora.layer import LoraLayer
 
 __all__ = [
     "LinearAdapter",
@@ -45,9 +44,9 @@ _STATE_SPACE = {
 class LinearAdapter(nn.Module):
     """Residual linear map on sentence embeddings, ``z = x + s (A x + b)``, returned as unit vectors.
 
-    ``A`` and ``b`` start at zero, so training starts from the base model. One map serves queries and documents. It
-    computes in float32 whatever the autocast state, because the weights of in-batch attention are differences
-    of cosines far smaller than what bfloat16 resolves.
+    ``A`` and ``b`` start at zero, so training starts from the base model. One map serves queries and
+    documents. It computes in float32 whatever the autocast state, because the weights of in-batch attention
+    are differences of cosines far smaller than what bfloat16 resolves.
 
     Args:
         dimension: length d of the embeddings.
@@ -61,7 +60,7 @@ class LinearAdapter(nn.Module):
         self.strength = 1.0
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Map unit rows (n, d) to adapted unit rows (n, d), float32; at strength 0 they come back untouched."""
+        """Map unit rows (n, d) to adapted unit rows, float32; at strength 0 they come back untouched."""
         if self.strength == 0:
             return embeddings.float()
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -77,10 +76,10 @@ class LinearAdapter(nn.Module):
 
 
 def inject_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float) -> LoraConfig:
-    """Put LoRA layers on every linear layer of a transformers model, in place, and return their configuration.
+    """Put LoRA layers on the linear layers of a transformers model, in place; returns their configuration.
 
-    Only they stay trainable. The pooler of BERT-type models is left out: sentence embeddings do not pass through it, so it would never
-    get a gradient.
+    Only they stay trainable. The pooler of BERT-type models is left out: sentence embeddings do not pass
+    through it, so it would never get a gradient.
 
     Raises:
         MissingExtraError: peft is not installed.
@@ -111,7 +110,7 @@ def inject_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float) ->
     return config
 
 
-def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Name and module of every LoRA layer in ``model``."""
     from peft.tuners.lora.layer import LoraLayer
 
@@ -121,7 +120,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 
 
 def set_lora_strength(model: nn.Module, strength: float) -> None:
-    """Scale every LoRA update by ``strength``, counted from its trained size: 0 is the base model, 1 the trained."""
+    """Scale every LoRA update by ``strength``: 0 is the base model, 1 the update as trained."""
     for _, layer in lora_layers(model):
         layer.set_scale(ADAPTER_NAME, strength)
 
@@ -132,9 +131,7 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     The model itself is not changed, and an update of strength 0 leaves its weight bit for bit alone.
     """
     state = {
-        name.replace(".base_layer.", "."): value
-        for name, value in model.state_dict().items()
-        if "lora_" not in name
+        name.replace(".base_layer.", "."): value for name, value in model.state_dict().items() if "lora_" not in name
     }
     with torch.no_grad():
         for name, layer in lora_layers(model):
@@ -169,15 +166,15 @@ def load_trainable_state_dict(module: nn.Module, state: Mapping[str, Any]) -> No
     if own.keys() != state.keys():
         different = sorted(own.keys() ^ state.keys())
         raise ModelError(
-            f"The checkpoint does not fit this model: {len(different)} parameters are in only one of them, for "
-            f"example {different[0]!r}. Resume with the adapter and base the checkpoint was made with."
+            f"The checkpoint does not fit this model: {len(different)} parameters are in only one of them, "
+            f"for example {different[0]!r}. Resume with the adapter and base the checkpoint was made with."
         )
     with torch.no_grad():
         for name, value in own.items():
             if value.shape != state[name].shape:
                 raise ModelError(
-                    f"The checkpoint does not fit this model: {name} has shape {tuple(state[name].shape)} in the "
-                    f"checkpoint and {tuple(value.shape)} here. Resume with the same rank and base."
+                    f"The checkpoint does not fit this model: {name} has shape {tuple(state[name].shape)} "
+                    f"there and {tuple(value.shape)} here. Resume with the same rank and base."
                 )
             value.copy_(state[name])
 
@@ -185,7 +182,5 @@ def load_trainable_state_dict(module: nn.Module, state: Mapping[str, Any]) -> No
 def check_strength(strength: float) -> float:
     """``strength`` as a float, or ModelError when it is negative or not finite."""
     if not math.isfinite(strength) or strength < 0:
-        raise ModelError(
-            f"strength is {strength}; it must be a number from 0 (the base model) up, 1 as trained."
-        )
+        raise ModelError(f"strength is {strength}; it must be a number from 0 (the base model) up, 1 as trained.")
     return float(strength)

@@ -69,7 +69,7 @@ def replace_directory(path: str | Path) -> Iterator[Path]:
 
 
 def _swap(written: Path, target: Path) -> None:
-    """Move ``written`` to ``target``; a directory already there goes away, or comes back if the move fails."""
+    """Move ``written`` to ``target``; one already there goes away, or comes back if that fails."""
     if not target.exists() or not any(target.iterdir()):
         written.replace(target)  # POSIX replaces an empty directory in one step
         return
@@ -86,7 +86,7 @@ def _swap(written: Path, target: Path) -> None:
 
 
 def _usual_permissions(directory: Path) -> None:
-    """Give what was written the rights of any new file: temporary directories and safetensors files start private."""
+    """Give everything the rights of a new file: temporary directories and safetensors files start private."""
     mask = os.umask(0)
     os.umask(mask)
     directory.chmod(0o777 & ~mask)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revela_rag.errors import ModelError
@@ -22,7 +21,8 @@ from .adapters import (
     set_lora_strength,
     trainable_state_dict,
 )
-from .pooling import MAX_INFERENCE_LENGTH, Dtype, open_backbone
+from .embedding import embed_batches, pool, tokenize
+from .loading import MAX_INFERENCE_LENGTH, Dtype, open_backbone
 
 __all__ = ["Role", "TrainableRetriever"]
 
@@ -37,17 +37,17 @@ class TrainableRetriever(nn.Module):
     Args:
         base: model directory, alias or hub id, as `revela_rag.models.resolve_model` takes it. Both
             sentence-transformers and raw transformers models work, see `open_backbone`.
-        adapter: "linear" trains a map on the embeddings of the frozen backbone, which can be computed once and
-            kept; "lora" trains low-rank updates of every linear layer.
+        adapter: "linear" trains a map on the embeddings of the frozen backbone, which can be computed once
+            and kept; "lora" trains low-rank updates of every linear layer.
         lora_rank: rank of the updates.
         lora_alpha: their scale is ``lora_alpha / lora_rank``.
-        lora_dropout: dropout on their input while training. The backbone's own dropout is switched off: its noise in a
-            cosine is larger than the differences the objective looks at.
+        lora_dropout: dropout on their input while training. The backbone's own dropout is switched off: its
+            noise in a cosine is larger than the differences the objective looks at.
         max_length: tokens per text in `encode`, the training path; never more than the base allows.
         query_prompt: text put before each query; None keeps the base's own.
         document_prompt: text put before each document; None keeps the base's own.
-        linear_bias: whether the linear map has a bias. Without one the exported model gives the same vectors even in
-            programs that skip the normalisation before the map.
+        linear_bias: whether the linear map has a bias. Without one the exported model gives the same vectors
+            even in programs that skip the normalisation before the map.
         device: torch device; None picks the best one there is.
         dtype: type of the backbone's weights, "auto" as stored; adapters are always float32.
         trust_remote_code: run Python files that come with the model.
@@ -82,7 +82,8 @@ class TrainableRetriever(nn.Module):
     ) -> None:
         super().__init__()
         _check(adapter=adapter, lora_rank=lora_rank, lora_dropout=lora_dropout, max_length=max_length)
-        source = resolve_model(str(base))
+        known = trust_remote_code and Path(base).is_dir()
+        source = str(base) if known else resolve_model(base)
         self.base_name = Path(base).resolve().name if Path(base).exists() else str(base)
         self.kind = adapter
         self.model = open_backbone(source, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -91,24 +92,23 @@ class TrainableRetriever(nn.Module):
             raise ModelError(
                 f"{base} is made of {', '.join(kinds)}; only one Transformer for both roles can be adapted."
             )
-        self.normalized = kinds[-1] == "Normalize"
         self.prompts = _prompts(self.model.prompts, query_prompt, document_prompt)
         own_length = self.model.max_seq_length or MAX_INFERENCE_LENGTH
         self.inference_max_length = int(own_length) if own_length < 10**6 else MAX_INFERENCE_LENGTH
         self.max_length = min(max_length, self.inference_max_length)
-        self.model.requires_grad_(False)
+        self.model.requires_grad_(False).eval()
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        self.dimension = self._measure_dimension()
+        for module in list(self.model)[1:]:
+            module.float()
+        self.dimension = self._pool(["a"], "document", self.max_length).shape[-1]
         self.strength = 1.0
         self.adapter: LinearAdapter | None = None
         if adapter == "linear":
             self.adapter = LinearAdapter(self.dimension, bias=linear_bias).to(self.device)
         else:
-            self.lora_config = inject_lora(
-                self.backbone, rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout
-            )
+            self.lora_config = inject_lora(self.backbone, rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
         self.eval()
 
     @property
@@ -122,7 +122,7 @@ class TrainableRetriever(nn.Module):
         return next(self.model.parameters()).device
 
     def encode(self, texts: Sequence[str], role: Role) -> Tensor:
-        """Embed texts with gradient through the adapter, cut to ``max_length`` tokens: unit rows (n, d), float32."""
+        """Embed texts, cut to ``max_length`` tokens, with gradient through the adapter: unit rows (n, d)."""
         if self.adapter is None:
             return self._pool(texts, role, self.max_length)
         with torch.no_grad():
@@ -168,9 +168,7 @@ class TrainableRetriever(nn.Module):
     ) -> Tensor:
         """Like `embed_base`, with the adapter at its current strength: what the exported model would give."""
         with torch.no_grad():
-            return self.adapt_embeddings(
-                self._embed(texts, role, batch_size, show_progress, max_length, compute_dtype)
-            )
+            return self.adapt_embeddings(self._embed(texts, role, batch_size, show_progress, max_length, compute_dtype))
 
     def adapt_embeddings(self, pooled: Tensor) -> Tensor:
         """Apply the linear adapter to base embeddings (n, d), with gradient: unit rows (n, d).
@@ -203,9 +201,7 @@ class TrainableRetriever(nn.Module):
         """Put back an adapter saved by `adapter_state_dict`; ModelError when it does not fit."""
         load_trainable_state_dict(self, state)
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
-    ) -> None:
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """Recompute activations in the backward pass of "lora" to save memory; nothing to do for "linear".
 
         Raises:
@@ -214,12 +210,8 @@ class TrainableRetriever(nn.Module):
         if self.adapter is not None:
             return
         if not getattr(self.backbone, "supports_gradient_checkpointing", False):
-            raise ModelError(
-                f"{type(self.backbone).__name__} does not support gradient checkpointing; leave it off."
-            )
-        self.backbone.gradient_checkpointing_enable(
-            {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
-        )
+            raise ModelError(f"{type(self.backbone).__name__} does not support gradient checkpointing; leave it off.")
+        self.backbone.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations again."""
@@ -227,7 +219,7 @@ class TrainableRetriever(nn.Module):
             self.backbone.gradient_checkpointing_disable()
 
     def train(self, mode: bool = True) -> TrainableRetriever:
-        """Switch training mode; the backbone under a linear adapter is frozen and stays in evaluation mode."""
+        """Switch training mode; the frozen backbone under a linear adapter stays in evaluation mode."""
         super().train(mode)
         if self.adapter is not None:
             self.model.eval()
@@ -242,63 +234,29 @@ class TrainableRetriever(nn.Module):
         max_length: int | None,
         compute_dtype: str,
     ) -> Tensor:
-        from tqdm.auto import tqdm
-
         length = min(max_length or self.inference_max_length, self.inference_max_length)
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        vectors = torch.zeros(len(texts), self.dimension, device=self.device)
-        half = (
-            torch.autocast(self.device.type, torch.bfloat16) if compute_dtype == "bfloat16" else nullcontext()
-        )
+        out = torch.zeros(len(texts), self.dimension, device=self.device)
         training = self.training
         self.eval()
         try:
-            with torch.no_grad(), half, tqdm(total=len(texts), unit="text", disable=not show_progress) as bar:
-                for start in range(0, len(order), batch_size):
-                    rows = order[start : start + batch_size]
-                    vectors[rows] = self._pool([texts[row] for row in rows], role, length)
-                    bar.update(len(rows))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16"):
+                return embed_batches(
+                    lambda batch: self._pool(batch, role, length),
+                    texts,
+                    out,
+                    batch_size=batch_size,
+                    show_progress=show_progress,
+                )
         finally:
             self.train(training)
-        return vectors
 
     def _pool(self, texts: Sequence[str], role: Role, length: int) -> Tensor:
         if isinstance(texts, str):
             raise TypeError("texts must be a list of strings, not one string")
         if not texts:
             return torch.zeros(0, self.dimension, device=self.device)
-        pooled = self.model(self._features(list(texts), role, length))["sentence_embedding"].float()
-        if (
-            self.normalized
-            and pooled.dtype == self.model.dtype
-            and not torch.is_autocast_enabled(self.device.type)
-        ):
-            return pooled
-        with torch.autocast(self.device.type, enabled=False):
-            return F.normalize(pooled, dim=-1)
-
-    def _features(self, texts: list[str], role: Role, length: int) -> dict[str, Any]:
-        """Token ids and masks (n, L) as sentence-transformers makes them, on the model's device."""
         prompt = self.prompts[role]
-        prepare = getattr(self.model, "preprocess", None)
-        before = self.model.max_seq_length
-        self.model.max_seq_length = length
-        try:
-            if prepare is not None:
-                features = prepare(texts, prompt=prompt or None)
-            else:  # sentence-transformers before 5.4
-                features = self.model.tokenize([prompt + text for text in texts])
-                if prompt and any(getattr(module, "include_prompt", True) is False for module in self.model):
-                    features["prompt_length"] = self.model.tokenize([prompt])["input_ids"].shape[-1] - 1
-        finally:
-            self.model.max_seq_length = before
-        return {
-            key: value.to(self.device) if torch.is_tensor(value) else value for key, value in features.items()
-        }
-
-    def _measure_dimension(self) -> int:
-        with torch.no_grad():
-            return self.model(self._features(["a"], "document", 8))["sentence_embedding"].shape[-1]
+        return pool(self.model, tokenize(self.model, texts, prompt=prompt, length=length, device=self.device))
 
     @contextmanager
     def _at_strength(self, strength: float) -> Iterator[None]:
@@ -310,9 +268,9 @@ class TrainableRetriever(nn.Module):
             self.set_strength(before)
 
 
-def _prompts(own: Mapping[str, str], query: str | None, document: str | None) -> dict[str, str]:
+def _prompts(own: Mapping[str, str | None], query: str | None, document: str | None) -> dict[str, str]:
     """Prompt per role; models call that of documents by one of three names."""
-    stored = next((own[name] for name in ("document", "passage", "corpus") if own.get(name)), "")
+    stored = next((own[name] for name in ("document", "passage", "corpus") if own.get(name)), None) or ""
     return {
         "query": (own.get("query") or "") if query is None else query,
         "document": stored if document is None else document,

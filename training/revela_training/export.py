@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from revela_rag.errors import ModelError
 from revela_rag.models import fingerprint
 
@@ -49,7 +47,8 @@ def export_model(
         The path written.
 
     Raises:
-        ModelError: something that is not a model of this library is in the way, or ``revela_json`` is not JSON.
+        ModelError: something that is not a model of this library is in the way, or ``revela_json`` is not
+            JSON.
         DiskError: writing failed; an earlier model at ``path`` is intact and nothing half-written is left.
     """
     strength = check_strength(strength)
@@ -65,13 +64,9 @@ def export_model(
     return target
 
 
-def _write(
-    retriever: TrainableRetriever, directory: Path, strength: float, record: dict[str, Any], name: str
-) -> None:
-    modules: list[tuple[str, nn.Module | None]] = [
-        (type(module).__name__, module) for module in retriever.model
-    ]
-    if not retriever.normalized:
+def _write(retriever: TrainableRetriever, directory: Path, strength: float, record: dict[str, Any], name: str) -> None:
+    modules: list[tuple[str, Any]] = [(type(module).__name__, module) for module in retriever.model]
+    if modules[-1][0] != "Normalize":
         modules.append(("Normalize", None))
     adapted = retriever.adapter is not None and strength != 0
     if adapted:
@@ -95,9 +90,7 @@ def _write(
     write_json(directory / "revela.json", {**record, **details, "fingerprint": fingerprint(directory)})
 
 
-def _write_module(
-    kind: str, module: nn.Module | None, folder: Path, retriever: TrainableRetriever, strength: float
-) -> None:
+def _write_module(kind: str, module: Any, folder: Path, retriever: TrainableRetriever, strength: float) -> None:
     if kind == "Normalize":
         return
     if module is None:
@@ -105,14 +98,16 @@ def _write_module(
         write_dense(folder, *retriever.adapter.dense(strength))
     elif kind == "Pooling":
         dimension = getattr(module, "embedding_dimension", None) or module.word_embedding_dimension
-        config = pooling_config(dimension, pooling_modes(module), include_prompt=bool(module.include_prompt))
+        config = pooling_config(
+            dimension, pooling_modes(module), include_prompt=getattr(module, "include_prompt", True)
+        )
         write_json(folder / "config.json", config)
     elif kind == "Dense" and not getattr(module, "use_residual", False):
         activation = type(module.activation_function)
         path = f"{activation.__module__}.{activation.__qualname__}"
         write_dense(folder, module.linear.weight, module.linear.bias, activation=path)
     else:
-        module.save(str(folder))  # type: ignore[operator]
+        module.save(str(folder))
 
 
 def _write_backbone(retriever: TrainableRetriever, directory: Path, strength: float) -> None:
@@ -134,9 +129,7 @@ def _write_adapter(retriever: TrainableRetriever, folder: Path, strength: float)
     folder.mkdir()
     details: dict[str, Any] = {"kind": retriever.kind, "strength": strength}
     if retriever.adapter is not None:
-        state = {
-            key: value.detach().cpu().contiguous() for key, value in retriever.adapter.state_dict().items()
-        }
+        state = {key: value.detach().cpu().contiguous() for key, value in retriever.adapter.state_dict().items()}
         write_json(folder / "adapter_config.json", {"kind": "linear", "base": retriever.base_name})
     else:
         from peft import LoraConfig
@@ -171,9 +164,7 @@ def _portable(value: Any) -> Any:
     return value
 
 
-def _write_card(
-    directory: Path, retriever: TrainableRetriever, name: str, adapter: Mapping[str, Any]
-) -> None:
+def _write_card(directory: Path, retriever: TrainableRetriever, name: str, adapter: Mapping[str, Any]) -> None:
     prompts = retriever.prompts
     card = f"""---
 library_name: sentence-transformers
@@ -183,10 +174,10 @@ tags: [sentence-transformers, feature-extraction, retrieval, revela]
 
 # {name}
 
-{retriever.base_name}, adapted to one corpus without labels by revela-rag ({adapter["kind"]} adapter, strength
-{adapter["strength"]:g}). Embeddings have {retriever.dimension} dimensions and unit length; compare them by cosine.
-Inputs are cut at {retriever.inference_max_length} tokens. Queries start with {prompts["query"]!r}, documents with
-{prompts["document"]!r}; `encode_query` and `encode_document` put these in front.
+{retriever.base_name}, adapted to one corpus without labels by revela-rag ({adapter["kind"]} adapter,
+strength {adapter["strength"]:g}). Embeddings have {retriever.dimension} dimensions and unit length; compare
+them by cosine. Inputs are cut at {retriever.inference_max_length} tokens. Queries start with
+{prompts["query"]!r}, documents with {prompts["document"]!r}; `encode_query` and `encode_document` see to it.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -195,7 +186,7 @@ model = SentenceTransformer("path/to/this/directory")
 scores = model.encode_query(["how is a file opened?"]) @ model.encode_document(["def open_file(path): ..."]).T
 ```
 
-`revela.json` holds the configuration, the evaluation before and after, library versions and the fingerprint that
-indexes built with this model check. `adapter/` holds the adapter alone. The licence is that of the base model.
+`revela.json` holds the configuration, the evaluation before and after, library versions and the fingerprint
+that indexes built with this model check. `adapter/` holds the adapter alone. The licence is that of the base.
 """
     (directory / "README.md").write_text(card, encoding="utf-8")

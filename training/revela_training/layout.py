@@ -43,7 +43,8 @@ def write_json(path: Path, value: Any) -> None:
 def write_modules(directory: Path, names: Sequence[str]) -> list[Path]:
     """Write ``modules.json`` for the module classes ``names``, in order, and return the folder of each.
 
-    The first module's files lie in ``directory`` itself, the others in ``1_Pooling``, ``2_Normalize`` and so on.
+    The first module's files lie in ``directory`` itself, the others in ``1_Pooling``, ``2_Normalize`` and so
+    on.
     """
     folders = ["", *(f"{index}_{name}" for index, name in enumerate(names) if index)]
     entries = [
@@ -57,7 +58,7 @@ def write_modules(directory: Path, names: Sequence[str]) -> list[Path]:
 
 
 def pooling_config(dimension: int, modes: Sequence[str], *, include_prompt: bool = True) -> dict[str, Any]:
-    """Content of a Pooling module's ``config.json``: one boolean per mode (cls, max, mean, lasttoken, ...)."""
+    """Content of a Pooling module's ``config.json``: one boolean per mode (cls, mean, ...)."""
     unknown = sorted(set(modes) - {mode for _, mode in _POOLING})
     if unknown or not modes:
         raise ModelError(f"Pooling modes {list(modes)} cannot be written: unknown {unknown or 'empty list'}.")
@@ -66,7 +67,7 @@ def pooling_config(dimension: int, modes: Sequence[str], *, include_prompt: bool
 
 
 def pooling_modes(module: nn.Module) -> list[str]:
-    """The modes of a Pooling module, of sentence-transformers before and since the single ``pooling_mode``."""
+    """The modes of a Pooling module, whether it keeps one boolean each or a single ``pooling_mode``."""
     modes = getattr(module, "pooling_mode", None)
     if modes is None:
         return [mode for key, mode in _POOLING if getattr(module, key, False)]
@@ -94,18 +95,16 @@ def write_sentence_config(
     directory: Path,
     *,
     max_length: int,
-    prompts: Mapping[str, str],
+    prompts: Mapping[str, str | None],
     lower_case: bool = False,
     default_prompt: str | None = None,
 ) -> None:
-    """Write ``sentence_bert_config.json`` and ``config_sentence_transformers.json`` (similarity is cosine)."""
+    """Write ``sentence_bert_config.json`` and ``config_sentence_transformers.json``, with cosine similarity."""
     import sentence_transformers
     import torch
     import transformers
 
-    write_json(
-        directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": lower_case}
-    )
+    write_json(directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": lower_case})
     versions = {
         "sentence_transformers": sentence_transformers.__version__,
         "transformers": transformers.__version__,

@@ -1,4 +1,4 @@
-"""Opening a backbone: a sentence-transformers directory as it is, a raw transformers directory made into one."""
+"""Opening a backbone: a sentence-transformers model as it is, a raw transformers model made into one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ __all__ = ["Dtype", "append_eos", "is_decoder", "open_backbone"]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-# Longest input of a raw backbone after export, in tokens, where the model itself allows it (Revela, section 4).
+# Longest input of a raw backbone after export, in tokens, where the model itself allows it (Revela, section
+# 4).
 MAX_INFERENCE_LENGTH = 2048
 DECODER_PROMPTS = {"query": "Query: ", "document": "Passage: "}
 _POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer"}
@@ -35,10 +36,10 @@ def open_backbone(
 ) -> SentenceTransformer:
     """Load ``source`` as a SentenceTransformer that ends in a pooled sentence embedding.
 
-    A sentence-transformers directory keeps its modules, prompts and lengths. A raw transformers directory becomes
-    Transformer, Pooling, Normalize: mean pooling for encoders; for decoders, attention or state-space, the state
-    of an end-of-sequence token that the tokenizer itself appends, right padding, and the prompts "Query: " and
-    "Passage: ".
+    A sentence-transformers directory keeps its modules, prompts and lengths. A raw transformers directory
+    becomes Transformer, Pooling, Normalize: mean pooling for encoders; for decoders, attention or
+    state-space, the state of an end-of-sequence token that the tokenizer itself appends, right padding, and
+    the prompts "Query: " and "Passage: ".
 
     Args:
         source: directory, or hub id (downloaded without anything that would have to be unpickled).
@@ -98,14 +99,8 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     eos, eos_id = tokenizer.eos_token, tokenizer.eos_token_id
     if backend is None or eos is None:
-        lacking = (
-            "tokenizer.json"
-            if backend is None
-            else "end-of-sequence token (eos_token in tokenizer_config.json)"
-        )
-        raise ModelError(
-            f"The tokenizer has no {lacking}; a decoder used as a retriever pools at that token."
-        )
+        lacking = "tokenizer.json" if backend is None else "end-of-sequence token (eos_token in tokenizer_config.json)"
+        raise ModelError(f"The tokenizer has no {lacking}; a decoder used as a retriever pools at that token.")
     if tokenizer("a")["input_ids"][-1:] != [eos_id]:
         template = TemplateProcessing(
             single=f"$A:0 {eos}:0", pair=f"$A:0 {eos}:0 $B:1 {eos}:1", special_tokens=[(eos, eos_id)]
@@ -113,7 +108,8 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         backend.post_processor = (
             template if backend.post_processor is None else Sequence([backend.post_processor, template])
         )
-    # The generic class takes tokenizer.json at its word; model-specific ones rebuild the post-processor on loading.
+    # The generic class takes tokenizer.json at its word; model-specific ones rebuild the post-processor on
+    # loading.
     special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -133,12 +129,10 @@ def _local_directory(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(
-            snapshot_download(source, ignore_patterns=["*.bin", "*.pt", "*.onnx", "*.h5", "openvino/*"])
-        )
+        return Path(snapshot_download(source, ignore_patterns=["*.bin", "*.pt", "*.onnx", "*.h5", "openvino/*"]))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         raise ModelError(
-            f"No model at {source!r}: it is neither a directory nor a model the hub or its cache can give ({error})."
+            f"No model at {source!r}: neither a directory nor a model the hub or its cache can give ({error})."
         ) from error
 
 
@@ -147,7 +141,7 @@ def _stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     decoder = is_decoder(config)
     if decoder:
         tokenizer = append_eos(tokenizer)
