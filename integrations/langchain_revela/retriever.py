@@ -61,7 +61,8 @@ class RevelaRetriever(BaseRetriever):
         unknown = set(kwargs.get("search_kwargs") or {}) - {"k", "filter", "search_type"}
         if unknown:
             raise ValueError(f"search_kwargs has {sorted(unknown)}; it takes k, filter and search_type")
-        super().__init__(index=_open(index, model), **kwargs)
+        fields = {"index": _open(index, model), **kwargs}
+        super().__init__(**fields)
 
     @classmethod
     def from_documents(

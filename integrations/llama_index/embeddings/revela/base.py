@@ -79,16 +79,16 @@ class RevelaEmbedding(BaseEmbedding):
                 f"The model {str(model_name)!r} has fingerprint {encoder.fingerprint}, not {fingerprint}: "
                 "it has changed. Restore that model, or leave fingerprint out and embed the documents again."
             )
-        super().__init__(
-            model_name=str(model_name),
-            device=device,
-            max_length=max_length,
-            embed_batch_size=embed_batch_size,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            fingerprint=encoder.fingerprint,
-            **kwargs,
-        )
+        fields: dict[str, Any] = {
+            "model_name": str(model_name),
+            "device": device,
+            "max_length": max_length,
+            "embed_batch_size": embed_batch_size,
+            "dtype": dtype,
+            "trust_remote_code": trust_remote_code,
+            "fingerprint": encoder.fingerprint,
+        }
+        super().__init__(**fields, **kwargs)
         self._encoder = encoder
         if self.embeddings_cache is not None:
             self.embeddings_cache = RoleCache(self.embeddings_cache, self.fingerprint)

@@ -35,7 +35,7 @@ class RoleCache(BaseKVStore):
     """
 
     def __init__(self, store: BaseKVStore, fingerprint: str) -> None:
-        self.store = store.store if isinstance(store, RoleCache) else store
+        self.store: BaseKVStore = store.store if isinstance(store, RoleCache) else store
         self.fingerprint = fingerprint
 
     def _key(self, text: str) -> str:
