@@ -1,0 +1,67 @@
+"""One document to its chunks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from revela_rag.corpus.code import chunk_code
+from revela_rag.corpus.draft import Draft
+from revela_rag.corpus.languages import PROSE_FORMATS
+from revela_rag.corpus.prose import chunk_prose
+from revela_rag.corpus.text import clean_text
+from revela_rag.corpus.types import Chunk, Document, chunk_id
+
+__all__ = ["chunk_document"]
+
+
+def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
+    """Cut a document into chunks with their parts.
+
+    Args:
+        document: what to cut; its ``format`` decides how: a programming language by its definitions, everything else
+            by headings, paragraphs and sentences.
+        max_words: upper bound on the words of a prose chunk (default 120); a piece of code may hold twice as many, and
+            at most 60 lines.
+
+    Returns:
+        Chunks in source order; empty when the document holds no text. Metadata: the document's own plus ``source``
+        (its id), ``start_line`` and ``end_line`` (1-based, not for HTML), for code ``language`` and ``symbol``.
+
+    Raises:
+        ValueError: if ``max_words`` is below 8.
+    """
+    if max_words < 8:
+        raise ValueError(f"max_words is {max_words}; use at least 8 words per chunk")
+    document = replace(document, text=clean_text(document.text), title=" ".join(clean_text(document.title).split()))
+    if document.format not in PROSE_FORMATS:
+        drafts = chunk_code(document, max_words=max_words)
+    elif document.format == "html":
+        from revela_rag.corpus.readers import html_document
+
+        drafts = chunk_prose(html_document(document), max_words=max_words)
+        drafts = [replace(draft, metadata={}) for draft in drafts]
+    else:
+        drafts = chunk_prose(document, max_words=max_words)
+    if not drafts and document.title and not document.text.strip():
+        drafts = [Draft("prose", document.title)]
+    seen: Counter[str] = Counter()
+    chunks = []
+    for draft in drafts:
+        if not draft.text.strip():
+            continue
+        seen[draft.text] += 1
+        role = "passage" if seen[draft.text] == 1 else f"passage-{seen[draft.text]}"
+        chunks.append(
+            Chunk(
+                id=chunk_id(document.id, draft.text, role),
+                text=draft.text,
+                document_id=document.id,
+                position=len(chunks),
+                kind=draft.kind,
+                title=draft.title,
+                parts=draft.parts,
+                metadata={"source": document.id, **document.metadata, **draft.metadata},
+            )
+        )
+    return chunks

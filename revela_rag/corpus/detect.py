@@ -1,0 +1,74 @@
+"""Is a text without a trustworthy file name source code, and in which language?"""
+
+from __future__ import annotations
+
+import re
+
+from revela_rag.corpus.languages import GRAMMARS, PROSE_FORMATS, format_of
+from revela_rag.corpus.outline import outline
+
+__all__ = ["detect_format"]
+
+#: A detected language must parse with at most this share of unplaceable bytes.
+MAX_ERROR_SHARE = 0.2
+_SAMPLE = 20_000
+
+_OPENING = (
+    ("python", r"(?:@[\w.]+(?:\(.*\))?\s*\n\s*)*(?:async\s+)?def \w+\(|class \w+(?:\([^()]*\))?:\s*\n|(?:from [\w.]+ )?import [\w.]+(?: as \w+)?(?:, *[\w.]+)*[ \t]*\n"),
+    ("cpp", r"(?:template *<|namespace \w+ *\{|#include *<\w+>|using namespace |[\w:<>*& ]+ \w+::~?\w+\()"),
+    ("c", r"#(?:include|define|ifndef|ifdef|pragma)\b|(?:static |const |unsigned |struct |inline |extern )*(?:void|int|char|long|float|double|size_t|u?int\d+_t|bool)\b[\s*]+\w+\([^;{}]*\)\s*\{"),
+    ("java", r"package [\w.]+;|import (?:static )?[\w.*]+;|(?:@\w+(?:\([^()]*\))?\s+)*(?:(?:public|private|protected|static|final|abstract|synchronized|native)\s+)+[\w<>\[\],.? ]+[({]"),
+    ("go", r"package \w+\s*\n|func (?:\([^()]*\) )?\w+\([^{}]*\{"),
+    ("rust", r"(?:#!?\[[^\]]*\]\s*)*(?:pub(?:\([^)]*\))? )?(?:async )?(?:unsafe )?(?:fn \w+|impl\b[^;{}]*\{|struct \w+|enum \w+|trait \w+|mod \w+ *[{;]|use [\w:{}, *]+;)"),
+    ("typescript", r"(?:export )?(?:interface \w+[^{}]*\{|type \w+ *=|(?:abstract )?class \w+[^{}]*\{|enum \w+ *\{|(?:async )?function \w+\([^)]*:[^{}]*\{|import [^\n;]* from ['\"])"),
+    ("javascript", r"(?:export (?:default )?)?(?:async )?function\b *\*? *\w*\([^)]*\) *\{|(?:const|let|var) \w+ *= *(?:require\(|(?:async )?(?:\([^()]*\)|\w+) *=>|function)|module\.exports *="),
+)  # fmt: skip
+_OPENINGS = [(language, re.compile(pattern)) for language, pattern in _OPENING]
+_LEADING = re.compile(
+    r"(?:\s*(?:/\*.*?\*/|//[^\n]*|#(?!include|define|if|pragma|!?\[)[^\n]*|(\"\"\"|''').*?\1))*\s*", re.S
+)
+_MARKDOWN = re.compile(r"^#{1,6} \S[^\n]*$", re.M)
+_HTML = re.compile(r"\s*(?:<!doctype html|<html\b)", re.I)
+
+
+def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
+    """Format of a text that did not come from a file.
+
+    A name that ends like a file (``src/Foo.java``) decides when the text parses in that language; otherwise the first
+    statement must look like one of a known language and the text must parse in it. Everything else is prose.
+
+    Args:
+        text: the content.
+        names: titles, ids or paths that may carry an extension, most trusted first.
+
+    Returns:
+        A language, ``"markdown"``, ``"html"`` or ``"text"``.
+    """
+    for name in names:
+        found = format_of(name) if name and "." in name and not any(c.isspace() for c in name.strip()) else None
+        if found in ("pdf", "notebook"):
+            continue
+        if found and (found in PROSE_FORMATS or found not in GRAMMARS or _parses(text, found)):
+            return found
+    if _HTML.match(text[:200]):
+        return "html"
+    language = _language(text)
+    if language:
+        return language
+    return "markdown" if text.count("\n") > 2 and _MARKDOWN.search(text) else "text"
+
+
+def _language(text: str) -> str | None:
+    head = text[:_SAMPLE]
+    opening = _LEADING.match(head)
+    at = opening.end() if opening else 0
+    matched = [language for language, pattern in _OPENINGS if pattern.match(head, at)]
+    return next((language for language in matched if _parses(text, language)), None)
+
+
+def _parses(text: str, language: str) -> bool:
+    """Whether a sample of the text parses with few errors."""
+    if not text.strip():
+        return False
+    sample = text[:_SAMPLE].encode("utf-8", "replace")
+    return outline(sample, language).error_share <= MAX_ERROR_SHARE

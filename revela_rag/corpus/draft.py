@@ -1,0 +1,25 @@
+"""A chunk before it has an id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from revela_rag.corpus.types import Kind, Metadata, Part
+
+__all__ = ["Draft"]
+
+
+@dataclass(slots=True)
+class Draft:
+    """What a chunker yields: everything of a chunk but its id, document and position.
+
+    Attributes:
+        first_row: row of its first line, to put drafts of one file in order.
+    """
+
+    kind: Kind
+    text: str
+    title: str = ""
+    parts: tuple[Part, ...] = ()
+    metadata: Metadata = field(default_factory=dict)
+    first_row: int = 0

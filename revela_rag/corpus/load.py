@@ -1,0 +1,119 @@
+"""The whole way from a source to a corpus."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from revela_rag.corpus.chunking import chunk_document
+from revela_rag.corpus.duplicates import find_duplicates
+from revela_rag.corpus.report import Corpus, CorpusReport
+from revela_rag.corpus.sources import MAX_FILE_BYTES, Source, open_source
+from revela_rag.corpus.types import Chunk
+from revela_rag.errors import CorpusError
+
+__all__ = ["load_corpus"]
+
+_logger = logging.getLogger(__name__)
+
+
+def load_corpus(
+    source: Source,
+    *,
+    max_words: int = 120,
+    deduplicate: bool = True,
+    near_duplicate_threshold: float = 0.9,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    show_progress: bool = False,
+) -> Corpus:
+    """Read, chunk and deduplicate a source.
+
+    Args:
+        source: see :func:`~revela_rag.corpus.iter_documents`.
+        max_words: upper bound on the words of a prose chunk; code may hold twice as many (default 120).
+        deduplicate: drop chunks that equal or nearly equal an earlier one (default True).
+        near_duplicate_threshold: Jaccard similarity of four-word shingles from which two chunks are near duplicates, in
+            (0, 1]; 1 drops exact duplicates only (default 0.9).
+        max_file_bytes: larger files and records are skipped (default 10 MB).
+        show_progress: show a progress bar with the time left on standard error.
+
+    Returns:
+        The chunks in source order and a report of what was dropped and skipped.
+
+    Raises:
+        CorpusError: if the source does not exist or holds nothing usable.
+        MissingExtraError: if a Parquet file is given without pyarrow.
+        ValueError: if a number is out of range.
+    """
+    if not 0 < near_duplicate_threshold <= 1:
+        raise ValueError(f"near_duplicate_threshold is {near_duplicate_threshold}; it must be in (0, 1]")
+    if max_words < 8:
+        raise ValueError(f"max_words is {max_words}; use at least 8 words per chunk")
+    if max_file_bytes < 1:
+        raise ValueError(f"max_file_bytes is {max_file_bytes}; it must be positive")
+    report = CorpusReport()
+    chunks: list[Chunk] = []
+    with _progress(show_progress) as progress:
+        documents, total = open_source(source, max_file_bytes, report)
+        task = progress.add_task("Reading", total=total)
+        for document in documents:
+            found = chunk_document(document, max_words=max_words)
+            if not found:
+                report.skip("no text", document.id)
+                continue
+            report.documents += 1
+            chunks.extend(found)
+            progress.update(task, completed=report.documents + sum(map(len, report.skipped.values())))
+        progress.update(task, total=total or report.documents, completed=total or report.documents)
+        if not chunks:
+            raise CorpusError(_nothing(source, report))
+        if deduplicate:
+            task = progress.add_task("Removing duplicates", total=len(chunks))
+            duplicates = find_duplicates(
+                chunks,
+                threshold=near_duplicate_threshold,
+                progress=lambda done: progress.update(task, completed=done) if done % 256 == 0 else None,
+            )
+            progress.update(task, completed=len(chunks))
+            report.exact_duplicates, report.near_duplicates = len(duplicates.exact), len(duplicates.near)
+            dropped = {*duplicates.exact, *duplicates.near}
+            chunks = [chunk for position, chunk in enumerate(chunks) if position not in dropped]
+    report.chunks = len(chunks)
+    _logger.info("%s", report.summary())
+    return Corpus(chunks, report)
+
+
+def _nothing(source: Source, report: CorpusReport) -> str:
+    name = str(source) if isinstance(source, str | Path) else "the given documents"
+    if not report.skipped:
+        return f"No document found in {name}: it is empty. Give a folder, file or iterable that holds text."
+    return (
+        f"No usable text in {name}; skipped {report.skipped_summary()}. Supported are Markdown, text, reST, HTML, PDF, "
+        "notebooks, source code, JSONL and Parquet."
+    )
+
+
+@contextmanager
+def _progress(show: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
+        yield progress

@@ -1,0 +1,103 @@
+"""Parts of a prose chunk that say the same in different words."""
+
+from __future__ import annotations
+
+import re
+
+from revela_rag.corpus.sentences import sentence_spans
+from revela_rag.corpus.text import count_words, squeeze
+from revela_rag.corpus.types import Part
+
+__all__ = ["prose_parts"]
+
+#: Chunks without a heading, title or question are halved from this many words on.
+MIN_HALVED_WORDS = 60
+_MIN_HALF_WORDS = 15
+_MIN_ANSWER_WORDS = 5
+
+_GENERIC = re.compile(
+    r"(?:\W|\d)*(?:introduction|overview|summary|conclusions?|abstract|contents?|table of contents|see also|references?|"
+    r"further reading|related|notes?|remarks?|examples?|usage|installation|install|setup|license|licence|changelog|"
+    r"change log|changes|history|authors?|contributors?|contributing|acknowledge?ments?|credits|index|glossary|appendix|"
+    r"background|motivation|description|details|features|requirements|prerequisites|options?|parameters?|arguments?|"
+    r"returns?|raises|faq|todo|miscellaneous|misc|general|other|untitled|document|readme|home|bibliography|discussion|"
+    r"results|methods?|getting started|quick ?start|next steps|bug fixes|new features|what'?s new)(?:\W|\d)*",
+    re.I,
+)
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) -> tuple[Part, ...]:
+    """Two parts of a chunk, or none.
+
+    In this order: a question (heading or first sentence ending in ``?``) and its answer; the heading and its
+    section; the title and its text; from 60 words on, the halves before and after the sentence boundary nearest the
+    middle. Headings and titles go with the first chunk of their section only, and not when they say nothing
+    ("Introduction", a version number, a path).
+
+    Args:
+        text: the chunk without its heading.
+        path: headings above it, outermost first.
+        title: title of the document, may be empty.
+        first: whether it is the first chunk of its section.
+    """
+    heading = path[-1] if path else ""
+    if first and heading.endswith("?") and len(_WORD.findall(heading)) >= 3 and _is_answer(text):
+        return Part("question", heading), Part("answer", text)
+    question = _leading_question(text)
+    if question:
+        return question
+    if first and _is_answer(text):
+        if heading:
+            query = _speaking(path, title)
+            if query:
+                return Part("heading", query), Part("section", text)
+        elif _is_language(title) and not _GENERIC.fullmatch(title):
+            return Part("title", title), Part("text", text)
+    return _halves(text)
+
+
+def _is_answer(text: str) -> bool:
+    return len(_WORD.findall(text)) >= _MIN_ANSWER_WORDS
+
+
+def _is_language(text: str) -> bool:
+    """At least three words with letters; paths and identifiers are one word."""
+    return sum(bool(_WORD.search(word)) for word in text.split()) >= 3
+
+
+def _speaking(path: tuple[str, ...], title: str) -> str:
+    """The heading, with as many headings before it as it takes to be at least three words; empty if it says nothing."""
+    if _GENERIC.fullmatch(path[-1]) or not _WORD.search(path[-1]):
+        return ""
+    names = [title, *path] if title and title not in path else list(path)
+    for start in range(len(names) - 1, -1, -1):
+        query = ": ".join(names[start:])
+        if _is_language(query):
+            return query
+    return ""
+
+
+def _leading_question(text: str) -> tuple[Part, ...]:
+    if "?" not in text[:400]:
+        return ()
+    start, end = next(sentence_spans(text), (0, 0))
+    question = squeeze(text[start:end])
+    answer = text[end:].lstrip()
+    if question.endswith("?") and 3 <= len(_WORD.findall(question)) <= 40 and count_words(answer) >= 10:
+        return Part("question", question), Part("answer", answer)
+    return ()
+
+
+def _halves(text: str) -> tuple[Part, ...]:
+    total = count_words(text)
+    if total < MIN_HALVED_WORDS:
+        return ()
+    cuts = [start for start, _ in sentence_spans(text)][1:]
+    if not cuts:
+        return ()
+    before = {cut: count_words(text[:cut]) for cut in cuts}
+    cut = min(cuts, key=lambda at: abs(before[at] - total / 2))
+    if min(before[cut], total - before[cut]) < _MIN_HALF_WORDS:
+        return ()
+    return Part("first_half", text[:cut].rstrip()), Part("second_half", text[cut:])

@@ -1,0 +1,144 @@
+"""Records that are documents already: JSON lines, Parquet rows, BEIR corpora, objects of other libraries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from revela_rag.corpus.detect import detect_format
+from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.types import Document
+from revela_rag.errors import CorpusError, MissingExtraError
+
+__all__ = ["item_documents", "jsonl_documents", "parquet_documents"]
+
+TEXT_FIELDS = ("text", "content", "body", "page_content")
+ID_FIELDS = ("id", "_id")
+_PATH_FIELDS = ("source", "path", "file_path", "file_name", "filename")
+
+
+def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
+    """Documents of a JSONL file; broken lines are counted with their number.
+
+    Raises:
+        CorpusError: if no line of the file is a usable record.
+    """
+    usable = bad = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{path.name}:{number}"
+            document = _record_line(line, where, report, max_bytes)
+            usable += document is not None
+            bad += document is None
+            if document is not None:
+                yield document
+    if bad and not usable:
+        raise CorpusError(
+            f"None of the {bad} lines of {path} is a usable record: {report.skipped_summary()}. Each line must be a "
+            f"JSON object with its text in one of: {', '.join(TEXT_FIELDS)}."
+        )
+
+
+def _record_line(line: bytes, where: str, report: CorpusReport, max_bytes: int) -> Document | None:
+    if len(line) > max_bytes:
+        report.skip(f"record larger than {max_bytes:,} bytes", where)
+        return None
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        report.skip("broken JSON line", where)
+        return None
+    document = _from_mapping(record, where) if isinstance(record, Mapping) else None
+    if document is None:
+        report.skip(f"record without text ({'/'.join(TEXT_FIELDS)})", where)
+    return document
+
+
+def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
+    """Documents of a Parquet file, one per row, columns named as JSONL fields.
+
+    Raises:
+        MissingExtraError: without pyarrow.
+        CorpusError: if the file is broken or has no text column.
+    """
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "parquet", "reading Parquet files") from error
+    try:
+        file = parquet.ParquetFile(path)
+    except Exception as error:  # pyarrow's errors share no base class
+        raise CorpusError(f"{path} is not a readable Parquet file: {error}") from error
+    if not set(file.schema_arrow.names) & set(TEXT_FIELDS):
+        raise CorpusError(
+            f"{path} has no text column; it needs one of {', '.join(TEXT_FIELDS)}, found {', '.join(file.schema_arrow.names)}."
+        )
+    number = 0
+    for batch in file.iter_batches(batch_size=1024):
+        for row in batch.to_pylist():
+            number += 1
+            document = _from_mapping(row, f"{path.name}:{number}")
+            if document is None:
+                report.skip(f"record without text ({'/'.join(TEXT_FIELDS)})", f"{path.name}:{number}")
+            elif len(document.text) > max_bytes:
+                report.skip(f"record larger than {max_bytes:,} bytes", document.id)
+            else:
+                yield document
+
+
+def item_documents(items: Iterable[Any], report: CorpusReport, max_bytes: int) -> Iterator[Document]:
+    """Documents of an iterable: our own, LangChain's, LlamaIndex' documents and nodes, mappings, strings."""
+    for number, item in enumerate(items):
+        document = _from_item(item, f"item-{number}")
+        if document is None:
+            report.skip("item without text", f"item-{number}")
+        elif len(document.text) > max_bytes:
+            report.skip(f"record larger than {max_bytes:,} bytes", document.id)
+        else:
+            yield document
+
+
+def _from_item(item: Any, fallback: str) -> Document | None:
+    if isinstance(item, Document):
+        return item if item.text.strip() or item.title.strip() else None
+    if isinstance(item, str):
+        return _document(fallback, item, "", {}) if item.strip() else None
+    if isinstance(item, Mapping):
+        return _from_mapping(item, fallback)
+    if hasattr(item, "page_content"):  # LangChain
+        name = str(getattr(item, "id", None) or "")
+        return _from_mapping({"text": item.page_content, "id": name, "metadata": item.metadata}, fallback)
+    node = getattr(item, "node", item)  # LlamaIndex, NodeWithScore
+    if callable(getattr(node, "get_content", None)):
+        name = str(getattr(node, "node_id", None) or getattr(node, "id_", None) or "")
+        return _from_mapping({"text": node.get_content(), "id": name, "metadata": node.metadata}, fallback)
+    raise CorpusError(
+        f"Item {fallback.removeprefix('item-')} is a {type(item).__name__}; expected Document, LangChain Document, "
+        "LlamaIndex node, a mapping with a text field, or str."
+    )
+
+
+def _from_mapping(record: Mapping[str, Any], fallback: str) -> Document | None:
+    text = next((record[key] for key in TEXT_FIELDS if isinstance(record.get(key), str) and record[key].strip()), "")
+    title = record.get("title")
+    title = title if isinstance(title, str) else ""
+    if not text and not title.strip():
+        return None
+    nested = record.get("metadata")
+    metadata = dict(nested) if isinstance(nested, Mapping) else {}
+    used = {*TEXT_FIELDS, *ID_FIELDS, "title", "metadata"}
+    metadata.update((key, value) for key, value in record.items() if key not in used)
+    scalars = {str(key): value for key, value in metadata.items() if isinstance(value, str | int | float | bool)}
+    name = next((record[key] for key in ID_FIELDS if record.get(key) not in (None, "")), None)
+    if name is None:
+        name = next((scalars[key] for key in _PATH_FIELDS if scalars.get(key)), fallback)
+    return _document(str(name), text, title or str(scalars.get("title", "")), scalars)
+
+
+def _document(name: str, text: str, title: str, metadata: dict[str, Any]) -> Document:
+    paths = tuple(str(metadata[key]) for key in _PATH_FIELDS if isinstance(metadata.get(key), str))
+    return Document(name, text, title, detect_format(text, (title, *paths, name)), metadata)

@@ -1,0 +1,71 @@
+"""What came of reading a corpus: its chunks, and what was left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from revela_rag.corpus.types import Chunk
+
+__all__ = ["Corpus", "CorpusReport"]
+
+
+@dataclass(slots=True)
+class CorpusReport:
+    """Counts of what was read and what was left out.
+
+    Attributes:
+        documents: documents that were read.
+        chunks: chunks that were kept.
+        exact_duplicates: chunks dropped because an equal one (up to case and whitespace) came before.
+        near_duplicates: chunks dropped because a nearly equal one came before.
+        skipped: why something was not read → ids of the sources (for a JSON line ``file:line``).
+    """
+
+    documents: int = 0
+    chunks: int = 0
+    exact_duplicates: int = 0
+    near_duplicates: int = 0
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+
+    def skip(self, reason: str, source_id: str) -> None:
+        """Count one source that was not read."""
+        self.skipped.setdefault(reason, []).append(source_id)
+
+    def skipped_summary(self) -> str:
+        """The reasons with their counts and one example each, most frequent first; empty when nothing was skipped."""
+        reasons = sorted(self.skipped.items(), key=lambda item: (-len(item[1]), item[0]))
+        return "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons)
+
+    def summary(self) -> str:
+        """One line for people."""
+        line = (
+            f"{self.chunks:,} chunks from {self.documents:,} documents; dropped {self.exact_duplicates:,} exact and "
+            f"{self.near_duplicates:,} near duplicates"
+        )
+        return f"{line}; skipped {self.skipped_summary()}" if self.skipped else line
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON types."""
+        return {
+            "documents": self.documents,
+            "chunks": self.chunks,
+            "exact_duplicates": self.exact_duplicates,
+            "near_duplicates": self.near_duplicates,
+            "skipped": {reason: list(ids) for reason, ids in self.skipped.items()},
+        }
+
+
+@dataclass(slots=True)
+class Corpus:
+    """Chunks in source order with the report of how they came about."""
+
+    chunks: list[Chunk]
+    report: CorpusReport = field(default_factory=CorpusReport)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks)

@@ -1,0 +1,123 @@
+"""Where documents come from: folders, files, JSONL, Parquet, BEIR directories, iterables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from revela_rag.corpus.languages import format_of
+from revela_rag.corpus.readers import Unreadable, read_bytes
+from revela_rag.corpus.records import item_documents, jsonl_documents, parquet_documents
+from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.types import Document
+from revela_rag.corpus.walk import walk_files
+from revela_rag.errors import CorpusError
+
+__all__ = ["MAX_FILE_BYTES", "Source", "iter_documents", "open_source"]
+
+#: Files and records above this size are skipped.
+MAX_FILE_BYTES = 10_000_000
+
+#: What a corpus can be read from.
+Source: TypeAlias = str | Path | Iterable[Any]
+
+
+def iter_documents(
+    source: Source, *, max_file_bytes: int = MAX_FILE_BYTES, report: CorpusReport | None = None
+) -> Iterator[Document]:
+    """Read the documents of a source one by one, in a fixed order.
+
+    Args:
+        source: a path to a folder, a file, a JSONL or Parquet file, or a BEIR directory (``corpus.jsonl`` beside
+            ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an iterable of :class:`Document`, LangChain
+            documents, LlamaIndex nodes, mappings with a text field, or strings.
+        max_file_bytes: files and records larger than this are skipped (default 10 MB). JSONL and Parquet files are
+            streamed, so the limit holds for their records.
+        report: receives the reasons of everything that is skipped.
+
+    Yields:
+        Documents with unique ids: paths relative to the folder with ``/``, ids of records; a repeated id gets a
+        suffix ``#2``, ``#3``, ...
+
+    Raises:
+        CorpusError: if the path does not exist or the source is of no known kind.
+    """
+    return open_source(source, max_file_bytes, CorpusReport() if report is None else report)[0]
+
+
+def open_source(source: Source, max_file_bytes: int, report: CorpusReport) -> tuple[Iterator[Document], int | None]:
+    """The documents of a source and, where it is known beforehand, how many files or records they come from."""
+    if isinstance(source, str | Path):
+        documents, total = _open_path(Path(source).expanduser(), max_file_bytes, report)
+    elif isinstance(source, bytes | dict) or not isinstance(source, Iterable):
+        raise CorpusError(
+            f"A corpus cannot be read from a {type(source).__name__}; pass a path or an iterable of documents."
+        )
+    else:
+        documents = item_documents(source, report, max_file_bytes)
+        total = len(source) if isinstance(source, Sized) else None
+    return _unique(documents), total
+
+
+def _open_path(path: Path, max_bytes: int, report: CorpusReport) -> tuple[Iterator[Document], int | None]:
+    if not path.exists():
+        raise CorpusError(
+            f"{path} does not exist; give a folder, a file, a JSONL or Parquet file, or a BEIR directory."
+        )
+    if path.is_dir():
+        corpus = path / "corpus.jsonl"
+        if corpus.is_file() and _is_beir(path):
+            return jsonl_documents(corpus, report, max_bytes), _count_lines(corpus)
+        files = list(walk_files(path, report))
+        root = path.resolve()
+        return _file_documents(files, root, report, max_bytes), len(files)
+    if not path.is_file():
+        raise CorpusError(f"{path} is neither a folder nor a regular file.")
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return jsonl_documents(path, report, max_bytes), _count_lines(path)
+    if suffix in (".parquet", ".pq"):
+        return parquet_documents(path, report, max_bytes), None
+    if format_of(path.name) is None:
+        raise CorpusError(
+            f"{path} is of an unsupported type; supported are Markdown, text, reST, HTML, PDF, notebooks, source code, "
+            "JSONL and Parquet."
+        )
+    return _file_documents([path], path.parent, report, max_bytes), 1
+
+
+def _is_beir(folder: Path) -> bool:
+    others = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} - {"corpus.jsonl"}
+    return not others or "queries.jsonl" in others or (folder / "qrels").is_dir()
+
+
+def _file_documents(files: list[Path], root: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        try:
+            if path.stat().st_size > max_bytes:
+                report.skip(f"larger than {max_bytes:,} bytes", name)
+                continue
+            yield read_bytes(path.read_bytes(), name)
+        except Unreadable as reason:
+            report.skip(str(reason), name)
+        except OSError as error:
+            report.skip(f"unreadable ({error.strerror or type(error).__name__})", name)
+
+
+def _unique(documents: Iterable[Document]) -> Iterator[Document]:
+    seen: Counter[str] = Counter()
+    for document in documents:
+        seen[document.id] += 1
+        count = seen[document.id]
+        yield document if count == 1 else replace(document, id=f"{document.id}#{count}")
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        blocks = iter(lambda: file.read(1 << 20), b"")
+        return sum(block.count(b"\n") for block in chain(blocks))

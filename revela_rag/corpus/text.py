@@ -1,0 +1,80 @@
+"""Bytes to clean text, and how long a text is."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+__all__ = ["clean_text", "count_words", "decode", "squeeze"]
+
+#: A file with a larger share of undecodable characters than this is not text we can trust.
+MAX_BAD_SHARE = 0.03
+#: A file with a larger share of NUL bytes than this is binary.
+MAX_NUL_SHARE = 0.01
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_DECLARED = re.compile(rb"(?:coding[:=]|charset=)[ \t]*[\"']?([-\w.]+)")
+_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]")
+_SPACE = re.compile(r"\s+")
+
+
+def decode(data: bytes) -> str | None:
+    """Decode the bytes of a text file.
+
+    Byte order marks come first, then UTF-8, then the encoding the file itself declares (``coding:`` in source code,
+    ``charset=`` in HTML), then UTF-8 with replacement characters.
+
+    Returns:
+        The cleaned text, or None where the bytes are not text: more than 1 % NUL bytes, or more than 3 % of the
+        characters undecodable.
+    """
+    for bom, encoding in _BOMS:
+        if data.startswith(bom):
+            text = data[len(bom) :].decode(encoding, "replace")
+            return clean_text(text) if _share(text) <= MAX_BAD_SHARE else None
+    if data.count(0) > MAX_NUL_SHARE * len(data):
+        return None
+    try:
+        return clean_text(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        pass
+    declared = _DECLARED.search(data[:1024])
+    if declared:
+        try:
+            return clean_text(data.decode(declared.group(1).decode("ascii")))
+        except (LookupError, UnicodeError, ValueError):
+            pass
+    text = data.decode("utf-8", "replace")
+    return clean_text(text) if _share(text) <= MAX_BAD_SHARE else None
+
+
+def clean_text(text: str) -> str:
+    r"""Normalise line ends to ``\n``, drop NUL and byte order marks, replace lone surrogates (tokenizers refuse them)."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").replace("\ufeff", "")
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text
+
+
+def count_words(text: str) -> int:
+    """Length in words: whitespace-separated ones, but at least one per 20 characters and one per two CJK characters.
+
+    The lower bounds keep chunks small where there is little or no whitespace (Chinese, Japanese, Thai, base64).
+    """
+    words = max(len(text.split()), -(-len(text) // 20))
+    return words if text.isascii() else max(words, len(_WIDE.findall(text)) // 2)
+
+
+def squeeze(text: str) -> str:
+    """Collapse every run of whitespace to one space and strip the ends."""
+    return _SPACE.sub(" ", text).strip()
+
+
+def _share(text: str) -> float:
+    return text.count("\ufffd") / max(len(text), 1)
