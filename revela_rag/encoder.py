@@ -63,6 +63,7 @@ class Encoder:
             raise ModelError(f"dtype={dtype!r} is not one of 'auto', 'float32', 'bfloat16', 'float16'.")
         self._given = None if isinstance(model, str | Path) else model
         self._name = resolve_model(model) if isinstance(model, str | Path) else _name_of(model)
+        self._recorded = _recorded(model, self._name)
         self._options: dict[str, Any] = {
             "device": device,
             "dtype": dtype,
@@ -81,6 +82,16 @@ class Encoder:
         return self._name
 
     @property
+    def name(self) -> str:
+        """What loads this model again from anywhere: an absolute directory, a hub id or an alias; may be ``""``."""
+        return self._recorded
+
+    @property
+    def chosen_max_length(self) -> int | None:
+        """The ``max_length`` given to the constructor."""
+        return self._max_length
+
+    @property
     def model(self) -> SentenceTransformer:
         """The loaded model; loads it on first use."""
         with self._load_lock:
@@ -90,9 +101,7 @@ class Encoder:
                     if self._max_length is not None:
                         self._model.max_seq_length = self._max_length
                 else:
-                    self._model = load_sentence_transformer(
-                        self._name, max_length=self._max_length, **self._options
-                    )
+                    self._model = load_sentence_transformer(self._name, max_length=self._max_length, **self._options)
             return self._model
 
     @property
@@ -160,9 +169,7 @@ class Encoder:
         name = next((name for name in names if name in prompts), self.model.default_prompt_name)
         return str(prompts.get(name) or "") if name else ""
 
-    def _encode(
-        self, texts: Sequence[str], role: Literal["query", "document"], show_progress: bool
-    ) -> np.ndarray:
+    def _encode(self, texts: Sequence[str], role: Literal["query", "document"], show_progress: bool) -> np.ndarray:
         if isinstance(texts, str):
             raise TypeError("texts is one string; pass a list of strings.")
         prepared = [self._prepare(text, role) for text in texts]
@@ -275,6 +282,13 @@ def _name_of(model: Any) -> str:
     if not hasattr(model, "encode"):
         raise ModelError(f"model must be a path, name or SentenceTransformer, got {type(model).__name__}.")
     return str(getattr(getattr(model, "model_card_data", None), "base_model", None) or "")
+
+
+def _recorded(model: Any, resolved: str) -> str:
+    """Aliases and hub ids stay as written, so that an index outlives the virtual environment it was built in."""
+    if not isinstance(model, str | Path):
+        return ""
+    return str(Path(resolved).absolute()) if Path(model).expanduser().is_dir() else str(model).strip()
 
 
 def _hash_model(model: Any) -> str:

@@ -129,9 +129,7 @@ def _modules(root: Path) -> list[tuple[Path, str]]:
             )
         return [(root, "sentence_transformers.models.Transformer")]
     try:
-        entries = [
-            (root / str(entry["path"]), str(entry["type"])) for entry in json.loads(listing.read_bytes())
-        ]
+        entries = [(root / str(entry["path"]), str(entry["type"])) for entry in json.loads(listing.read_bytes())]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ModelError(f"{str(listing)!r} cannot be read ({error}); export the model again.") from error
     if not entries:
@@ -147,9 +145,7 @@ def _check_weights(folder: Path, root: Path) -> None:
     if any(name.endswith(".safetensors") for name in names):
         return
     pickled = sorted(
-        name
-        for name in names
-        if name.endswith(_PICKLED) and name not in ("training_args.bin", "optimizer.pt")
+        name for name in names if name.endswith(_PICKLED) and name not in ("training_args.bin", "optimizer.pt")
     )
     if pickled:
         raise ModelError(

@@ -1,0 +1,336 @@
+"""The index, as users see it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from revela_rag.corpus.types import Chunk
+from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
+from revela_rag.index import writer
+from revela_rag.index.generations import LOCK_TIMEOUT
+from revela_rag.index.manifest import Manifest
+from revela_rag.index.snapshot import Mode, Snapshot
+from revela_rag.index.types import Hit, SyncReport
+
+if TYPE_CHECKING:
+    from revela_rag.encoder import Encoder
+
+__all__ = ["Index"]
+
+
+class Index:
+    """Chunks and their vectors on disk, searchable by meaning, by words, or by both.
+
+    Made by :meth:`build` or :meth:`open`. One index may be searched by many threads and opened by many processes;
+    writers take turns. A search sees the index as it was before a write or after it, never in between. What another
+    process writes is seen after :meth:`refresh`.
+    """
+
+    def __init__(
+        self, path: Path, snapshot: Snapshot, encoder: Encoder | None, *, lock_timeout: float = LOCK_TIMEOUT
+    ) -> None:
+        self.path = path
+        self._snapshot: Snapshot | None = snapshot
+        self._encoder = encoder
+        self._lock_timeout = lock_timeout
+        self._lock = threading.RLock()
+
+    @classmethod
+    def build(
+        cls,
+        chunks: Iterable[Chunk],
+        *,
+        encoder: Encoder,
+        path: str | Path,
+        store: Literal["faiss", "chroma"] = "faiss",
+        vectors: np.ndarray | None = None,
+        show_progress: bool = False,
+        overwrite: bool = False,
+        lock_timeout: float = LOCK_TIMEOUT,
+    ) -> Index:
+        """Embed chunks and write them as an index.
+
+        Args:
+            chunks: consumed once, in batches; of several with one id the first is kept.
+            encoder: the model; its fingerprint is stored with the index.
+            path: a new or empty directory, or an index to replace.
+            store: ``"faiss"``, exact, or ``"chroma"``, approximate above a few thousand vectors.
+            vectors: (n, d) embeddings of the chunks in their order, when they are known already.
+            show_progress: draw a progress bar.
+            overwrite: replace an index that is there; until the new one is complete the old one is served.
+            lock_timeout: seconds to wait for another writer.
+
+        Raises:
+            IndexingError: the path holds something else or, without ``overwrite``, an index; another writer is at it.
+            DiskError: the disk is full; nothing half-written is left.
+            MissingExtraError: chromadb is not installed.
+        """
+        root = Path(path).expanduser()
+        writer.build(
+            root,
+            chunks,
+            encoder=encoder,
+            store=store,
+            vectors=vectors,
+            overwrite=overwrite,
+            show_progress=show_progress,
+            timeout=lock_timeout,
+        )
+        return cls(root, Snapshot.open(root), encoder, lock_timeout=lock_timeout)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        verify: bool = False,
+        lock_timeout: float = LOCK_TIMEOUT,
+    ) -> Index:
+        """Open an index.
+
+        Args:
+            path: its directory.
+            encoder: the model to search with; None means the one the index was built by, loaded when first needed.
+            verify: hash every file. Sizes are always checked, and hashes of files up to 64 MiB.
+            lock_timeout: seconds a write waits for another writer.
+
+        Raises:
+            IndexingError: there is no index, or it is damaged.
+            IndexMismatchError: ``encoder`` is not the model the index was built by.
+        """
+        root = Path(path).expanduser()
+        snapshot = Snapshot.open(root, verify=verify)
+        if encoder is not None and encoder.fingerprint != snapshot.manifest.model.fingerprint:
+            snapshot.close()
+            raise writer.mismatch(root, snapshot.manifest, encoder)
+        return cls(root, snapshot, encoder, lock_timeout=lock_timeout)
+
+    # -- what it is --------------------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> Manifest:
+        """Everything the index says about itself."""
+        return self._current().manifest
+
+    @property
+    def store(self) -> str:
+        """``"faiss"`` or ``"chroma"``."""
+        return self.manifest.store
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return self.manifest.dimension
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model; found by its recorded name on first use.
+
+        Raises:
+            ModelError: it is not where it was.
+            IndexMismatchError: what is there now is another model.
+        """
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._find_encoder()
+            return self._encoder
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    def __repr__(self) -> str:
+        if self._snapshot is None:
+            return f"Index({str(self.path)!r}, closed)"
+        return f"Index({str(self.path)!r}, {len(self)} chunks, {self.store})"
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def sync(self, chunks: Iterable[Chunk], *, show_progress: bool = False) -> SyncReport:
+        """Make the index hold exactly ``chunks``.
+
+        Compares by chunk id. Only new chunks and those whose embedded text changed are embedded; a change of
+        metadata alone is written without the model. When nothing changed, nothing is written.
+
+        Raises:
+            IndexingError: another writer is at it.
+            DiskError: the disk is full; the index is as it was.
+        """
+        return self._merge(chunks, prune=True, show_progress=show_progress)
+
+    def add(
+        self, chunks: Iterable[Chunk], vectors: np.ndarray | None = None, *, show_progress: bool = False
+    ) -> SyncReport:
+        """Add chunks, or replace those whose id is there already; nothing is deleted.
+
+        Args:
+            chunks: what to add.
+            vectors: (n, d) embeddings of the chunks, when they are known already.
+            show_progress: draw a progress bar.
+
+        Raises:
+            IndexMismatchError: the vectors do not have the index's length.
+        """
+        return self._merge(chunks, vectors=vectors, prune=False, show_progress=show_progress)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete chunks by id, passing over unknown ones; gives how many were deleted."""
+        listed = _listed(ids)
+        with self._lock:
+            self._current()
+            deleted = writer.delete(self.path, listed, timeout=self._lock_timeout)
+            self.refresh()
+        return deleted
+
+    def refresh(self) -> bool:
+        """Take up what other processes wrote since; True when there was something."""
+        with self._lock:
+            current = self._current()
+            if Manifest.read(self.path).generation == current.manifest.generation:
+                return False
+            fresh = Snapshot.open(self.path)
+            if self._encoder is not None and self._encoder.fingerprint != fresh.manifest.model.fingerprint:
+                fresh.close()
+                raise writer.mismatch(self.path, fresh.manifest, self._encoder)
+            self._snapshot = fresh  # the old one closes when the last search that uses it ends
+            return True
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def get(self, ids: Iterable[str]) -> list[Chunk]:
+        """Chunks by id, in the order asked for; unknown ids are left out."""
+        return self._current().texts.get(_listed(ids))
+
+    def search(
+        self, query: str, *, k: int = 10, filter: Mapping[str, Any] | None = None, mode: Mode = "dense"
+    ) -> list[Hit]:
+        """The chunks that answer a query best.
+
+        Args:
+            query: plain text; the model's query prompt is put before it.
+            k: at most this many.
+            filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
+                means any of its values; ``document_id`` and ``kind`` work too.
+            mode: ``"dense"``, ``"lexical"`` (BM25, needs no model) or ``"hybrid"``.
+
+        Returns:
+            Hits, best first; see :class:`Hit` for what the score means in each mode.
+
+        Raises:
+            IndexingError: ``k`` or ``mode`` is out of range, the filter cannot be used, the index is closed.
+        """
+        if not isinstance(query, str):
+            raise IndexingError(f"The query must be a string, got {type(query).__name__}.")
+        return self.search_many([query], k=k, filter=filter, mode=mode)[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        mode: Mode = "dense",
+    ) -> list[list[Hit]]:
+        """:meth:`search` for several queries at once, which is faster; one list of hits per query."""
+        _check_k(k)
+        if mode not in ("dense", "lexical", "hybrid"):
+            raise IndexingError(f"mode={mode!r} is not one of 'dense', 'lexical', 'hybrid'.")
+        if isinstance(queries, str):
+            raise IndexingError("queries is one string; pass a list, or use search().")
+        snapshot = self._current()
+        if not queries or not snapshot.manifest.count:
+            return [[] for _ in queries]
+        if mode == "lexical":
+            return snapshot.lexical(queries, k, filter)
+        vectors = self._unit(self.encoder.encode_queries(queries), snapshot)
+        if mode == "dense":
+            return snapshot.dense(vectors, k, filter)
+        return snapshot.hybrid(queries, vectors, k, filter)
+
+    def search_vector(self, vector: np.ndarray, *, k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hit]:
+        """The chunks nearest to a query vector, (d,) of any length but zero; needs no model.
+
+        Raises:
+            IndexMismatchError: the vector does not have the index's length.
+        """
+        _check_k(k)
+        snapshot = self._current()
+        row = np.asarray(vector, dtype=np.float32).reshape(1, -1)
+        return snapshot.dense(self._unit(row, snapshot), k, filter)[0]
+
+    def close(self) -> None:
+        """Let go of files and memory; the index cannot be used any more."""
+        with self._lock:
+            if self._snapshot is not None:
+                self._snapshot.close()
+                self._snapshot = None
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _current(self) -> Snapshot:
+        snapshot = self._snapshot
+        if snapshot is None:
+            raise IndexingError(f"The index {str(self.path)!r} is closed; open it again.")
+        return snapshot
+
+    def _merge(self, chunks: Iterable[Chunk], **options: Any) -> SyncReport:
+        with self._lock:
+            self._current()
+            report = writer.merge(self.path, chunks, encoder=self.encoder, timeout=self._lock_timeout, **options)
+            self.refresh()
+        return report
+
+    def _find_encoder(self) -> Encoder:
+        from revela_rag.encoder import Encoder
+
+        manifest = self.manifest
+        recorded = manifest.model
+        if not recorded.name:
+            raise ModelError(
+                f"The index {str(self.path)!r} was built by a model that was only in memory; pass it: "
+                "Index.open(path, encoder=Encoder(model))."
+            )
+        try:
+            encoder = Encoder(recorded.name, max_length=recorded.max_length)
+        except ModelError as error:
+            raise ModelError(
+                f"The model that built the index {str(self.path)!r} is not there any more: {error} Pass it: "
+                "Index.open(path, encoder=Encoder(directory))."
+            ) from error
+        if encoder.fingerprint != recorded.fingerprint:
+            raise writer.mismatch(self.path, manifest, encoder)
+        return encoder
+
+    def _unit(self, vectors: np.ndarray, snapshot: Snapshot) -> np.ndarray:
+        dimension = snapshot.manifest.dimension
+        if vectors.ndim != 2 or vectors.shape[1] != dimension:
+            raise IndexMismatchError(
+                f"The query vector has length {vectors.shape[-1]}, the index {str(self.path)!r} has {dimension}; "
+                "use the model the index was built by."
+            )
+        if not np.isfinite(vectors).all():
+            raise IndexingError("The query vector holds values that are not finite.")
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.ascontiguousarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise IndexingError(f"k={k!r} must be a whole number of at least 1.")
+
+
+def _listed(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise IndexingError(f"ids is one string, {ids!r}; pass a list of ids.")
+    return [str(id_) for id_ in ids]

@@ -1,0 +1,165 @@
+"""Generations: a write happens in a new directory, one atomic rename makes it the index.
+
+Readers need no lock: they see the old manifest or the new one. Writers take turns by a file lock. A killed writer
+leaves a directory that no manifest names; the next writer removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from revela_rag.errors import DiskError, IndexingError
+from revela_rag.index.manifest import GENERATION, MANIFEST_FILE, Manifest
+
+__all__ = ["LOCK_FILE", "LOCK_TIMEOUT", "Workspace", "publish", "writing"]
+
+LOCK_FILE = ".lock"
+#: Seconds a writer waits for another one.
+LOCK_TIMEOUT = 10.0
+_TEMPORARY = MANIFEST_FILE + ".new"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What a writer holds: the index as it is, and a name for the generation it may write.
+
+    Attributes:
+        root: directory of the index.
+        current: the manifest in force, or None in a new index.
+        folder: directory of the new generation; made by :meth:`begin`.
+    """
+
+    root: Path
+    current: Manifest | None
+    folder: Path
+
+    def begin(self) -> Path:
+        """Make the new generation's directory."""
+        self.folder.mkdir()
+        return self.folder
+
+
+@contextmanager
+def writing(root: Path, *, timeout: float = LOCK_TIMEOUT, create: bool = False) -> Iterator[Workspace]:
+    """Hold the writer's lock of the index in ``root``; on any error remove what was written.
+
+    Args:
+        root: directory of the index.
+        timeout: seconds to wait for another writer.
+        create: make the directory if it is missing; it may then hold nothing but an index or its leftovers.
+
+    Raises:
+        IndexingError: another writer holds the lock, ``root`` is something else than an index.
+        DiskError: the disk is full or cannot be written.
+    """
+    made = _prepare(root, create)
+    lock = FileLock(root / LOCK_FILE, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise IndexingError(
+            f"Another process is writing this index: {str(root / LOCK_FILE)!r} stayed locked for {timeout:g} s. "
+            "Wait for it to end, or stop it, and try again."
+        ) from error
+    except OSError as error:
+        raise _disk(error, root) from error
+    try:
+        current = Manifest.read(root) if (root / MANIFEST_FILE).exists() else None
+        _sweep(root, current)
+        workspace = Workspace(root, current, root / _next_name(current))
+        try:
+            yield workspace
+        except BaseException as error:
+            shutil.rmtree(workspace.folder, ignore_errors=True)
+            (root / _TEMPORARY).unlink(missing_ok=True)
+            if made and not (root / MANIFEST_FILE).exists():
+                shutil.rmtree(root, ignore_errors=True)
+            if isinstance(error, OSError) and not isinstance(error, DiskError | ImportError):
+                raise _disk(error, root) from error
+            raise
+    finally:
+        lock.release()
+
+
+def publish(workspace: Workspace, manifest: Manifest) -> None:
+    """Make the new generation the index, then remove the old one."""
+    for file in workspace.folder.rglob("*"):
+        _sync(file)
+    _sync(workspace.folder)
+    temporary = workspace.root / _TEMPORARY
+    temporary.write_text(manifest.to_json(), encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(workspace.root / MANIFEST_FILE)
+    _sync(workspace.root)
+    _sweep(workspace.root, manifest)
+
+
+def _prepare(root: Path, create: bool) -> bool:
+    """Check the directory; True when this call made it."""
+    if not create:
+        if not (root / MANIFEST_FILE).is_file():
+            Manifest.read(root)  # says what is wrong
+        return False
+    if root.exists() and not root.is_dir():
+        raise IndexingError(f"{str(root)!r} is a file; choose another path for the index.")
+    if not root.exists():
+        try:
+            root.mkdir(parents=True)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _disk(error, root) from error
+        return True
+    ours = (MANIFEST_FILE, _TEMPORARY, LOCK_FILE)
+    foreign = [
+        entry.name for entry in root.iterdir() if entry.name not in ours and not GENERATION.fullmatch(entry.name)
+    ]
+    if foreign and not (root / MANIFEST_FILE).is_file():
+        raise IndexingError(
+            f"{str(root)!r} is not empty and not an index (it holds {foreign[0]!r}); choose another path."
+        )
+    return False
+
+
+def _next_name(current: Manifest | None) -> str:
+    number = int(current.generation.partition("-")[2]) + 1 if current else 1
+    return f"generation-{number:06d}"
+
+
+def _sweep(root: Path, current: Manifest | None) -> None:
+    """Remove generations that no manifest names. What cannot be removed now is removed by a later writer."""
+    for entry in root.iterdir():
+        if GENERATION.fullmatch(entry.name) and (current is None or entry.name != current.generation):
+            shutil.rmtree(entry, ignore_errors=True)
+    (root / _TEMPORARY).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Make a file or directory survive a power cut."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk(error: OSError, root: Path) -> DiskError:
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENOSPC:
+        reason = "the disk is full"
+    elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        reason = f"no permission to write ({reason})"
+    return DiskError(
+        f"Writing the index {str(root)!r} failed: {reason}. The index is as it was before; free some space or "
+        "choose another path."
+    )

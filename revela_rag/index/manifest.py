@@ -1,0 +1,184 @@
+"""The manifest: what an index is, which generation is current, and what its files should look like.
+
+``manifest.json`` is also the pointer: replacing that one file, atomically, is what publishes a generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from revela_rag.errors import IndexingError
+
+__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_files"]
+
+MANIFEST_FILE = "manifest.json"
+GENERATION = re.compile(r"generation-[0-9]{6,12}")
+_FORMAT, _VERSION = "revela-index", 1
+_STORES = ("faiss", "chroma")
+_MAX_BYTES = 16_000_000
+_HASHED_ALWAYS = 64 * 2**20  # bytes; larger files are hashed only on request
+_TOUCHED_BY_READERS = "chroma/chroma.sqlite3"  # Chroma writes into it whenever it is opened
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """The model an index was built by.
+
+    Attributes:
+        name: directory, hub id or alias that loads it again; ``""`` for a model that was never on disk.
+        fingerprint: see :func:`revela_rag.models.fingerprint`.
+        max_length: tokens, when the user chose them; None when the model did.
+        query_prompt: for information; the model's own prompt is what is applied.
+        document_prompt: likewise.
+    """
+
+    name: str
+    fingerprint: str
+    max_length: int | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size in bytes and SHA-256 of one file; both None for a file that readers may touch."""
+
+    size: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything an index says about itself. ``metric`` is always cosine."""
+
+    generation: str
+    store: str
+    dimension: int
+    count: int
+    model: ModelEntry
+    library: str
+    created: str
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """As stored."""
+        head = {"format": _FORMAT, "version": _VERSION, "metric": "cosine"}
+        return json.dumps({**head, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def read(cls, root: Path) -> Manifest:
+        """Read and check the manifest of the index in ``root``.
+
+        Raises:
+            IndexingError: there is none, it is damaged, of another version, or names files outside the index.
+        """
+        file = root / MANIFEST_FILE
+        if not file.is_file():
+            raise IndexingError(
+                f"{str(root)!r} is not an index: it has no {MANIFEST_FILE}. Build one with "
+                f"`revela index SOURCE --model MODEL --output {root}` or Index.build(..., path={str(root)!r})."
+            )
+        try:
+            if file.stat().st_size > _MAX_BYTES:
+                raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
+            return cls._parse(json.loads(file.read_bytes()))
+        except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+            raise IndexingError(f"{str(file)!r} cannot be used: {error}. Build the index again.") from error
+
+    @classmethod
+    def _parse(cls, data: Any) -> Manifest:
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ValueError("it is not the manifest of a revela index")
+        if data.get("version") != _VERSION:
+            raise ValueError(f"it has version {data.get('version')!r}, this library reads version {_VERSION}")
+        model, files = _of(data, "model", dict), _of(data, "files", dict)
+        longest = model.get("max_length")
+        manifest = cls(
+            generation=_of(data, "generation", str),
+            store=_of(data, "store", str),
+            dimension=_of(data, "dimension", int),
+            count=_of(data, "count", int),
+            model=ModelEntry(
+                name=_of(model, "name", str),
+                fingerprint=_of(model, "fingerprint", str),
+                max_length=None if longest is None else _of(model, "max_length", int),
+                query_prompt=_of(model, "query_prompt", str),
+                document_prompt=_of(model, "document_prompt", str),
+            ),
+            library=_of(data, "library", str),
+            created=_of(data, "created", str),
+            files={_safe(name): _file(entry) for name, entry in files.items()},
+        )
+        if not GENERATION.fullmatch(manifest.generation):
+            raise ValueError(f"generation {manifest.generation!r} is not the name of a generation")
+        if manifest.store not in _STORES:
+            raise ValueError(f"store {manifest.store!r} is not one of {', '.join(_STORES)}")
+        if not 1 <= manifest.dimension <= 1_000_000 or manifest.count < 0:
+            raise ValueError(f"dimension {manifest.dimension} or count {manifest.count} is out of range")
+        return manifest
+
+    def verify(self, folder: Path, *, full: bool = False) -> None:
+        """Compare the files of the generation in ``folder`` with what was written.
+
+        Sizes are always compared, hashes for files up to 64 MiB; ``full`` hashes every file.
+
+        Raises:
+            IndexingError: a file is missing, truncated or altered.
+        """
+        for name, entry in self.files.items():
+            file = folder / name
+            try:
+                size = file.stat().st_size
+                if entry.size is not None and size != entry.size:
+                    raise IndexingError(
+                        f"{str(file)!r} has {size:,} bytes instead of {entry.size:,}: it is damaged; build again."
+                    )
+                if entry.sha256 is not None and (full or size <= _HASHED_ALWAYS) and _sha256(file) != entry.sha256:
+                    raise IndexingError(
+                        f"{str(file)!r} has changed since it was written (sha256 differs); build again."
+                    )
+            except OSError as error:
+                raise IndexingError(f"{str(file)!r} is missing or unreadable ({error}); build again.") from error
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and hash of every file below ``folder``."""
+    entries = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder).as_posix()
+        touched = name == _TOUCHED_BY_READERS
+        entries[name] = FileEntry(None, None) if touched else FileEntry(file.stat().st_size, _sha256(file))
+    return entries
+
+
+def _of(data: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = data.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{key!r} is {value!r} instead of {kind.__name__}")
+    return value
+
+
+def _file(entry: Any) -> FileEntry:
+    if not isinstance(entry, dict):
+        raise ValueError(f"a file entry is {entry!r}")
+    if entry.get("size") is None and entry.get("sha256") is None:
+        return FileEntry(None, None)
+    return FileEntry(_of(entry, "size", int), _of(entry, "sha256", str))
+
+
+def _safe(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name or not path.parts:
+        raise ValueError(f"it names the file {name!r}, outside the index")
+    return name
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

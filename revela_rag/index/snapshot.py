@@ -1,0 +1,132 @@
+"""One generation, opened for reading: it never changes, so any number of threads may search it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from revela_rag.errors import IndexingError
+from revela_rag.fusion import rrf
+from revela_rag.index.manifest import MANIFEST_FILE, Manifest
+from revela_rag.index.texts import TEXTS_FILE, TextStore
+from revela_rag.index.types import Hit, VectorStore
+from revela_rag.lexical import LexicalIndex
+
+__all__ = ["LEXICAL_FOLDER", "Mode", "Snapshot", "store_class"]
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["dense", "lexical", "hybrid"]
+LEXICAL_FOLDER = "lexical"
+_RRF_CONSTANT = 60
+_DEPTH = 100  # candidates of each kind that are fused
+_RETRIES = 20
+
+
+def store_class(store: str) -> type[VectorStore]:
+    """The class behind a store's name."""
+    if store == "faiss":
+        from revela_rag.index.faiss_store import FaissStore
+
+        return FaissStore
+    if store == "chroma":
+        from revela_rag.index.chroma_store import ChromaStore
+
+        return ChromaStore
+    raise IndexingError(f"store={store!r} is not one of 'faiss', 'chroma'.")
+
+
+class Snapshot:
+    """Texts, vectors and, on first use, the lexical index of one generation."""
+
+    def __init__(self, root: Path, manifest: Manifest, *, verify: bool = False) -> None:
+        self.manifest = manifest
+        self.folder = root / manifest.generation
+        manifest.verify(self.folder, full=verify)
+        self.texts = TextStore.open(self.folder / TEXTS_FILE)
+        if len(self.texts) != manifest.count:
+            raise IndexingError(
+                f"{str(self.folder / TEXTS_FILE)!r} holds {len(self.texts)} chunks, the manifest says "
+                f"{manifest.count}; build again."
+            )
+        self.vectors = store_class(manifest.store).open(self.folder, dimension=manifest.dimension, count=manifest.count)
+        self._lexical: tuple[LexicalIndex, np.ndarray] | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, root: Path, *, verify: bool = False) -> Snapshot:
+        """Open the current generation; tries again when a writer replaced it meanwhile."""
+        for _ in range(_RETRIES):
+            manifest = Manifest.read(root)
+            try:
+                return cls(root, manifest, verify=verify)
+            except IndexingError:
+                if Manifest.read(root).generation == manifest.generation:
+                    raise
+        raise IndexingError(f"{str(root / MANIFEST_FILE)!r} changes faster than it can be read; try again.")
+
+    def dense(self, queries: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[list[Hit]]:
+        """Top k by cosine for each of (q, d) unit queries."""
+        return [self._hits(found) for found in self.vectors.search(queries, k, self._allowed(filter))]
+
+    def lexical(self, queries: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[list[Hit]]:
+        """Top k by BM25."""
+        return [self._hits(found) for found in self._rank_lexically(queries, k, self._allowed(filter))]
+
+    def hybrid(
+        self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None
+    ) -> list[list[Hit]]:
+        """Top k by reciprocal rank fusion of both rankings."""
+        depth, allowed = max(k, _DEPTH), self._allowed(filter)
+        results = []
+        for by_vector, by_term in zip(
+            self.vectors.search(vectors, depth, allowed),
+            self._rank_lexically(queries, depth, allowed),
+            strict=True,
+        ):
+            rankings = [[str(row) for row, _ in by_vector], [str(row) for row, _ in by_term]]
+            best = 2 / (_RRF_CONSTANT + 1)
+            fused = rrf(rankings, constant=_RRF_CONSTANT)[:k]
+            results.append(self._hits([(int(row), score / best) for row, score in fused]))
+        return results
+
+    def _allowed(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
+        return self.texts.select(filter) if filter else None
+
+    def _rank_lexically(
+        self, queries: Sequence[str], k: int, allowed: np.ndarray | None
+    ) -> list[list[tuple[int, float]]]:
+        index, rows = self._load_lexical()
+        mask = None if allowed is None else np.isin(rows, allowed, assume_unique=True)
+        return [[(int(row), score) for row, score in index.search(query, k, mask=mask)] for query in queries]
+
+    def _load_lexical(self) -> tuple[LexicalIndex, np.ndarray]:
+        with self._lock:
+            if self._lexical is None:
+                try:
+                    index = LexicalIndex.load(self.folder / LEXICAL_FOLDER)
+                except IndexingError:
+                    # not written by add and delete, or removed by a writer while this generation was open
+                    logger.info("Building the lexical index of %s in memory.", self.folder)
+                    index = LexicalIndex.build(map(str, self.texts.rows()), self.texts.texts())
+                self._lexical = index, np.array([int(row) for row in index.ids], dtype=np.int64)
+            return self._lexical
+
+    def _hits(self, found: Sequence[tuple[int, float]]) -> list[Hit]:
+        chunks = self.texts.chunks([row for row, _ in found])
+        try:
+            return [Hit(chunks[row], score, rank) for rank, (row, score) in enumerate(found, start=1)]
+        except KeyError as error:
+            raise IndexingError(
+                f"{str(self.folder)!r} has a vector without a text (row {error}); build again."
+            ) from error
+
+    def close(self) -> None:
+        """Let go of files and memory."""
+        self.texts.close()
+        self.vectors.close()

@@ -1,0 +1,286 @@
+"""Chunks in SQLite: text, metadata and the integer row that names a chunk's vector.
+
+Rows are ``AUTOINCREMENT``: a row is never used for two chunks, not even after a delete, and cannot collide as
+hashes could. Scalar metadata is repeated in the table ``attributes``, so that filters run on an index with every key
+and value bound as a parameter.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from revela_rag.corpus.types import Chunk, Part
+from revela_rag.errors import DiskError, IndexingError
+
+__all__ = ["TEXTS_FILE", "Record", "TextStore", "record"]
+
+TEXTS_FILE = "texts.sqlite"
+_SCHEMA = """
+CREATE TABLE chunks (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, title TEXT NOT NULL,
+    document_id TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, parts TEXT NOT NULL,
+    metadata TEXT NOT NULL);
+CREATE TABLE attributes (
+    key TEXT NOT NULL, type TEXT NOT NULL, value NOT NULL, row INTEGER NOT NULL,
+    PRIMARY KEY (key, type, value, row)) WITHOUT ROWID;
+CREATE INDEX attributes_row ON attributes (row);
+"""
+_COLUMNS = "id, text, title, document_id, position, kind, parts, metadata"
+_VARIABLES = 500  # bound per statement; SQLite allows at least 999
+
+#: One chunk as it is stored: the values of ``_COLUMNS``.
+Record = tuple[str, str, str, str, int, str, str, str]
+
+
+def record(chunk: Chunk) -> Record:
+    """A chunk as it is stored; equal records mean that nothing needs writing.
+
+    Raises:
+        IndexingError: the metadata cannot be written as JSON.
+    """
+    try:
+        metadata = json.dumps(dict(chunk.metadata), sort_keys=True)
+        parts = json.dumps([[part.role, part.text] for part in chunk.parts])
+    except (TypeError, ValueError) as error:
+        raise IndexingError(
+            f"The metadata of chunk {chunk.id!r} ({chunk.document_id!r}) cannot be stored: {error}. "
+            "Use strings, numbers and booleans."
+        ) from error
+    texts = (_clean(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
+    id_, text, title, document = texts
+    return (id_, text, title, document, int(chunk.position), str(chunk.kind), parts, metadata)
+
+
+def _clean(text: str) -> str:
+    """Replace lone surrogates, which no UTF-8 store can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _chunk(values: Sequence[Any]) -> Chunk:
+    id_, text, title, document, position, kind, parts, metadata = values
+    return Chunk(
+        id=id_,
+        text=text,
+        document_id=document,
+        position=position,
+        kind=kind,
+        title=title,
+        parts=tuple(Part(role, part) for role, part in json.loads(parts)),
+        metadata=json.loads(metadata),
+    )
+
+
+def _typed(value: Any) -> tuple[str, Any] | None:
+    """A scalar as (type, SQLite value), so that True is not 1 and "1" is not 1, but 1 is 1.0."""
+    if isinstance(value, bool):
+        return "b", int(value)
+    if isinstance(value, int | float):
+        return "n", value if isinstance(value, float) or abs(value) < 2**63 else float(value)
+    return ("s", _clean(value)) if isinstance(value, str) else None
+
+
+class TextStore:
+    """The chunks of one generation. A published generation is opened immutable and shared by threads."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._close = weakref.finalize(self, connection.close)
+
+    @classmethod
+    def create(cls, file: Path) -> TextStore:
+        """Open a draft for writing; makes the tables when the file is new."""
+        fresh = not file.exists()
+        with _errors(file):
+            connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+            # a draft is thrown away whole when anything goes wrong, so it needs no journal of its own
+            connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+            if fresh:
+                connection.executescript(_SCHEMA)
+            connection.execute("BEGIN")
+        return cls(connection)
+
+    @classmethod
+    def open(cls, file: Path) -> TextStore:
+        """Open for reading.
+
+        Raises:
+            IndexingError: the file is missing or damaged.
+        """
+        with _errors(file):
+            uri = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            store = cls(connection)
+            connection.execute(f"SELECT {_COLUMNS} FROM chunks LIMIT 1").fetchone()
+            connection.execute("SELECT key, type, value, row FROM attributes LIMIT 1").fetchone()
+        return store
+
+    def __len__(self) -> int:
+        return int(self._query("SELECT COUNT(*) FROM chunks")[0][0])
+
+    def records(self, ids: Sequence[str]) -> dict[str, tuple[int, Record]]:
+        """Row and record of those ids that are there."""
+        found: dict[str, tuple[int, Record]] = {}
+        for some in _slices(ids):
+            sql = f"SELECT row, {_COLUMNS} FROM chunks WHERE id IN ({_marks(some)})"
+            found.update({values[1]: (values[0], values[1:]) for values in self._query(sql, some)})
+        return found
+
+    def chunks(self, rows: Sequence[int]) -> dict[int, Chunk]:
+        """Chunk of each row."""
+        found: dict[int, Chunk] = {}
+        for some in _slices(rows):
+            sql = f"SELECT row, {_COLUMNS} FROM chunks WHERE row IN ({_marks(some)})"
+            found.update({values[0]: _chunk(values[1:]) for values in self._query(sql, some)})
+        return found
+
+    def get(self, ids: Sequence[str]) -> list[Chunk]:
+        """Chunks in the order of ``ids``; unknown ids are left out."""
+        found = self.records([_clean(id_) for id_ in ids])
+        return [_chunk(found[id_][1]) for id_ in ids if id_ in found]
+
+    def rows(self) -> np.ndarray:
+        """All rows, (n,) int64, ascending."""
+        return np.array([row for (row,) in self._query("SELECT row FROM chunks ORDER BY row")], dtype=np.int64)
+
+    def ids(self) -> Iterator[tuple[int, str]]:
+        """Row and id of every chunk, by row, without holding them all."""
+        for values in self._pages("id"):
+            yield values[0], values[1]
+
+    def texts(self) -> Iterator[str]:
+        """The embedded text of every chunk, by row, without holding them all."""
+        for _, title, text in self._pages("title, text"):
+            yield f"{title}\n{text}" if title else text
+
+    def _pages(self, columns: str) -> Iterator[Any]:
+        last = -1
+        sql = f"SELECT row, {columns} FROM chunks WHERE row > ? ORDER BY row LIMIT 1000"
+        while page := self._query(sql, (last,)):
+            yield from page
+            last = page[-1][0]
+
+    def select(self, filter: Mapping[str, Any]) -> np.ndarray:
+        """Rows whose metadata matches every key of ``filter``, (n,) int64, ascending.
+
+        A value means equality; a list, tuple or set means any of its values. Booleans match booleans only, numbers
+        match numbers. ``document_id`` and ``kind`` mean the chunk's own fields.
+
+        Raises:
+            IndexingError: a key is not a string or a value is not a scalar.
+        """
+        clauses: list[str] = []
+        bound: list[Any] = []
+        for key, wanted in filter.items():
+            values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+            pairs = [_typed(value) for value in values]
+            finite = all(value == value and abs(value) != float("inf") for value in values if isinstance(value, float))
+            if not isinstance(key, str) or not finite or any(pair is None for pair in pairs):
+                raise IndexingError(
+                    f"The filter {key!r}: {wanted!r} cannot be used; keys are strings, values are strings, numbers, "
+                    "booleans or lists of them."
+                )
+            # one JSON parameter, however many values there are
+            listed = json.dumps([list(pair) for pair in pairs if pair is not None])
+            if key in ("document_id", "kind"):
+                clauses.append(
+                    f"{key} IN (SELECT json_extract(value, '$[1]') FROM json_each(?) "
+                    "WHERE json_extract(value, '$[0]') = 's')"
+                )
+                bound.append(listed)
+            else:
+                clauses.append(
+                    "row IN (SELECT a.row FROM json_each(?) AS w JOIN attributes AS a "
+                    "ON a.key = ? AND a.type = json_extract(w.value, '$[0]') "
+                    "AND a.value = json_extract(w.value, '$[1]'))"
+                )
+                bound += [listed, _clean(key)]
+        where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
+        found = self._query(f"SELECT row FROM chunks{where} ORDER BY row", bound)
+        return np.array([row for (row,) in found], dtype=np.int64)
+
+    def insert(self, records: Sequence[Record]) -> list[int]:
+        """Add new records; gives their rows."""
+        sql = f"INSERT INTO chunks ({_COLUMNS}) VALUES ({_marks(range(8))})"
+        rows = []
+        with self._lock, _errors(None):
+            for values in records:
+                rows.append(int(self._connection.execute(sql, values).lastrowid or 0))
+                self._describe(rows[-1], values)
+        return rows
+
+    def update(self, row: int, values: Record) -> None:
+        """Replace the record under a row."""
+        sql = (
+            "UPDATE chunks SET id=?, text=?, title=?, document_id=?, position=?, kind=?, parts=?, metadata=? "
+            "WHERE row=?"
+        )
+        with self._lock, _errors(None):
+            self._connection.execute(sql, (*values, row))
+            self._connection.execute("DELETE FROM attributes WHERE row=?", (row,))
+            self._describe(row, values)
+
+    def delete(self, rows: Iterable[int]) -> None:
+        """Remove rows."""
+        listed = [(int(row),) for row in rows]
+        with self._lock, _errors(None):
+            self._connection.executemany("DELETE FROM attributes WHERE row=?", listed)
+            self._connection.executemany("DELETE FROM chunks WHERE row=?", listed)
+
+    def _describe(self, row: int, values: Record) -> None:
+        pairs = ((key, _typed(value)) for key, value in json.loads(values[7]).items())
+        listed = [(_clean(key), *pair, row) for key, pair in pairs if pair is not None and pair[1] == pair[1]]
+        self._connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?, ?)", listed)
+
+    def save(self) -> None:
+        """Write a draft out and close it."""
+        with self._lock, _errors(None):
+            self._connection.execute("COMMIT")
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._close()
+
+    def _query(self, sql: str, bound: Sequence[Any] = ()) -> list[Any]:
+        with self._lock, _errors(None):
+            return self._connection.execute(sql, tuple(bound)).fetchall()
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), _VARIABLES):
+        yield [value if isinstance(value, str) else int(value) for value in values[start : start + _VARIABLES]]
+
+
+@contextmanager
+def _errors(file: Path | None) -> Iterator[None]:
+    """Say what SQLite's errors mean here."""
+    where = f"{str(file)!r}" if file else "The text store"
+    try:
+        yield
+    except sqlite3.ProgrammingError as error:
+        raise IndexingError(f"{where} is closed; open the index again. ({error})") from error
+    except sqlite3.Error as error:
+        message = str(error).lower()
+        if "full" in message or "disk i/o" in message:
+            raise DiskError(f"{where} cannot be written: {error}; free some space.") from error
+        raise IndexingError(f"{where} is missing or damaged; build the index again. ({error})") from error

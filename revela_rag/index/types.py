@@ -1,0 +1,100 @@
+"""What an index gives back, and what every vector store can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from revela_rag.corpus.types import Chunk
+
+__all__ = ["Hit", "SyncReport", "VectorStore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found.
+
+    Attributes:
+        chunk: the chunk as it was indexed.
+        score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: reciprocal rank fusion
+            divided by the best there can be, in (0, 1]; 1 means first in both lists.
+        rank: place in the result, from 1.
+    """
+
+    chunk: Chunk
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What :meth:`Index.sync` did, in chunks.
+
+    Attributes:
+        added: were not in the index before.
+        updated: were there, but their text, title, place or metadata had changed.
+        deleted: were there and are no longer in the corpus.
+        unchanged: were there and stayed as they were.
+        embedded: of the added and updated ones, those whose embedded text was new, so that the model had to run.
+    """
+
+    added: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return bool(self.added or self.updated or self.deleted)
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.added} added, {self.updated} updated, {self.deleted} deleted, "
+            f"{self.unchanged} unchanged ({self.embedded} embedded)"
+        )
+
+
+class VectorStore(Protocol):
+    """Unit vectors under integer rows, inside one generation directory.
+
+    A store is either a draft, made by ``create`` and changed until ``save``, or opened for reading only.
+    """
+
+    @classmethod
+    def create(cls, folder: Path, *, dimension: int, source: Path | None = None) -> VectorStore:
+        """Start a draft in ``folder``: empty, or holding what the store in the folder ``source`` holds."""
+        ...
+
+    @classmethod
+    def open(cls, folder: Path, *, dimension: int, count: int) -> VectorStore:
+        """Open for reading; IndexingError when damaged or not of this shape."""
+        ...
+
+    def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        """Add (n, d) float32 unit vectors under (n,) int64 rows that are not in use."""
+        ...
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Remove (n,) int64 rows that are in use."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:
+        """For each of (q, d) unit queries up to ``k`` pairs of row and cosine, best first.
+
+        ``allowed`` holds the (n,) int64 rows that may be found; None means all.
+        """
+        ...
+
+    def save(self) -> None:
+        """Write the draft out and close it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and memory."""
+        ...
