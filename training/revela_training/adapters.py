@@ -90,13 +90,14 @@ def inject_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float) ->
     except ImportError as error:
         raise MissingExtraError("peft", "training", "LoRA adapters") from error
     kind = getattr(model.config, "model_type", "")
-    skipped = "pooler|out_proj" if kind in _STATE_SPACE else "pooler"
+    skipped = {"pooler", "out_proj"} if kind in _STATE_SPACE else {"pooler"}
+    skipped &= {name.rpartition(".")[2] for name, _ in model.named_modules()}
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it; any number works
         lora_dropout=dropout,
         target_modules="all-linear",
-        exclude_modules=rf"(.*\.)?({skipped})(\..*)?",
+        exclude_modules=rf"(.*\.)?({'|'.join(sorted(skipped))})(\..*)?" if skipped else None,
         task_type="FEATURE_EXTRACTION",
     )
     model.requires_grad_(False)

@@ -57,7 +57,7 @@ def replace_directory(path: str | Path) -> Iterator[Path]:
         _usual_permissions(written)
         _swap(written, target)
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno is None and not isinstance(error, DiskError):
+        if isinstance(error, OSError) and error.errno is None:
             raise  # raised by a library for its own reasons, not by the file system
         raise DiskError(
             f"Writing the model to {target} failed: {error}. Nothing was left behind; free space or check "

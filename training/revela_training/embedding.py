@@ -26,7 +26,7 @@ def tokenize(
         if prepare is not None:
             features: dict[str, Any] = prepare(list(texts), prompt=prompt or None)
         else:  # sentence-transformers before 5.4
-            features = model.tokenize([prompt + text for text in texts])
+            features = dict(model.tokenize([prompt + text for text in texts]))
             if prompt and any(getattr(module, "include_prompt", True) is False for module in model):
                 features["prompt_length"] = model.tokenize([prompt])["input_ids"].shape[-1] - 1
     finally:

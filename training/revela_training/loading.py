@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -64,11 +65,15 @@ def open_backbone(
             return SentenceTransformer(str(directory), **arguments)
         with tempfile.TemporaryDirectory() as staged:
             _stage(directory, Path(staged), trust_remote_code=trust_remote_code)
-            return SentenceTransformer(staged, **arguments)
+            model = SentenceTransformer(staged, **arguments)
     except (OSError, ValueError, KeyError, ImportError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"The model {source} cannot be loaded: {error}") from error
+    ends = model.tokenizer("a")["input_ids"][-1]
+    if is_decoder(model[0].auto_model.config) and ends != model.tokenizer.eos_token_id:
+        raise ModelError(f"The tokenizer of {source} cannot be made to end texts with its end-of-sequence token.")
+    return model
 
 
 def is_decoder(config: PretrainedConfig) -> bool:
@@ -93,23 +98,23 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: the tokenizer is not a fast one or has no end-of-sequence token.
     """
-    from tokenizers.processors import Sequence, TemplateProcessing
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    eos, eos_id = tokenizer.eos_token, tokenizer.eos_token_id
+    eos = tokenizer.eos_token
     if backend is None or eos is None:
-        lacking = "tokenizer.json" if backend is None else "end-of-sequence token (eos_token in tokenizer_config.json)"
+        lacking = "tokenizer.json" if backend is None else "eos_token in tokenizer_config.json"
         raise ModelError(f"The tokenizer has no {lacking}; a decoder used as a retriever pools at that token.")
-    if tokenizer("a")["input_ids"][-1:] != [eos_id]:
-        template = TemplateProcessing(
-            single=f"$A:0 {eos}:0", pair=f"$A:0 {eos}:0 $B:1 {eos}:1", special_tokens=[(eos, eos_id)]
-        )
-        backend.post_processor = (
-            template if backend.post_processor is None else Sequence([backend.post_processor, template])
-        )
-    # The generic class takes tokenizer.json at its word; model-specific ones rebuild the post-processor on
-    # loading.
+    text = tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("a")["input_ids"]
+    if ids[-1] != tokenizer.eos_token_id:
+        start = next(at for at in range(len(ids)) if ids[at : at + len(text)] == text)
+        around = [tokenizer.convert_ids_to_tokens(part) for part in (ids[:start], ids[start + len(text) :])]
+        state = json.loads(backend.to_str())
+        state["post_processor"] = _template(state["post_processor"], *around, eos, tokenizer)
+        backend = Tokenizer.from_str(json.dumps(state))
+    # The generic class takes tokenizer.json at its word, and drops add_bos_token, which would override it.
     special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -120,6 +125,32 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+def _template(old: Any, before: list[str], after: list[str], eos: str, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Post-processor that puts ``before`` and ``after`` around a text, as ``old`` did, and then ``eos``.
+
+    It has to be one template: a second one in a sequence takes the tokens of the first for texts of their own.
+    """
+
+    def piece(kind: str, name: str, sequence: int) -> dict[str, Any]:
+        return {kind: {"id": name, "type_id": sequence}}
+
+    def around(name: str, sequence: int) -> list[dict[str, Any]]:
+        first = [piece("SpecialToken", token, sequence) for token in before]
+        last = [piece("SpecialToken", token, sequence) for token in (*after, eos)]
+        return [*first, piece("Sequence", name, sequence), *last]
+
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (*before, *after, eos)}
+    template = {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": around("A", 0) + around("B", 1),
+        "special_tokens": {token: {"id": token, "ids": [id_], "tokens": [token]} for token, id_ in ids.items()},
+    }
+    parts = old["processors"] if old and old["type"] == "Sequence" else [old] if old else []
+    kept = [part for part in parts if part["type"] == "ByteLevel"]  # only mends offsets
+    return {"type": "Sequence", "processors": [*kept, template]} if kept else template
 
 
 def _local_directory(source: str) -> Path:
