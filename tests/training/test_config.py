@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from revela_rag.errors import TrainingError
+from revela_training.config import PRESETS, AdaptConfig, load_config, resolve_config
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0),
+        ("group_size", 1),
+        ("max_steps", 0),
+        ("holdout", 1.0),
+        ("strengths", ()),
+        ("adapter", "full"),
+        ("query_part", "third"),
+        ("time_limit", -1.0),
+        ("min_weight", 1.0),
+    ],
+)
+def test_values_out_of_range_are_named(name: str, value: object) -> None:
+    with pytest.raises(TrainingError, match=name):
+        AdaptConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name: str) -> None:
+    assert AdaptConfig().replace(**PRESETS[name])
+
+
+def test_file_beats_preset_and_call_beats_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("v_norm = true\nmax_steps = 7\nstrengths = [0.5, 1.0]\n")
+    cfg = resolve_config([], preset="code", config=file, changes={"max_steps": 9})
+    assert (cfg.v_norm, cfg.max_steps, cfg.query_part, cfg.strengths) == (True, 9, "whole", (0.5, 1.0))
+
+
+def test_unknown_settings_and_presets_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text('{"temprature": 1}')
+    with pytest.raises(TrainingError, match="temprature"):
+        load_config(file)
+    with pytest.raises(TrainingError, match="poetry"):
+        resolve_config([], preset="poetry", config=None, changes={})
+    with pytest.raises(TrainingError, match="Cannot read"):
+        load_config(tmp_path / "missing.toml")
+
+
+def test_few_steps_leave_room_to_train_the_retriever() -> None:
+    cfg = resolve_config([], preset="prose", config=None, changes={"max_steps": 30, "lm_warmup_steps": 100})
+    assert cfg.lm_warmup_steps < 30

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from revela_rag.corpus import Chunk, Part, StructuralPair
+from revela_training.gate import EvaluationSet, evaluation_pairs, make_evaluation_set, run_gate
+
+
+def pairs(count: int, start: int = 0) -> list[StructuralPair]:
+    return [StructuralPair(f"query {i}", f"c{i}", "d", "docstring", f"answer {i}") for i in range(start, start + count)]
+
+
+CHOOSE, REPORT = pairs(40), pairs(40, 40)
+DATA = EvaluationSet([f"c{i}" for i in range(80)], [f"answer {i}" for i in range(80)], CHOOSE, REPORT)
+
+
+def embedder(quality: dict[float, float]):
+    """Queries are their answer's direction plus noise; quality is how much of it is signal."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(80, 32))
+    noise = rng.normal(size=(80, 32))
+
+    def embed(texts: Sequence[str], role: str, strength: float) -> np.ndarray:
+        rows = [int(text.split()[1]) for text in texts]
+        signal = quality[strength] if role == "query" else 1.0
+        vectors = signal * directions[rows] + (1 - signal) * noise[rows]
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    return embed
+
+
+def test_the_best_strength_is_taken_and_reported_on_the_other_half() -> None:
+    gate = run_gate(DATA, embedder({0.0: 0.1, 0.5: 0.6, 1.0: 0.3}), [0.5, 1.0])
+    assert gate.strength == 0.5
+    assert gate.comparison is not None
+    assert gate.comparison.difference > 0.1
+    assert set(gate.evaluations) == {"bm25", "base", "adapted", "hybrid"}
+    assert gate.evaluations["adapted"].queries == len(REPORT)
+    assert gate.summary.startswith("adapted: ")
+    assert "p < 0.001" in gate.summary
+
+
+def test_a_harmful_adapter_keeps_the_base() -> None:
+    gate = run_gate(DATA, embedder({0.0: 0.4, 0.5: 0.2, 1.0: 0.1}), [0.5, 1.0])
+    assert gate.strength == 0.0
+    assert gate.comparison is None
+    assert "adapted" not in gate.evaluations
+    assert gate.summary.startswith("kept the base model: no strength beat it")
+
+
+def test_a_gain_within_noise_keeps_the_base() -> None:
+    gate = run_gate(DATA, embedder({0.0: 0.30, 1.0: 0.301}), [1.0])
+    assert gate.strength == 0.0
+
+
+def test_documents_lose_their_query_part_and_are_capped() -> None:
+    chunks = [
+        Chunk(
+            id=f"c{i}",
+            text=f'def f{i}(): """find thing {i} quickly now"""',
+            document_id="d",
+            parts=(Part("docstring", f"find thing {i} quickly now"), Part("body", f"def f{i}(): ...")),
+        )
+        for i in range(100)
+    ]
+    found, weak = evaluation_pairs(chunks)
+    assert len(found) == 100
+    assert not weak
+    data = make_evaluation_set(chunks, found[:10], found[10:20], max_documents=50, weak=weak, seed=0)
+    assert len(data.documents) == 50
+    assert {pair.chunk_id for pair in found[:20]} <= set(data.document_ids)
+    assert not any("quickly" in text for text in data.documents)
+
+
+def test_without_structure_queries_are_cropped_and_flagged() -> None:
+    chunks = [Chunk(id=f"c{i}", text=" ".join(f"word{i}x{j}" for j in range(30)), document_id="d") for i in range(50)]
+    found, weak = evaluation_pairs(chunks)
+    assert weak
+    assert len(found) == 50
+    assert not set(found[0].query.split()) & set(found[0].answer_text.split())
+
+
+@pytest.mark.parametrize("words", [0, 5])
+def test_short_texts_are_not_cropped(words: int) -> None:
+    assert evaluation_pairs([Chunk(id="c", text="word " * words, document_id="d")]) == ([], True)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from revela_training.lm import load_lm
+
+from revela_rag.errors import TrainingError
+from revela_training.backbone import TrainableRetriever
+from revela_training.batching import GroupDataset
+from revela_training.config import AdaptConfig
+from revela_training.model import GroupCollator, RevelaModel, first_half
+from revela_training.trainer import latest_checkpoint, train
+from revela_training.units import make_units
+
+CONFIG = AdaptConfig(
+    group_size=4,
+    groups_per_step=2,
+    max_tokens=24,
+    max_steps=8,
+    lm_warmup_steps=3,
+    neighbours=0,
+    temperature=0.05,
+    checkpoint_steps=4,
+    lm_lr=1e-2,
+    retriever_lr=1e-2,
+)
+
+
+@pytest.fixture
+def parts(code_corpus, base_dir, lm_dir):
+    """Build a fresh model of a configuration: (model, dataset, collator)."""
+
+    def build(config: AdaptConfig, adapter: str = "linear"):
+        torch.manual_seed(0)
+        dataset = GroupDataset(
+            make_units(code_corpus.chunks),
+            group_size=config.group_size,
+            length=config.max_steps * config.groups_per_step,
+            extra_pairs=8 if config.contrastive_weight else 0,
+        )
+        retriever = TrainableRetriever(str(base_dir), adapter=adapter, lora_rank=4, max_length=config.max_tokens)
+        lm, tokenizer = load_lm(str(lm_dir))
+        cached = None
+        if adapter == "linear":
+            vectors = retriever.embed_base(dataset.texts, "document", max_length=config.max_tokens)
+            cached = (vectors, vectors)
+        model = RevelaModel(retriever, lm, dataset.texts, config, cached=cached)
+        return model, dataset, GroupCollator(dataset.texts, tokenizer, max_tokens=config.max_tokens)
+
+    return build
+
+
+def run(parts, config: AdaptConfig, folder: Path, *, adapter: str = "linear", resume: bool = False):
+    model, dataset, collator = parts(config, adapter)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    log = train(model, dataset, collator, config, folder=folder, resume=resume, show_progress=False)
+    return model, log, before
+
+
+@pytest.mark.parametrize("adapter", ["linear", "lora"])
+def test_lm_moves_first_then_the_retriever(parts, tmp_path: Path, adapter: str) -> None:
+    warm = CONFIG.replace(max_steps=3, lm_warmup_steps=3)
+    model, _, before = run(parts, warm, tmp_path / "warm", adapter=adapter)
+    after = model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not any(name.startswith("retriever.") for name in moved)
+
+    model, log, before = run(parts, CONFIG, tmp_path / "joint", adapter=adapter)
+    after = model.state_dict()
+    assert any(not torch.equal(before[n], after[n]) for n in before if n.startswith("retriever."))
+    logged = next(entry for entry in log if "lm_loss" in entry)
+    assert {"baseline_loss", "max_weight", "step"} <= set(logged)
+    assert any(entry.get("retriever_grad_norm", 0) > 0 for entry in log)
+
+
+def test_the_lm_learns(parts, tmp_path: Path) -> None:
+    _, log, _ = run(parts, CONFIG.replace(max_steps=40, lm_warmup_steps=30), tmp_path)
+    losses = [entry["lm_loss"] for entry in log if "lm_loss" in entry]
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_resumed_run_ends_with_the_same_weights(parts, tmp_path: Path) -> None:
+    straight, _, _ = run(parts, CONFIG, tmp_path / "straight")
+    run(parts, CONFIG, tmp_path / "cut")
+    # take away everything after step 4, as if the process had been killed at step 5
+    (last,) = (p for p in (tmp_path / "cut").glob("checkpoint-*") if p.name != "checkpoint-4")
+    for file in sorted(last.rglob("*"), reverse=True):
+        file.unlink()
+    last.rmdir()
+    resumed, log, _ = run(parts, CONFIG, tmp_path / "cut", resume=True)
+    assert max(entry["step"] for entry in log) == CONFIG.max_steps
+    for (name, a), b in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-10").mkdir()
+    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text(json.dumps({}))
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+
+
+def test_nan_loss_stops_with_the_step_and_a_remedy(parts, tmp_path: Path) -> None:
+    model, dataset, collator = parts(CONFIG)
+    with torch.no_grad():
+        next(p for n, p in model.named_parameters() if "lm_head" in n or "embed_tokens" in n).fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"loss is nan at step 1.*Lower"):
+        train(model, dataset, collator, CONFIG, folder=tmp_path, show_progress=False)
+
+
+def test_saturated_weights_stop_with_a_remedy(parts, tmp_path: Path) -> None:
+    frozen = CONFIG.replace(temperature=1e-7, lm_warmup_steps=0, max_steps=40)
+    with pytest.raises(TrainingError, match="saturated"):
+        run(parts, frozen, tmp_path)
+
+
+def test_the_contrastive_term_is_used_only_when_asked_for(parts, tmp_path: Path) -> None:
+    _, log, _ = run(parts, CONFIG.replace(contrastive_weight=1.0), tmp_path / "with")
+    assert any("contrastive_loss" in entry for entry in log)
+    _, log, _ = run(parts, CONFIG, tmp_path / "without")
+    assert not any("contrastive_loss" in entry for entry in log)
+
+
+def test_time_limit_shortens_the_run(parts, tmp_path: Path) -> None:
+    _, log, _ = run(parts, CONFIG.replace(max_steps=5000, time_limit=3.0), tmp_path)
+    assert max(entry["step"] for entry in log) < 4000
+
+
+def test_first_half_of_a_text() -> None:
+    assert first_half("a b c d") == "a b"
+    assert first_half("one") == "one"
+    assert first_half("") == ""

@@ -1,0 +1,226 @@
+"""Everything that decides an adaptation, in one frozen object that is saved with the model it made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from revela_rag.corpus import Chunk
+from revela_rag.errors import TrainingError
+
+__all__ = ["PRESETS", "AdaptConfig", "load_config", "resolve_config"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptConfig:
+    """Settings of one adaptation (defaults: what measured best for a supervised base on a CPU).
+
+    Attributes:
+        base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
+        lm: causal LM that reads the texts; None takes the bundled one.
+        adapter: ``"linear"`` trains one d x d map on cached embeddings (fast on a CPU), ``"lora"`` trains low-rank
+            updates inside the backbone, ``"auto"`` takes LoRA where there is a GPU.
+        lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
+        lora_alpha: LoRA scale numerator (paper: 64).
+        lora_dropout: LoRA dropout probability (paper: 0.1).
+        lm_training: train the LM's own weights (``"full"``), low-rank updates (``"lora"``) or not at all
+            (``"frozen"``); ``"auto"`` takes full below 100 million parameters.
+        temperature: softmax temperature of the in-batch weights. In standard deviations of a row of similarities
+            when ``standardize`` is set, in units of cosine otherwise.
+        standardize: standardise each row of similarities before the softmax, so that one temperature serves
+            backbones with spread and with bunched cosines.
+        v_norm: normalise what is read from a neighbour by the attended value norms (on for prose, off for code).
+        dual: add the loss of the stream without neighbours, which keeps the LM a language model.
+        query_part: what of a text the retriever encodes as query, ``"first_half"`` or ``"whole"``.
+        group_size: texts that can read each other, B.
+        groups_per_step: independent groups in one step, G.
+        neighbours: units in each group that are BM25 neighbours of its seed; the rest is drawn at random.
+        batching: ``"related"`` fills a group with neighbours and random units, ``"interleave"`` cuts groups out of
+            d11, d21, ..., dn1, d12, ... (paper), ``"auto"`` interleaves where documents are long.
+        min_weight: pairs with a smaller in-batch weight are not computed; 0 computes all.
+        max_tokens: tokens of each text in training.
+        max_words: words of a prose chunk.
+        lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still.
+        max_steps: optimiser steps in all, warm-up included.
+        time_limit: seconds for training; None for no limit. Steps are planned to fit after a short calibration.
+        retriever_lr: peak learning rate of the adapter.
+        lm_lr: peak learning rate of the LM.
+        weight_decay: decoupled weight decay of the adapter.
+        contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
+        contrastive_pairs: pairs in the InfoNCE term per group (linear adapter only; LoRA uses those in the batch).
+        contrastive_temperature: temperature of that term.
+        holdout: share of structural pairs whose query part is kept from training, half to choose and half to report.
+        max_eval_queries: at most so many queries in each of the two halves.
+        max_eval_documents: at most so many documents are searched in the evaluation, relevant ones included.
+        max_training_texts: at most so many texts are used, drawn at random; None picks 8,000 on a CPU, else all.
+        strengths: strengths of the adapter to choose from; 0 (the base) is always among the choices.
+        checkpoint_steps: save a checkpoint every so many steps.
+        seed: seed of every random choice.
+        trackers: experiment trackers of ``transformers.Trainer`` (``report_to``).
+        trust_remote_code: run code that comes with a model; off unless you turn it on.
+    """
+
+    base: str = "all-MiniLM-L6-v2"
+    lm: str | None = None
+    adapter: Literal["auto", "linear", "lora"] = "auto"
+    lora_rank: int = 256
+    lora_alpha: int = 64
+    lora_dropout: float = 0.1
+    lm_training: Literal["auto", "full", "lora", "frozen"] = "auto"
+    temperature: float = 0.02
+    standardize: bool = False
+    v_norm: bool = True
+    dual: bool = True
+    query_part: Literal["first_half", "whole"] = "whole"
+    group_size: int = 16
+    groups_per_step: int = 3
+    neighbours: int = 3
+    batching: Literal["auto", "related", "interleave"] = "auto"
+    min_weight: float = 0.01
+    max_tokens: int = 160
+    max_words: int = 120
+    lm_warmup_steps: int = 100
+    max_steps: int = 400
+    time_limit: float | None = None
+    retriever_lr: float = 1e-3
+    lm_lr: float = 5e-4
+    weight_decay: float = 0.01
+    contrastive_weight: float = 0.0
+    contrastive_pairs: int = 64
+    contrastive_temperature: float = 0.05
+    holdout: float = 0.3
+    max_eval_queries: int = 1000
+    max_eval_documents: int = 5000
+    max_training_texts: int | None = None
+    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    checkpoint_steps: int = 50
+    seed: int = 0
+    trackers: tuple[str, ...] = ()
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.temperature > 0, "temperature", self.temperature, "a positive number such as 0.02")
+        _check(self.group_size >= 2, "group_size", self.group_size, "at least 2 texts, 16 is the paper's")
+        _check(self.groups_per_step >= 1, "groups_per_step", self.groups_per_step, "1 or more")
+        _check(0 <= self.min_weight < 1, "min_weight", self.min_weight, "a number in [0, 1)")
+        _check(self.max_tokens >= 8, "max_tokens", self.max_tokens, "8 or more, 160 is the paper's")
+        _check(self.max_words >= 10, "max_words", self.max_words, "10 or more, 120 is the paper's")
+        _check(self.max_steps >= 1, "max_steps", self.max_steps, "1 or more")
+        _check(self.lm_warmup_steps >= 0, "lm_warmup_steps", self.lm_warmup_steps, "0 or more")
+        _check(self.time_limit is None or self.time_limit > 0, "time_limit", self.time_limit, "seconds above 0")
+        _check(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
+        _check(self.neighbours >= 0, "neighbours", self.neighbours, "0 or more")
+        _check(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
+        _check(self.contrastive_weight >= 0, "contrastive_weight", self.contrastive_weight, "0 or more")
+        _check(
+            bool(self.strengths) and all(s > 0 for s in self.strengths),
+            "strengths",
+            self.strengths,
+            "positive numbers",
+        )
+        for name in ("adapter", "lm_training", "query_part", "batching"):
+            allowed = _choices(name)
+            _check(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
+
+    def replace(self, **changes: Any) -> AdaptConfig:
+        """A copy with ``changes``; unknown names raise TrainingError."""
+        return dataclasses.replace(self, **_known(changes))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+#: Named settings. "prose" and "code" differ as the paper's do; "published" keeps the paper's temperature.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "prose": {"v_norm": True, "query_part": "first_half"},
+    "code": {"v_norm": False, "query_part": "whole"},
+    "published": {
+        "temperature": 1e-4,
+        "standardize": False,
+        "adapter": "lora",
+        "lm_training": "lora",
+        "dual": False,
+        "lm_warmup_steps": 0,
+        "neighbours": 0,
+        "batching": "interleave",
+        "min_weight": 0.0,
+        "contrastive_weight": 0.0,
+        "query_part": "first_half",
+        "groups_per_step": 1,
+        "retriever_lr": 1e-4,
+        "lm_lr": 1e-4,
+        "strengths": (1.0,),
+    },
+}
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Read settings from a TOML or JSON file.
+
+    Raises:
+        TrainingError: the file cannot be read or names a setting that does not exist.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"Cannot read the configuration {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise TrainingError(f"The configuration {path} must hold names and values, not {type(values).__name__}")
+    return _known(values)
+
+
+_CPU_TEXTS = 8_000
+
+
+def resolve_config(
+    chunks: Sequence[Chunk], *, preset: str, config: AdaptConfig | str | Path | None, changes: dict[str, Any]
+) -> AdaptConfig:
+    """Settings in force: defaults, then the preset, then the file or object, then what the call says.
+
+    Raises:
+        TrainingError: an unknown preset or setting.
+    """
+    if preset == "auto":
+        preset = "code" if sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks) else "prose"
+    if preset not in PRESETS:
+        raise TrainingError(f"Unknown preset {preset!r}. Presets are: auto, {', '.join(PRESETS)}")
+    if isinstance(config, AdaptConfig):
+        cfg = config.replace(**changes)
+    else:
+        cfg = AdaptConfig().replace(**{**PRESETS[preset], **(load_config(config) if config else {}), **changes})
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if cfg.adapter == "auto":
+        cfg = cfg.replace(adapter="lora" if gpu else "linear")
+    if cfg.max_training_texts is None and not gpu:
+        cfg = cfg.replace(max_training_texts=_CPU_TEXTS)
+    if cfg.max_steps <= cfg.lm_warmup_steps:
+        cfg = cfg.replace(lm_warmup_steps=cfg.max_steps // 3)
+    return cfg
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(AdaptConfig)}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise TrainingError(f"Unknown setting {', '.join(unknown)}. Settings are: {', '.join(sorted(names))}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _choices(name: str) -> tuple[str, ...]:
+    annotation = next(f.type for f in dataclasses.fields(AdaptConfig) if f.name == name)
+    return tuple(part.strip(" \"'") for part in str(annotation).removeprefix("Literal[").rstrip("]").split(","))
+
+
+def _check(valid: bool, name: str, value: object, remedy: str) -> None:
+    if not valid:
+        raise TrainingError(f"{name}={value!r} cannot be used: it must be {remedy}")

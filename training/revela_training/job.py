@@ -1,0 +1,288 @@
+"""The job: corpus in, adapted retriever out, with the proof beside it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from revela_rag.corpus import Corpus, load_corpus
+from revela_rag.errors import CorpusError
+from revela_rag.models import resolve_model
+from revela_training.backbone import TrainableRetriever
+from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
+from revela_training.config import AdaptConfig, resolve_config
+from revela_training.export import export_model
+from revela_training.gate import Embed, Gate, evaluation_pairs, make_evaluation_set, run_gate
+from revela_training.lm import load_lm
+from revela_training.model import GroupCollator, RevelaModel, first_half
+from revela_training.trainer import train
+from revela_training.units import Unit, make_units, split_pairs
+from revela_training.workspace import Workspace, digest
+
+__all__ = ["AdaptResult", "adapt"]
+
+logger = logging.getLogger(__name__)
+
+_FULL_TRAINING_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What an adaptation gave.
+
+    Attributes:
+        path: directory of the model, which loads in any sentence-transformers consumer.
+        adapted: whether the returned model differs from the base.
+        strength: chosen strength of the adapter; 0 when the base was kept.
+        summary: one plain sentence with before and after.
+        report: everything measured: corpus statistics, training log, choosing and reporting halves, per-query values.
+    """
+
+    path: Path
+    adapted: bool
+    strength: float
+    summary: str
+    report: dict[str, Any]
+
+
+def adapt(
+    source: str | Path | Iterable[Any],
+    *,
+    output: str | Path,
+    base: str | None = None,
+    lm: str | None = None,
+    preset: str = "auto",
+    max_steps: int | None = None,
+    time_limit: float | None = None,
+    resume: bool = False,
+    config: AdaptConfig | str | Path | None = None,
+    show_progress: bool = True,
+    **settings: Any,
+) -> AdaptResult:
+    """Adapt a retriever to a corpus without labels (Cai et al., ICLR 2026).
+
+    Args:
+        source: folder, file, BEIR directory, JSONL or Parquet file, :class:`~revela_rag.corpus.Corpus`, or an
+            iterable of documents (LangChain Documents and LlamaIndex Nodes among them).
+        output: directory to write the model to.
+        base: model to adapt; default all-MiniLM-L6-v2.
+        lm: causal LM that reads the texts; default the bundled one.
+        preset: ``"prose"``, ``"code"``, ``"published"`` or ``"auto"`` (by what most chunks are).
+        max_steps: optimiser steps, LM warm-up included.
+        time_limit: seconds for training.
+        resume: go on from an interrupted run with the same output and settings.
+        config: an :class:`AdaptConfig`, or a TOML or JSON file with some of its settings.
+        show_progress: show progress bars.
+        **settings: any other field of :class:`AdaptConfig`.
+
+    Returns:
+        Where the model is and what was measured.
+
+    Raises:
+        CorpusError: nothing usable in ``source``, or fewer texts than one batch.
+        ModelError: the base model or the LM cannot be loaded.
+        TrainingError: settings that cannot be used, or training that cannot go on.
+        DiskError: the disk is full; nothing half-written is left.
+
+    Example:
+        >>> from revela_training import adapt
+        >>> result = adapt("docs/", output="my-retriever", max_steps=200)  # doctest: +SKIP
+        >>> print(result.summary)  # doctest: +SKIP
+    """
+    started = time.monotonic()
+    given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
+    chosen = {**settings, **{name: value for name, value in given.items() if value is not None}}
+    max_words = chosen.get("max_words", config.max_words if isinstance(config, AdaptConfig) else 120)
+    corpus = (
+        source if isinstance(source, Corpus) else load_corpus(source, max_words=max_words, show_progress=show_progress)
+    )
+    logger.info("%s", corpus.report.summary())
+    cfg = resolve_config(corpus.chunks, preset=preset, config=config, changes=chosen)
+    output = Path(output)
+    work = Workspace(
+        output,
+        identity={**_jsonable(cfg.as_dict()), "corpus": digest(c.id for c in corpus.chunks)},
+        resume=resume,
+    )
+
+    pairs, weak = evaluation_pairs(corpus.chunks)
+    choose, report_pairs = split_pairs(pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries)
+    if not choose or not report_pairs:
+        raise CorpusError(
+            f"The corpus has {len(corpus.chunks)} chunks, too few to hold any back for evaluation. Add documents."
+        )
+    units = _select(make_units(corpus.chunks, [*choose, *report_pairs]), cfg)
+
+    retriever = _build_retriever(cfg)
+    dataset = _build_dataset(units, cfg)
+    reader, tokenizer = _build_lm(cfg)
+    cached = _cache(retriever, dataset.texts, cfg, work, show_progress) if cfg.adapter == "linear" else None
+    model = RevelaModel(retriever, reader, dataset.texts, cfg, cached=cached)
+    log = train(
+        model,
+        dataset,
+        GroupCollator(dataset.texts, tokenizer, max_tokens=cfg.max_tokens),
+        cfg,
+        folder=work.checkpoints,
+        resume=work.resuming,
+        show_progress=show_progress,
+    )
+
+    data = make_evaluation_set(
+        corpus.chunks, choose, report_pairs, max_documents=cfg.max_eval_documents, weak=weak, seed=cfg.seed
+    )
+    retriever.eval()
+    gate = run_gate(data, _embedder(retriever, work, show_progress), cfg.strengths)
+    report = {
+        "config": cfg.as_dict(),
+        "corpus": corpus.report.as_dict(),
+        "training": {
+            "units": len(units),
+            "texts": len(dataset.texts),
+            "pairs": sum(u.is_pair for u in units),
+        },
+        "log": log,
+        "gate": gate.as_dict(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _write(retriever, output, gate, report)
+    work.remove()
+    return AdaptResult(output, gate.strength > 0, gate.strength, gate.summary, {**report, "queries": _queries(data)})
+
+
+def _select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
+    """At most ``max_training_texts`` texts: pairs first, they teach most; in corpus order."""
+    limit = cfg.max_training_texts
+    if limit is None or sum(len(unit.texts) for unit in units) <= limit:
+        return units
+    order = np.random.default_rng((cfg.seed, 4)).permutation(len(units)).tolist()
+    order.sort(key=lambda i: not units[i].is_pair)
+    kept, texts = [], 0
+    for index in order:
+        if texts + len(units[index].texts) > limit:
+            break
+        kept.append(index)
+        texts += len(units[index].texts)
+    return [units[i] for i in sorted(kept)]
+
+
+def _build_dataset(units: list[Unit], cfg: AdaptConfig) -> GroupDataset:
+    interleave = cfg.batching == "interleave" or (cfg.batching == "auto" and prefers_interleave(units))
+    return GroupDataset(
+        units,
+        group_size=cfg.group_size,
+        length=cfg.max_steps * cfg.groups_per_step * max(1, torch.cuda.device_count()),
+        neighbours=None if interleave or not cfg.neighbours else bm25_neighbours(units),
+        neighbour_count=cfg.neighbours,
+        interleave=interleave,
+        extra_pairs=cfg.contrastive_pairs if cfg.adapter == "linear" and cfg.contrastive_weight else 0,
+        seed=cfg.seed,
+    )
+
+
+def _build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
+    return TrainableRetriever(
+        resolve_model(cfg.base),
+        adapter="lora" if cfg.adapter == "lora" else "linear",
+        lora_rank=cfg.lora_rank,
+        lora_alpha=cfg.lora_alpha,
+        lora_dropout=cfg.lora_dropout,
+        max_length=cfg.max_tokens,
+        trust_remote_code=cfg.trust_remote_code,
+    )
+
+
+def _build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
+    model, tokenizer = load_lm(cfg.lm, trust_remote_code=cfg.trust_remote_code)
+    training = cfg.lm_training
+    if training == "auto":
+        training = "full" if model.num_parameters() < _FULL_TRAINING_LIMIT else "lora"
+    if training == "frozen":
+        model.requires_grad_(False)
+    elif training == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(
+            r=cfg.lora_rank,
+            lora_alpha=cfg.lora_alpha,
+            lora_dropout=cfg.lora_dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        model = get_peft_model(model, lora)
+    return model, tokenizer
+
+
+def _cache(
+    retriever: TrainableRetriever,
+    texts: Sequence[str],
+    cfg: AdaptConfig,
+    work: Workspace,
+    show_progress: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frozen base embeddings of all texts as (queries, passages), each (N, d)."""
+
+    def embed(name: str, inputs: Sequence[str], role: str) -> torch.Tensor:
+        values = work.array(
+            name,
+            lambda: retriever.embed_base(
+                list(inputs), role, show_progress=show_progress, max_length=cfg.max_tokens
+            ).numpy(force=True),
+        )
+        return torch.from_numpy(values)
+
+    passages = embed("passages", texts, "document")
+    if cfg.query_part == "whole" and retriever.prompts["query"] == retriever.prompts["document"]:
+        return passages, passages
+    asked = [first_half(text) for text in texts] if cfg.query_part == "first_half" else list(texts)
+    return embed("queries", asked, "query"), passages
+
+
+def _embedder(retriever: TrainableRetriever, work: Workspace, show_progress: bool) -> Embed:
+    """Vectors at the model's full inference length. Under a linear adapter the backbone runs once for all strengths."""
+
+    def embed(texts: Sequence[str], role: str, strength: float) -> np.ndarray:
+        retriever.set_strength(strength)
+        if retriever.adapter is None:
+            return retriever.embed(texts, role, show_progress=show_progress).numpy(force=True)
+        base = work.array(
+            f"evaluate-{role}-{digest(texts)}",
+            lambda: retriever.embed_base(texts, role, show_progress=show_progress).numpy(force=True),
+        )
+        with torch.no_grad():
+            return retriever.adapt_embeddings(torch.from_numpy(base).to(retriever.device)).numpy(force=True)
+
+    return embed
+
+
+def _write(retriever: TrainableRetriever, output: Path, gate: Gate, report: dict[str, Any]) -> None:
+    summary = {name: {m: e.mean(m) for m in e.per_query} for name, e in gate.evaluations.items()}
+    stored = {
+        "summary": gate.summary,
+        "strength": gate.strength,
+        "config": _jsonable(report["config"]),
+        "corpus": report["corpus"],
+        "training": report["training"],
+        "evaluation": summary,
+        "choosing": {str(s): value for s, value in gate.choosing.items()},
+        "seconds": report["seconds"],
+    }
+    export_model(retriever, output, strength=gate.strength, revela_json=stored)
+
+
+def _queries(data: Any) -> list[dict[str, str]]:
+    return [
+        {"id": str(i), "query": pair.query, "chunk_id": pair.chunk_id, "role": pair.query_role}
+        for i, pair in enumerate(data.report)
+    ]
+
+
+def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

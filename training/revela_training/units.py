@@ -1,0 +1,84 @@
+"""From chunks to the texts that training sets side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from revela_rag.corpus import ANSWER_ROLES, QUERY_ROLES, Chunk, StructuralPair
+
+__all__ = ["Unit", "make_units", "split_pairs"]
+
+_HALVES = ("first_half", "second_half")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Texts of one source that say the same in different words; they always share a group.
+
+    Attributes:
+        texts: one to three texts.
+        document_id: the document they come from.
+        position: place of the chunk inside that document.
+        is_pair: whether the first text reads like a query for the second.
+    """
+
+    texts: tuple[str, ...]
+    document_id: str
+    position: int
+    is_pair: bool
+
+
+def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = ()) -> list[Unit]:
+    """Split every chunk into the texts that must find each other.
+
+    A chunk with a query-like and an answer-like part becomes that pair; a longer prose chunk becomes its two halves;
+    anything else stays whole. Of a held-out chunk only the answer part is used, so its query is never trained on.
+
+    Args:
+        chunks: the corpus.
+        held_out: pairs kept for evaluation.
+    """
+    hidden = {pair.chunk_id: pair.answer_text for pair in held_out}
+    units = []
+    for chunk in chunks:
+        if chunk.id in hidden:
+            texts: tuple[str, ...] = (hidden[chunk.id],)
+            is_pair = False
+        else:
+            texts, is_pair = _texts(chunk)
+        if texts := tuple(text for text in texts if text.strip()):
+            units.append(Unit(texts, chunk.document_id, chunk.position, is_pair and len(texts) > 1))
+    return units
+
+
+def _texts(chunk: Chunk) -> tuple[tuple[str, ...], bool]:
+    query, answer = chunk.part(QUERY_ROLES), chunk.part(ANSWER_ROLES)
+    halves = tuple(part.text for role in _HALVES for part in chunk.parts if part.role == role)
+    if query and answer:
+        return (query.text, answer.text), True
+    if len(halves) == 2:
+        return halves, True
+    return (chunk.embedding_text,), False
+
+
+def split_pairs(
+    pairs: Sequence[StructuralPair], *, holdout: float, max_queries: int
+) -> tuple[list[StructuralPair], list[StructuralPair]]:
+    """Draw the pairs that choose and the pairs that report; all others may be trained on.
+
+    The draw depends on each query's text alone, so it is the same on every run and the same query never lands on
+    both sides.
+
+    Args:
+        pairs: structural pairs of the corpus.
+        holdout: share of pairs to hold out.
+        max_queries: at most so many pairs on each side.
+
+    Returns:
+        (choose, report), disjoint.
+    """
+    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.query.encode("utf-8", "replace")).digest())
+    count = min(int(len(ranked) * holdout), 2 * max_queries)
+    return ranked[: count // 2], ranked[count // 2 : count]

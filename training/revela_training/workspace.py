@@ -1,0 +1,101 @@
+"""Where an unfinished adaptation keeps what it has, so that the next run goes on from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from revela_rag.errors import DiskError, TrainingError
+
+__all__ = ["Workspace"]
+
+logger = logging.getLogger(__name__)
+
+
+class Workspace:
+    """A folder beside the output, removed when the output is complete.
+
+    Args:
+        output: the directory the model will be written to.
+        identity: what the job is made of; a resumed job must have the same.
+        resume: go on from an earlier run instead of starting afresh.
+
+    Raises:
+        TrainingError: asked to resume a job with other settings or another corpus.
+        DiskError: the folder cannot be written.
+    """
+
+    def __init__(self, output: Path, *, identity: dict[str, Any], resume: bool) -> None:
+        self.folder = output.parent / f".{output.name}.work"
+        self.resuming = False
+        stored = self._read_identity()
+        if resume and stored is not None:
+            changed = sorted(key for key in identity | stored if identity.get(key) != stored.get(key))
+            if changed:
+                was = {key: stored.get(key) for key in changed}
+                raise TrainingError(
+                    f"Cannot resume {output}: {', '.join(changed)} changed since it was started (was {was}). "
+                    "Run with the same settings, or without --resume to start afresh."
+                )
+            self.resuming = True
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "job.json").write_text(json.dumps(identity, indent=2), encoding="utf-8")
+        except OSError as error:
+            raise DiskError(
+                f"Cannot write to {self.folder}: {error.strerror}. Free space or choose another output."
+            ) from error
+
+    def _read_identity(self) -> dict[str, Any] | None:
+        try:
+            stored = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return stored if isinstance(stored, dict) else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the Trainer's checkpoints."""
+        return self.folder / "checkpoints"
+
+    def array(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """An array that is computed once and read back after a restart."""
+        path = self.folder / f"{name}.npy"
+        if path.is_file():
+            try:
+                return np.load(path, allow_pickle=False)
+            except (OSError, ValueError):
+                logger.warning("%s is damaged and is computed again", path)
+        value = compute()
+        part = path.with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                np.save(file, value, allow_pickle=False)
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise DiskError(
+                f"Cannot write {path}: {error.strerror}. Free space and run again with --resume."
+            ) from error
+        return value
+
+    def remove(self) -> None:
+        """Delete the folder; the output is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def digest(texts: Iterable[str]) -> str:
+    """Hash of a list of texts, to recognise a corpus again."""
+    state = hashlib.sha256()
+    for text in texts:
+        state.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return state.hexdigest()[:16]
