@@ -48,13 +48,10 @@ def passages(corpus: Mapping[str, tuple[str, str]], *, window: int | None) -> tu
 
 def _chunks(document_id: str, title: str, text: str) -> list[str]:
     from revela_rag.corpus import Document, chunk_document
+    from revela_rag.corpus.detect import detect_format
 
-    document = Document(id=document_id, text=text, title=title, format=_format(title))
+    document = Document(document_id, text, title, detect_format(text, (title, document_id)))
     return [chunk.embedding_text for chunk in chunk_document(document)]
-
-
-def _format(title: str) -> str:
-    return "text"
 
 
 def cached_vectors(

@@ -1,0 +1,116 @@
+"""``revela adapt``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from revela_rag.cli.console import note, on_interrupt, print_json, results_last, settings
+from revela_rag.cli.durations import duration_option, parse_duration
+from revela_rag.errors import MissingExtraError
+
+__all__ = ["EXAMPLES", "command"]
+
+EXAMPLES = """
+Examples:
+  revela adapt docs/ --output models/docs
+  revela adapt src/ --output models/code --preset code --time-limit 10m
+  revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
+  revela adapt src/ --output models/code --resume
+"""
+
+
+class Preset(StrEnum):
+    """Settings that suit a kind of corpus."""
+
+    auto = "auto"
+    prose = "prose"
+    code = "code"
+    published = "published"
+
+
+def command(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder, file, JSONL or Parquet file, or BEIR directory.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the model to.")],
+    base: Annotated[str | None, typer.Option(help="Embedding model to adapt.", show_default="all-MiniLM-L6-v2")] = None,
+    lm: Annotated[
+        str | None, typer.Option(help="Causal LM that reads the texts.", show_default="the bundled one")
+    ] = None,
+    preset: Annotated[
+        Preset, typer.Option(help="auto goes by what most of the corpus is; published is the paper's setting.")
+    ] = Preset.auto,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            callback=duration_option,
+            metavar="DURATION",
+            help="Stop training after this long: 90s, 10m, 1h30m.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TOML or JSON file with more settings.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Adapt an embedding model to a corpus without labels.
+
+    Docstrings and headings held back from training tell whether it helped; if not, the base model is written.
+    """
+    if max_steps is not None and time_limit is not None:
+        raise typer.BadParameter("--max-steps and --time-limit exclude each other, give one of them")
+    again = f"revela adapt {shlex.quote(source)} --output {shlex.quote(str(output))} --resume"
+    on_interrupt(context, f"Go on with the same options and --resume: {again}")
+    run = _adapt()
+    with results_last():
+        result = run(
+            source,
+            output=output,
+            base=base,
+            lm=lm,
+            preset=preset.value,
+            max_steps=max_steps,
+            time_limit=parse_duration(time_limit) if time_limit else None,
+            resume=resume,
+            config=config,
+            show_progress=settings(context).show_progress,
+        )
+    if json:
+        print_json(_as_dict(result))
+        return
+    typer.echo(result.summary)
+    typer.echo(f"Model: {result.path}")
+    note(f"Next: revela index {shlex.quote(source)} --model {shlex.quote(str(result.path))} --output INDEX")
+
+
+def _adapt() -> Callable[..., Any]:
+    try:
+        from revela_training import adapt
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(error.name or "peft", "training", "adapting a model") from error
+    return adapt
+
+
+def _as_dict(result: Any) -> dict[str, Any]:
+    """What a program wants to know, without the per-query values and the training log."""
+    evaluations = result.report.get("gate", {}).get("evaluations", {})
+    return {
+        "model": str(result.path),
+        "adapted": result.adapted,
+        "strength": result.strength,
+        "summary": result.summary,
+        "evaluations": {name: evaluation["metrics"] for name, evaluation in evaluations.items()},
+        "corpus": result.report.get("corpus"),
+        "seconds": result.report.get("seconds"),
+    }

@@ -1,0 +1,114 @@
+"""What all commands share: where output goes, how they fail, how their help looks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from revela_rag.errors import RevelaError
+
+__all__ = ["Command", "Group", "Settings", "fail", "note", "print_json", "results_last", "set_up_logging", "settings"]
+
+_RESUME = "revela.resume"
+_OURS = ("revela_rag", "revela_training", "langchain_revela")
+_NOISY = ("transformers", "sentence_transformers", "huggingface_hub", "chromadb", "accelerate", "bm25s", "faiss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options given before the command.
+
+    Attributes:
+        show_progress: draw progress bars on stderr.
+    """
+
+    show_progress: bool = True
+
+
+def settings(context: typer.Context) -> Settings:
+    """The options given before the command."""
+    return context.obj if isinstance(context.obj, Settings) else Settings()
+
+
+class Command(TyperCommand):
+    """A command whose epilog, the examples, is shown line for line."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, then the epilog as it stands."""
+        epilog, self.epilog = self.epilog, None
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.epilog = epilog
+        if epilog:
+            formatter.write(f"{epilog.strip(chr(10))}\n")
+
+
+class Group(TyperGroup):
+    """Ends with a message and a status instead of a traceback: 1 for an error of ours, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RevelaError as error:
+            logging.getLogger(__name__).debug("where the error was raised", exc_info=True)
+            fail(str(error))
+        except KeyboardInterrupt:
+            hint = ctx.meta.get(_RESUME)
+            typer.echo(f"\nStopped. {hint}" if hint else "\nStopped.", err=True)
+            raise typer.Exit(130) from None
+
+
+def fail(message: str) -> None:
+    """Print an error on stderr and exit with status 1.
+
+    Raises:
+        typer.Exit: always.
+    """
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def on_interrupt(context: typer.Context, hint: str) -> None:
+    """Say ``hint`` when Ctrl-C ends the command."""
+    context.meta[_RESUME] = hint
+
+
+def note(message: str) -> None:
+    """Tell the person at the terminal something that is not a result."""
+    typer.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for a program to read."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def results_last() -> Iterator[None]:
+    """Send what libraries print to stderr, so that stdout holds the result alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def set_up_logging(verbosity: int) -> None:
+    """Log to stderr: warnings of ours, with ``-v`` progress in words, with ``-vv`` everything."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.set_name("revela")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbosity else "%(message)s"))
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        logger.handlers = [other for other in logger.handlers if other.get_name() != "revela"] + [handler]
+        logger.setLevel(level)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR if verbosity == 0 else level)

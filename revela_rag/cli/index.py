@@ -1,0 +1,161 @@
+"""``revela index``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from revela_rag.cli.console import note, on_interrupt, print_json, results_last, settings
+from revela_rag.errors import IndexingError
+
+__all__ = ["EXAMPLES", "command", "index_corpus"]
+
+EXAMPLES = """
+Examples:
+  revela index docs/ --model models/docs --output indexes/docs
+  revela index docs/ --output indexes/docs              (again: embeds only what changed)
+  revela index src/ --model models/code --output indexes/code --store chroma
+  revela index src/ --model models/new --output indexes/code --overwrite
+"""
+
+
+class Store(StrEnum):
+    """Where vectors live."""
+
+    faiss = "faiss"
+    chroma = "chroma"
+
+
+_STORES: dict[Store, Literal["faiss", "chroma"]] = {Store.faiss: "faiss", Store.chroma: "chroma"}
+
+
+def command(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder, file, JSONL or Parquet file, or BEIR directory.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the index.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model directory or name; an index remembers its own.")
+    ] = None,
+    store: Annotated[
+        Store | None, typer.Option(help="Where vectors live.", show_default="faiss, or what the index has")
+    ] = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Only bring an existing index up to date.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build anew in place of an old index.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Chunk, embed and store a corpus, or bring an existing index up to date with it."""
+    if sync and overwrite:
+        raise typer.BadParameter("--sync and --overwrite exclude each other, give one of them")
+    on_interrupt(context, "The index is as it was before. Run the same command again.")
+    with results_last():
+        result = index_corpus(
+            source,
+            output=output,
+            model=model,
+            store=_STORES[store] if store else None,
+            sync=sync,
+            overwrite=overwrite,
+            show_progress=settings(context).show_progress,
+        )
+    if json:
+        print_json(result)
+        return
+    changes = result["sync"]
+    if changes:
+        typer.echo(", ".join(f"{count} {change}" for change, count in changes.items()))
+    typer.echo(f"{result['index']}: {result['chunks']} chunks ({result['store']}), model {result['model']}")
+    typer.echo(result["summary"])
+    note(f'Next: revela search {shlex.quote(result["index"])} "your question"')
+
+
+def index_corpus(
+    source: Any,
+    *,
+    output: str | Path,
+    model: str | None = None,
+    store: Literal["faiss", "chroma"] | None = None,
+    sync: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Build an index, or bring the one that is there up to date.
+
+    Args:
+        source: anything :func:`revela_rag.load_corpus` reads.
+        output: directory of the index.
+        model: model directory or name; None takes the one an existing index was built with.
+        store: ``"faiss"`` or ``"chroma"``; None means FAISS, or what an existing index has.
+        sync: fail where there is no index yet.
+        overwrite: build anew where there is one.
+        show_progress: show progress bars on stderr.
+
+    Returns:
+        ``index``, ``model``, ``store``, ``chunks``, ``corpus`` (counts), ``summary``, ``seconds`` and ``sync``
+        (added, updated, deleted, unchanged and embedded chunks, or None for a new index).
+
+    Raises:
+        IndexingError: the arguments do not fit what is there.
+        IndexMismatchError: the index was built with another model.
+        CorpusError: nothing usable in ``source``.
+    """
+    from revela_rag.corpus import load_corpus
+    from revela_rag.encoder import Encoder
+    from revela_rag.index import Index
+    from revela_rag.index.manifest import MANIFEST_FILE
+
+    folder = Path(output).expanduser()
+    exists = (folder / MANIFEST_FILE).exists()
+    if sync and not exists:
+        raise IndexingError(f"there is no index in {folder} to sync. Leave --sync out and name a --model to build one")
+    if model is None and (overwrite or not exists):
+        raise IndexingError(
+            f"a new index in {folder} needs a model. Pass --model with a directory that `revela adapt` wrote, or "
+            "all-MiniLM-L6-v2 for one that is not adapted"
+        )
+    started = time.perf_counter()
+    encoder = Encoder(model) if model is not None else None
+    changes = None
+    if encoder is None or (exists and not overwrite):
+        with Index.open(folder, encoder=encoder) as index:
+            if store is not None and store != index.store:
+                raise IndexingError(
+                    f"the index in {folder} uses {index.store}, not {store}. Add --overwrite to build it anew"
+                )
+            corpus = load_corpus(source, show_progress=show_progress)
+            changes = asdict(index.sync(corpus.chunks, show_progress=show_progress))
+            found = _describe(index)
+    else:
+        corpus = load_corpus(source, show_progress=show_progress)
+        with Index.build(
+            corpus.chunks,
+            encoder=encoder,
+            path=folder,
+            store=store or "faiss",
+            show_progress=show_progress,
+            overwrite=overwrite,
+        ) as index:
+            found = _describe(index)
+    return {
+        **found,
+        "sync": changes,
+        "corpus": corpus.report.as_dict(),
+        "summary": corpus.report.summary(),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _describe(index: Any) -> dict[str, Any]:
+    return {
+        "index": str(index.path),
+        "model": index.manifest.model.name,
+        "store": index.store,
+        "chunks": len(index),
+    }

@@ -1,0 +1,116 @@
+"""``revela search``."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from revela_rag.cli.console import print_json, results_last
+
+if TYPE_CHECKING:
+    from revela_rag.index import Hit, Mode
+
+__all__ = ["EXAMPLES", "command", "parse_filter"]
+
+EXAMPLES = """
+Examples:
+  revela search indexes/docs "how do I rotate the keys?"
+  revela search indexes/code "parse a date" -k 10 --hybrid
+  revela search indexes/code "parse a date" --filter language=python --filter kind=code
+  revela search indexes/docs "rotate keys" --json | jq '.hits[0].text'
+"""
+
+_LINES, _WIDTH = 3, 110
+
+
+def command(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that revela index wrote.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 5,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse the model's ranking with BM25's.")] = False,
+    lexical: Annotated[bool, typer.Option("--lexical", help="BM25 alone.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the index's model is now, if it moved.")
+    ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help='Only chunks with this metadata, such as language=python. "3" in quotes is text.',
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Find the chunks that answer a question, best first."""
+    if hybrid and lexical:
+        raise typer.BadParameter("--hybrid and --lexical exclude each other, give one of them")
+    if not query.strip():
+        raise typer.BadParameter("the query is empty")
+    conditions = parse_filter(filter or [])
+    mode: Mode = "hybrid" if hybrid else "lexical" if lexical else "dense"
+
+    from revela_rag.encoder import Encoder
+    from revela_rag.index import Index
+
+    with results_last():
+        encoder = Encoder(model) if model is not None else None
+        with Index.open(index, encoder=encoder) as opened:
+            hits = opened.search(query, k=k, filter=conditions or None, mode=mode)
+    if json:
+        print_json({"query": query, "mode": mode, "hits": [_as_dict(hit) for hit in hits]})
+        return
+    if not hits:
+        typer.echo("Nothing found.", err=True)
+    for hit in hits:
+        typer.echo(_shown(hit))
+
+
+def parse_filter(conditions: list[str]) -> dict[str, Any]:
+    """``["language=python", "start_line=3"]`` as a filter; values are JSON scalars where they can be, else text.
+
+    A key that is given more than once allows any of its values.
+
+    Raises:
+        typer.BadParameter: a condition has no ``=`` or no key.
+    """
+    parsed: dict[str, list[str | int | float | bool]] = {}
+    for condition in conditions:
+        key, equals, text = condition.partition("=")
+        if not equals or not key.strip():
+            raise typer.BadParameter(f"--filter {condition!r} must read KEY=VALUE")
+        try:
+            value = json_module.loads(text)
+        except ValueError:
+            value = text
+        parsed.setdefault(key.strip(), []).append(value if isinstance(value, str | int | float | bool) else text)
+    return {key: values[0] if len(values) == 1 else values for key, values in parsed.items()}
+
+
+def _as_dict(hit: Hit) -> dict[str, Any]:
+    chunk = hit.chunk
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "id": chunk.id,
+        "document_id": chunk.document_id,
+        "title": chunk.title,
+        "text": chunk.text,
+        "kind": chunk.kind,
+        "position": chunk.position,
+        "metadata": dict(chunk.metadata),
+    }
+
+
+def _shown(hit: Hit) -> str:
+    """Rank, score, place and title on one line, then the first lines of the text."""
+    chunk = hit.chunk
+    line = chunk.metadata.get("start_line")
+    place = f"{chunk.document_id}:{line}" if line else chunk.document_id
+    head = f"{hit.rank:>2}  {hit.score:.4f}  {place}" + (f"  {chunk.title}" if chunk.title else "")
+    lines = [line.rstrip() for line in chunk.text.splitlines() if line.strip()]
+    shown = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}..." for line in lines[:_LINES]]
+    more = ["..."] if len(lines) > _LINES else []
+    return "\n".join([head, *(f"    {line}" for line in shown + more), ""])
