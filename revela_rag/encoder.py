@@ -62,7 +62,10 @@ class Encoder:
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ModelError(f"dtype={dtype!r} is not one of 'auto', 'float32', 'bfloat16', 'float16'.")
         self._given = None if isinstance(model, str | Path) else model
-        self._name = resolve_model(model) if isinstance(model, str | Path) else _name_of(model)
+        if isinstance(model, str | Path):
+            self._name = resolve_model(model, trust_remote_code=trust_remote_code)
+        else:
+            self._name = _name_of(model)
         self._recorded = _recorded(model, self._name)
         self._options: dict[str, Any] = {
             "device": device,

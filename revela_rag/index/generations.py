@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.index.manifest import GENERATION, MANIFEST_FILE, Manifest
 
-__all__ = ["LOCK_FILE", "LOCK_TIMEOUT", "Workspace", "publish", "writing"]
+__all__ = ["LOCK_FILE", "LOCK_TIMEOUT", "Workspace", "disk_errors", "publish", "writing"]
 
 LOCK_FILE = ".lock"
 #: Seconds a writer waits for another one.
@@ -48,13 +48,27 @@ class Workspace:
 
 
 @contextmanager
-def writing(root: Path, *, timeout: float = LOCK_TIMEOUT, create: bool = False) -> Iterator[Workspace]:
+def disk_errors(root: Path) -> Iterator[None]:
+    """Turn an OSError met while writing the index in ``root`` into a DiskError that says what it means."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except OSError as error:
+        raise _disk(error, root) from error
+
+
+@contextmanager
+def writing(
+    root: Path, *, timeout: float = LOCK_TIMEOUT, create: bool = False, overwrite: bool = False
+) -> Iterator[Workspace]:
     """Hold the writer's lock of the index in ``root``; on any error remove what was written.
 
     Args:
         root: directory of the index.
         timeout: seconds to wait for another writer.
         create: make the directory if it is missing; it may then hold nothing but an index or its leftovers.
+        overwrite: go on although the manifest is damaged.
 
     Raises:
         IndexingError: another writer holds the lock, ``root`` is something else than an index.
@@ -72,18 +86,15 @@ def writing(root: Path, *, timeout: float = LOCK_TIMEOUT, create: bool = False) 
     except OSError as error:
         raise _disk(error, root) from error
     try:
-        current = Manifest.read(root) if (root / MANIFEST_FILE).exists() else None
-        _sweep(root, current)
-        workspace = Workspace(root, current, root / _next_name(current))
+        current = _current(root, overwrite)
+        workspace = Workspace(root, current, root / _next_name(root))
         try:
             yield workspace
-        except BaseException as error:
+        except BaseException:
             shutil.rmtree(workspace.folder, ignore_errors=True)
             (root / _TEMPORARY).unlink(missing_ok=True)
             if made and not (root / MANIFEST_FILE).exists():
                 shutil.rmtree(root, ignore_errors=True)
-            if isinstance(error, OSError) and not isinstance(error, DiskError | ImportError):
-                raise _disk(error, root) from error
             raise
     finally:
         lock.release()
@@ -118,20 +129,42 @@ def _prepare(root: Path, create: bool) -> bool:
         except OSError as error:
             raise _disk(error, root) from error
         return True
-    ours = (MANIFEST_FILE, _TEMPORARY, LOCK_FILE)
-    foreign = [
-        entry.name for entry in root.iterdir() if entry.name not in ours and not GENERATION.fullmatch(entry.name)
-    ]
-    if foreign and not (root / MANIFEST_FILE).is_file():
-        raise IndexingError(
-            f"{str(root)!r} is not empty and not an index (it holds {foreign[0]!r}); choose another path."
-        )
+    try:
+        Manifest.read(root)
+    except IndexingError as error:  # none, or damaged: then everything here must at least be ours
+        foreign = _foreign(root)
+        if foreign:
+            raise IndexingError(
+                f"{str(root)!r} is not empty and not an index (it holds {foreign!r}); choose another path."
+            ) from error
     return False
 
 
-def _next_name(current: Manifest | None) -> str:
-    number = int(current.generation.partition("-")[2]) + 1 if current else 1
-    return f"generation-{number:06d}"
+def _foreign(root: Path) -> str | None:
+    """Something in a directory without a valid manifest that no index left there."""
+    names = sorted(entry.name for entry in root.iterdir())
+    generations = [name for name in names if GENERATION.fullmatch(name)]
+    ours = {*generations, _TEMPORARY, LOCK_FILE, *([MANIFEST_FILE] if generations else [])}
+    return next((name for name in names if name not in ours), None)
+
+
+def _current(root: Path, overwrite: bool) -> Manifest | None:
+    """The manifest in force; cleans up after writers that died, unless a damaged manifest hides which is which."""
+    current = None
+    if (root / MANIFEST_FILE).exists():
+        try:
+            current = Manifest.read(root)
+        except IndexingError:
+            if not overwrite:
+                raise
+            return None
+    _sweep(root, current)
+    return current
+
+
+def _next_name(root: Path) -> str:
+    names = [entry.name for entry in root.iterdir() if GENERATION.fullmatch(entry.name)]
+    return f"generation-{max((int(name.partition('-')[2]) for name in names), default=0) + 1:06d}"
 
 
 def _sweep(root: Path, current: Manifest | None) -> None:

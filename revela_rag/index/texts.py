@@ -96,8 +96,10 @@ def _typed(value: Any) -> tuple[str, Any] | None:
 class TextStore:
     """The chunks of one generation. A published generation is opened immutable and shared by threads."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: Path, *, writable: bool) -> None:
         self._connection = connection
+        self._file = file
+        self._writable = writable
         self._lock = threading.Lock()
         self._close = weakref.finalize(self, connection.close)
 
@@ -105,14 +107,14 @@ class TextStore:
     def create(cls, file: Path) -> TextStore:
         """Open a draft for writing; makes the tables when the file is new."""
         fresh = not file.exists()
-        with _errors(file):
+        with _errors(file, writing=True):
             connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
             # a draft is thrown away whole when anything goes wrong, so it needs no journal of its own
             connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
             if fresh:
                 connection.executescript(_SCHEMA)
             connection.execute("BEGIN")
-        return cls(connection)
+        return cls(connection, file, writable=True)
 
     @classmethod
     def open(cls, file: Path) -> TextStore:
@@ -121,10 +123,10 @@ class TextStore:
         Raises:
             IndexingError: the file is missing or damaged.
         """
-        with _errors(file):
+        with _errors(file, writing=False):
             uri = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            store = cls(connection)
+            store = cls(connection, file, writable=False)
             connection.execute(f"SELECT {_COLUMNS} FROM chunks LIMIT 1").fetchone()
             connection.execute("SELECT key, type, value, row FROM attributes LIMIT 1").fetchone()
         return store
@@ -217,7 +219,7 @@ class TextStore:
         """Add new records; gives their rows."""
         sql = f"INSERT INTO chunks ({_COLUMNS}) VALUES ({_marks(range(8))})"
         rows = []
-        with self._lock, _errors(None):
+        with self._lock, _errors(self._file, writing=self._writable):
             for values in records:
                 rows.append(int(self._connection.execute(sql, values).lastrowid or 0))
                 self._describe(rows[-1], values)
@@ -229,7 +231,7 @@ class TextStore:
             "UPDATE chunks SET id=?, text=?, title=?, document_id=?, position=?, kind=?, parts=?, metadata=? "
             "WHERE row=?"
         )
-        with self._lock, _errors(None):
+        with self._lock, _errors(self._file, writing=self._writable):
             self._connection.execute(sql, (*values, row))
             self._connection.execute("DELETE FROM attributes WHERE row=?", (row,))
             self._describe(row, values)
@@ -237,7 +239,7 @@ class TextStore:
     def delete(self, rows: Iterable[int]) -> None:
         """Remove rows."""
         listed = [(int(row),) for row in rows]
-        with self._lock, _errors(None):
+        with self._lock, _errors(self._file, writing=self._writable):
             self._connection.executemany("DELETE FROM attributes WHERE row=?", listed)
             self._connection.executemany("DELETE FROM chunks WHERE row=?", listed)
 
@@ -248,7 +250,7 @@ class TextStore:
 
     def save(self) -> None:
         """Write a draft out and close it."""
-        with self._lock, _errors(None):
+        with self._lock, _errors(self._file, writing=self._writable):
             self._connection.execute("COMMIT")
         self.close()
 
@@ -258,7 +260,7 @@ class TextStore:
             self._close()
 
     def _query(self, sql: str, bound: Sequence[Any] = ()) -> list[Any]:
-        with self._lock, _errors(None):
+        with self._lock, _errors(self._file, writing=self._writable):
             return self._connection.execute(sql, tuple(bound)).fetchall()
 
 
@@ -272,15 +274,15 @@ def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 @contextmanager
-def _errors(file: Path | None) -> Iterator[None]:
+def _errors(file: Path, *, writing: bool) -> Iterator[None]:
     """Say what SQLite's errors mean here."""
-    where = f"{str(file)!r}" if file else "The text store"
+    where = repr(str(file))
     try:
         yield
     except sqlite3.ProgrammingError as error:
         raise IndexingError(f"{where} is closed; open the index again. ({error})") from error
     except sqlite3.Error as error:
         message = str(error).lower()
-        if "full" in message or "disk i/o" in message:
+        if writing and ("full" in message or "disk i/o" in message or "unable to open" in message):
             raise DiskError(f"{where} cannot be written: {error}; free some space.") from error
         raise IndexingError(f"{where} is missing or damaged; build the index again. ({error})") from error

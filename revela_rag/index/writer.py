@@ -18,7 +18,7 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
-from revela_rag.index.generations import Workspace, publish, writing
+from revela_rag.index.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.snapshot import LEXICAL_FOLDER, store_class
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, record
@@ -46,7 +46,7 @@ def build(
 ) -> SyncReport:
     """Write an index of ``chunks`` as the new generation of ``root``."""
     store_class(store)
-    with writing(root, timeout=timeout, create=True) as workspace:
+    with writing(root, timeout=timeout, create=True, overwrite=overwrite) as workspace:
         if workspace.current is not None and not overwrite:
             raise IndexingError(
                 f"{str(root)!r} is already an index; bring it up to date with Index.open(...).sync(chunks), "
@@ -180,13 +180,14 @@ class _Job:
         else:
             vectors = self._embed([_embedded(v) for _, v in new] + [_embedded(v) for _, _, v in moved])
             self._counts.embedded += len(places)
-        texts, store = self._draft(vectors.shape[1] if len(vectors) else None)
-        rows = texts.insert([values for _, values in new])
-        for row, _, values in changed:
-            texts.update(row, values)
-        replaced = [row for row, _, _ in moved]
-        store.remove(np.array(replaced, dtype=np.int64))
-        store.add(np.array(rows + replaced, dtype=np.int64), vectors)
+        with disk_errors(self._workspace.root):
+            texts, store = self._draft(vectors.shape[1] if len(vectors) else None)
+            rows = texts.insert([values for _, values in new])
+            for row, _, values in changed:
+                texts.update(row, values)
+            replaced = [row for row, _, _ in moved]
+            store.remove(np.array(replaced, dtype=np.int64))
+            store.add(np.array(rows + replaced, dtype=np.int64), vectors)
         self._counts.added += len(new)
         self._counts.updated += len(changed)
 
@@ -210,9 +211,10 @@ class _Job:
 
     def _delete(self, rows: list[int]) -> None:
         if rows:
-            texts, store = self._draft(None)
-            texts.delete(rows)
-            store.remove(np.array(rows, dtype=np.int64))
+            with disk_errors(self._workspace.root):
+                texts, store = self._draft(None)
+                texts.delete(rows)
+                store.remove(np.array(rows, dtype=np.int64))
             self._counts.deleted += len(rows)
 
     # -- the new generation ------------------------------------------------------------------------------------
@@ -243,6 +245,11 @@ class _Job:
         if not report.changed and self._old is not None:
             self._close()
             return report
+        with disk_errors(self._workspace.root):
+            self._publish(lexical)
+        return report
+
+    def _publish(self, lexical: bool) -> None:
         texts, store = self._draft(None)
         store.save()
         if lexical:
@@ -250,25 +257,25 @@ class _Job:
             index.save(self._workspace.folder / LEXICAL_FOLDER)
         count = len(texts)
         texts.save()
-        if self._encoder is not None:
-            model = model_entry(self._encoder)
-        else:
-            assert self._old is not None
-            model = self._old.model
         assert self._dimension is not None
         manifest = Manifest(
             generation=self._workspace.folder.name,
             store=self._store,
             dimension=self._dimension,
             count=count,
-            model=model,
+            model=self._model(),
             library=str(import_module("revela_rag").__version__),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             files=describe_files(self._workspace.folder),
         )
         self._close()
         publish(self._workspace, manifest)
-        return report
+
+    def _model(self) -> ModelEntry:
+        if self._old is not None:
+            return self._old.model
+        assert self._encoder is not None
+        return model_entry(self._encoder)
 
     def _close(self) -> None:
         if self._before is not None:
