@@ -46,7 +46,7 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
     if not drafts and document.title and not document.text.strip():
         drafts = [Draft("prose", document.title)]
     seen: Counter[str] = Counter()
-    chunks = []
+    chunks: list[Chunk] = []
     for draft in drafts:
         if not draft.text.strip():
             continue

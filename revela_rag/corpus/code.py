@@ -126,7 +126,7 @@ def _trivial(member: Definition) -> bool:
     return (
         not member.is_class
         and not member.docstring
-        and not member.comment
+        and (not member.comment or is_boilerplate(clean_comment(member.comment)))
         and member.end_row - member.start_row < TRIVIAL_LINES
     )
 

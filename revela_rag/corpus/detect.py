@@ -12,18 +12,44 @@ __all__ = ["detect_format"]
 #: A detected language must parse with at most this share of unplaceable bytes.
 MAX_ERROR_SHARE = 0.2
 _SAMPLE = 20_000
+_MAX_ONE_LINE = 300
 
-_OPENING = (
-    ("python", r"(?:@[\w.]+(?:\(.*\))?\s*\n\s*)*(?:async\s+)?def \w+\(|class \w+(?:\([^()]*\))?:\s*\n|(?:from [\w.]+ )?import [\w.]+(?: as \w+)?(?:, *[\w.]+)*[ \t]*\n"),
-    ("cpp", r"(?:template *<|namespace \w+ *\{|#include *<\w+>|using namespace |[\w:<>*& ]+ \w+::~?\w+\()"),
-    ("c", r"#(?:include|define|ifndef|ifdef|pragma)\b|(?:static |const |unsigned |struct |inline |extern )*(?:void|int|char|long|float|double|size_t|u?int\d+_t|bool)\b[\s*]+\w+\([^;{}]*\)\s*\{"),
-    ("java", r"package [\w.]+;|import (?:static )?[\w.*]+;|(?:@\w+(?:\([^()]*\))?\s+)*(?:(?:public|private|protected|static|final|abstract|synchronized|native)\s+)+[\w<>\[\],.? ]+[({]"),
-    ("go", r"package \w+\s*\n|func (?:\([^()]*\) )?\w+\([^{}]*\{"),
-    ("rust", r"(?:#!?\[[^\]]*\]\s*)*(?:pub(?:\([^)]*\))? )?(?:async )?(?:unsafe )?(?:fn \w+|impl\b[^;{}]*\{|struct \w+|enum \w+|trait \w+|mod \w+ *[{;]|use [\w:{}, *]+;)"),
-    ("typescript", r"(?:export )?(?:interface \w+[^{}]*\{|type \w+ *=|(?:abstract )?class \w+[^{}]*\{|enum \w+ *\{|(?:async )?function \w+\([^)]*:[^{}]*\{|import [^\n;]* from ['\"])"),
-    ("javascript", r"(?:export (?:default )?)?(?:async )?function\b *\*? *\w*\([^)]*\) *\{|(?:const|let|var) \w+ *= *(?:require\(|(?:async )?(?:\([^()]*\)|\w+) *=>|function)|module\.exports *="),
-)  # fmt: skip
-_OPENINGS = [(language, re.compile(pattern)) for language, pattern in _OPENING]
+# how a first statement looks, likeliest language first; the parser has the last word
+_OPENINGS: dict[str, tuple[str, ...]] = {
+    "python": (
+        r"(?:@[\w.]+(?:\(.*\))?\s*\n\s*)*(?:async\s+)?def +\w+ *\(",
+        r"class \w+(?:\([^()]*\))?:\s*\n",
+        r"(?:from [\w.]+ )?import [\w.]+(?: as \w+)?(?:, *[\w.]+)*[ \t]*\n",
+    ),
+    "cpp": (r"template *<", r"namespace \w+ *\{", r"#include *<\w+>", r"using namespace ", r"[\w:<>*& ]+ \w+::~?\w+\("),
+    "c": (
+        r"#(?:include|define|ifndef|ifdef|pragma)\b",
+        r"(?:static |const |unsigned |struct |inline |extern )*(?:void|int|char|long|float|double|size_t|u?int\d+_t|bool)\b"
+        r"[\s*]+\w+\([^;{}]*\)\s*\{",
+    ),
+    "java": (
+        r"package [\w.]+;",
+        r"import (?:static )?[\w.*]+;",
+        r"(?:@\w+(?:\([^()]*\))?\s+)*(?:(?:public|private|protected|static|final|abstract|synchronized|native)\s+)+"
+        r"[\w<>\[\],.? ]+[({]",
+    ),
+    "go": (r"package \w+\s*\n", r"func (?:\([^()]*\) )?\w+\([^{}]*\{"),
+    "rust": (
+        r"(?:#!?\[[^\]]*\]\s*)*(?:pub(?:\([^)]*\))? )?(?:async )?(?:unsafe )?"
+        r"(?:fn \w+|impl\b[^;{}]*\{|struct \w+|enum \w+|trait \w+|mod \w+ *[{;]|use [\w:{}, *]+;)",
+    ),
+    "typescript": (
+        r"(?:export )?(?:interface \w+[^{}]*\{|type \w+ *=|(?:abstract )?class \w+[^{}]*\{|enum \w+ *\{)",
+        r"(?:export )?(?:async )?function \w+\([^)]*:[^{}]*\{",
+        r"import [^\n;]* from ['\"]",
+    ),
+    "javascript": (
+        r"(?:export (?:default )?)?(?:async )?function\b *\*? *\w*\([^)]*\) *\{",
+        r"(?:const|let|var) \w+ *= *(?:require\(|(?:async )?(?:\([^()]*\)|\w+) *=>|function)",
+        r"module\.exports *=",
+    ),
+}
+_COMPILED = [(language, re.compile("|".join(patterns))) for language, patterns in _OPENINGS.items()]
 _LEADING = re.compile(
     r"(?:\s*(?:/\*.*?\*/|//[^\n]*|#(?!include|define|if|pragma|!?\[)[^\n]*|(\"\"\"|''').*?\1))*\s*", re.S
 )
@@ -34,8 +60,9 @@ _HTML = re.compile(r"\s*(?:<!doctype html|<html\b)", re.I)
 def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     """Format of a text that did not come from a file.
 
-    A name that ends like a file (``src/Foo.java``) decides when the text parses in that language; otherwise the first
-    statement must look like one of a known language and the text must parse in it. Everything else is prose.
+    A path (``src/Foo.java``) decides, and so does a bare name (``Foo.java``, but also ``Node.js``) when the text parses
+    in that language; otherwise the first statement must look like one of a known language and the text must parse in
+    it. Everything else is prose.
 
     Args:
         text: the content.
@@ -48,7 +75,7 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
         found = format_of(name) if name and "." in name and not any(c.isspace() for c in name.strip()) else None
         if found in ("pdf", "notebook"):
             continue
-        if found and (found in PROSE_FORMATS or found not in GRAMMARS or _parses(text, found)):
+        if found and (found in PROSE_FORMATS or "/" in name or found not in GRAMMARS or _parses(text, found)):
             return found
     if _HTML.match(text[:200]):
         return "html"
@@ -59,16 +86,23 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
 
 
 def _language(text: str) -> str | None:
+    one_line = "\n" not in text.strip()
+    if one_line and len(text) > _MAX_ONE_LINE:
+        return None
     head = text[:_SAMPLE]
     opening = _LEADING.match(head)
     at = opening.end() if opening else 0
-    matched = [language for language, pattern in _OPENINGS if pattern.match(head, at)]
-    return next((language for language in matched if _parses(text, language)), None)
+    matched = [language for language, pattern in _COMPILED if pattern.match(head, at)]
+    if one_line and not text.rstrip().endswith((";", "}")):
+        matched = [language for language in matched if language == "python"]
+    return next(
+        (language for language in matched if _parses(text, language, 0.0 if one_line else MAX_ERROR_SHARE)), None
+    )
 
 
-def _parses(text: str, language: str) -> bool:
+def _parses(text: str, language: str, max_error_share: float = MAX_ERROR_SHARE) -> bool:
     """Whether a sample of the text parses with few errors."""
     if not text.strip():
         return False
     sample = text[:_SAMPLE].encode("utf-8", "replace")
-    return outline(sample, language).error_share <= MAX_ERROR_SHARE
+    return outline(sample, language).error_share <= max_error_share

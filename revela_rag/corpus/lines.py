@@ -29,7 +29,12 @@ def numbered_lines(text: str) -> list[Line]:
 
 def join_lines(lines: Iterable[Line]) -> str:
     """The text of some lines without the indentation they share and without blank ends."""
-    return textwrap.dedent("\n".join(line.text for line in lines)).strip("\n").rstrip()
+    text = textwrap.dedent("\n".join(line.text for line in lines)).strip("\n").rstrip()
+    margin = text[: len(text) - len(text.lstrip())]
+    if margin and re.match(r"\s*/\*", text):  # comments whose stars are indented otherwise than the code below
+        shifted = (line.removeprefix(margin) for line in text.split("\n"))
+        text = "\n".join(re.sub(r"^\s+\*", " *", line) for line in shifted)
+    return text
 
 
 def split_words(text: str, max_words: int) -> Iterator[tuple[int, int]]:

@@ -21,8 +21,8 @@ _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)+|\f")
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})", re.M)
 _TABULAR = re.compile(r"^[ \t]*(?:```|~~~|\||\+[-=+]+\+|(?:={3,}[ \t]+)+={3,})")
 _NOISE = re.compile(
-    r"(?:<!--(?:(?!-->).)*-->|[-*_=~#\s]{3,}|\.\. (?:_[^\n]*:|(?:index|module|currentmodule|highlight|sectionauthor|"
-    r"moduleauthor|contents|toctree|testsetup|only|rst-class|role|default-role|include)::)(?:[^\n]*)(?:\n[ \t]+[^\n]*)*|"
+    r"(?:<!--(?:(?!-->).)*-->|[-*_=~#\s]{3,}|\.\. (?:_[^\n]*:|(?:index|module|currentmodule|highlight|"
+    r"sectionauthor|moduleauthor|contents|toctree|testsetup|only|rst-class|role|default-role|include)::)(?:[^\n]*)(?:\n[ \t]+[^\n]*)*|"
     r"(?:\[?!\[[^\[\]]*\]\([^()]*\)(?:\]\([^()]*\))?\s*)+|\[[^\[\]]+\]:[ \t]*\S+[^\n]*(?:\n\[[^\[\]]+\]:[^\n]*)*)\s*",
     re.S,
 )

@@ -11,17 +11,22 @@ from revela_rag.corpus.types import Part
 __all__ = ["prose_parts"]
 
 #: Chunks without a heading, title or question are halved from this many words on.
-MIN_HALVED_WORDS = 60
+MIN_HALVED_WORDS = 40
 _MIN_HALF_WORDS = 15
 _MIN_ANSWER_WORDS = 5
 
 _GENERIC = re.compile(
-    r"(?:\W|\d)*(?:introduction|overview|summary|conclusions?|abstract|contents?|table of contents|see also|references?|"
-    r"further reading|related|notes?|remarks?|examples?|usage|installation|install|setup|license|licence|changelog|"
-    r"change log|changes|history|authors?|contributors?|contributing|acknowledge?ments?|credits|index|glossary|appendix|"
+    r"(?:\W|\d)*(?:introduction|overview|summary|conclusions?|abstract|contents?|table of contents|see also|"
+    r"references?|further reading|related|notes?|remarks?|examples?|usage|installation|install|setup|license|licence|"
+    r"changelog|change log|changes|history|authors?|contributors?|contributing|acknowledge?ments?|credits|index|glossary|appendix|"
     r"background|motivation|description|details|features|requirements|prerequisites|options?|parameters?|arguments?|"
-    r"returns?|raises|faq|todo|miscellaneous|misc|general|other|untitled|document|readme|home|bibliography|discussion|"
-    r"results|methods?|getting started|quick ?start|next steps|bug fixes|new features|what'?s new)(?:\W|\d)*",
+    r"returns?|raises|faq|todo|miscellaneous|misc|general|other|untitled|document|readme|home|bibliography|"
+    r"discussion|results|methods?|getting started|quick ?start|next steps|bug fixes|new features|what'?s new)(?:\W|\d)*",
+    re.I,
+)
+_QUESTION = re.compile(
+    r"(?:q\d*[:.] ?)?(?:what|how|why|when|where|who|whose|whom|which|can|could|do|does|did|is|are|was|were|should|would|"
+    r"will|has|have|had|am|may|shall)(?:n't|'s|'re)?\b[^;{}=]*[\w)\"'”]\?$",
     re.I,
 )
 _WORD = re.compile(r"[^\W\d_]{2,}")
@@ -31,7 +36,7 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
     """Two parts of a chunk, or none.
 
     In this order: a question (heading or first sentence ending in ``?``) and its answer; the heading and its
-    section; the title and its text; from 60 words on, the halves before and after the sentence boundary nearest the
+    section; the title and its text; from 40 words on, the halves before and after the sentence boundary nearest the
     middle. Headings and titles go with the first chunk of their section only, and not when they say nothing
     ("Introduction", a version number, a path).
 
@@ -44,8 +49,7 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
     heading = path[-1] if path else ""
     if first and heading.endswith("?") and len(_WORD.findall(heading)) >= 3 and _is_answer(text):
         return Part("question", heading), Part("answer", text)
-    question = _leading_question(text)
-    if question:
+    if first and (question := _leading_question(text)):
         return question
     if first and _is_answer(text):
         if heading:
@@ -84,7 +88,8 @@ def _leading_question(text: str) -> tuple[Part, ...]:
     start, end = next(sentence_spans(text), (0, 0))
     question = squeeze(text[start:end])
     answer = text[end:].lstrip()
-    if question.endswith("?") and 3 <= len(_WORD.findall(question)) <= 40 and count_words(answer) >= 10:
+    asked = _QUESTION.match(question) is not None or not question.isascii()
+    if asked and question.endswith("?") and 3 <= len(_WORD.findall(question)) <= 40 and count_words(answer) >= 10:
         return Part("question", question), Part("answer", answer)
     return ()
 

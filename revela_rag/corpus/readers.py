@@ -17,7 +17,38 @@ __all__ = ["Unreadable", "html_document", "read_bytes"]
 
 _DROPPED = ("script", "style", "noscript", "template", "nav", "svg", "iframe", "form", "head", "button", "footer")
 _BLOCKS = frozenset(
-    ["p", "div", "section", "article", "main", "aside", "header", "table", "ul", "ol", "dl", "dd", "dt", "blockquote", "figure", "figcaption", "body", "html", "tr", "details", "summary", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "li", "hr"]
+    [
+        "p",
+        "div",
+        "section",
+        "article",
+        "main",
+        "aside",
+        "header",
+        "table",
+        "ul",
+        "ol",
+        "dl",
+        "dd",
+        "dt",
+        "blockquote",
+        "figure",
+        "figcaption",
+        "body",
+        "html",
+        "tr",
+        "details",
+        "summary",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "pre",
+        "li",
+        "hr",
+    ]
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BAD_TITLE = re.compile(r"untitled|microsoft word|\.(?:docx?|pdf|tex|indd|pptx?)\b|^\W*$", re.I)
@@ -53,16 +84,14 @@ def read_bytes(data: bytes, source_id: str) -> Document:
 
 
 def html_document(document: Document) -> Document:
-    """An HTML document as Markdown: headings, paragraphs, list items and code blocks; scripts and navigation dropped."""
+    """An HTML document as Markdown: headings, paragraphs, lists, code blocks; no scripts, no navigation."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(document.text, "html.parser")
     title = document.title or (squeeze(soup.title.get_text()) if soup.title else "")
     for tag in soup.find_all(_DROPPED):
         tag.decompose()
-    for tag in soup.find_all(attrs={"role": ["navigation", "search"]}):
-        tag.decompose()
-    for tag in soup.find_all("a", class_=["headerlink", "anchor"]):
+    for tag in soup.select('[role="navigation"], [role="search"], a.headerlink, a.anchor'):
         tag.decompose()
     return replace(document, text=_html_text(soup), title=title, format="markdown")
 

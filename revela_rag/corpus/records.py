@@ -75,7 +75,8 @@ def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Itera
         raise CorpusError(f"{path} is not a readable Parquet file: {error}") from error
     if not set(file.schema_arrow.names) & set(TEXT_FIELDS):
         raise CorpusError(
-            f"{path} has no text column; it needs one of {', '.join(TEXT_FIELDS)}, found {', '.join(file.schema_arrow.names)}."
+            f"{path} has no text column; it needs one of {', '.join(TEXT_FIELDS)}, found "
+            f"{', '.join(file.schema_arrow.names)}."
         )
     number = 0
     for batch in file.iter_batches(batch_size=1024):

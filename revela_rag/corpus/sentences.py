@@ -11,8 +11,9 @@ _END = re.compile(r"[.!?…]+[\"'”’»)\]*_`]*(?=\s)|[。！？]+[」』”�
 _ITEM = re.compile(r"\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)]|[a-z][.)])[ \t])")
 _BOUNDARY = re.compile(f"({_END.pattern})|({_ITEM.pattern})")
 _NEXT = re.compile(r"\s*(\S)")
-_ABBREVIATIONS = frozenset(
-    ["e.g", "i.e", "etc", "vs", "cf", "al", "dr", "mr", "mrs", "ms", "prof", "st", "no", "nos", "fig", "figs", "eq", "eqs", "sec", "ch", "vol", "pp", "p", "ed", "eds", "inc", "ltd", "co", "corp", "dept", "est", "approx", "resp", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec", "a.m", "p.m", "u.s", "u.k", "u.n", "ph.d", "viz", "ca", "refs", "ref", "esp", "incl"]
+_ABBREVIATION = re.compile(
+    r"e\.g|i\.e|etc|vs|cf|al|dr|mrs?|ms|prof|st|nos?|figs?|eqs?|sec|ch|vol|pp?|eds?|inc|ltd|co|corp|dept|est|approx|"
+    r"resp|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|[ap]\.m|u\.[sk]|u\.n|ph\.d|viz|ca|refs?|esp|incl"
 )
 
 
@@ -50,7 +51,7 @@ def _is_end(text: str, start: int, end: int) -> bool:
     word = before[-1].lstrip("([\"'“‘") if before and not text[start - 1].isspace() else ""
     if len(word) == 1 and word.isalpha() and word.isupper() and word != "I":
         return False
-    return word.lower() not in _ABBREVIATIONS
+    return _ABBREVIATION.fullmatch(word.lower()) is None
 
 
 def _skip(text: str, at: int) -> int:

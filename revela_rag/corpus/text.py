@@ -55,7 +55,7 @@ def decode(data: bytes) -> str | None:
 
 
 def clean_text(text: str) -> str:
-    r"""Normalise line ends to ``\n``, drop NUL and byte order marks, replace lone surrogates (tokenizers refuse them)."""
+    r"""Normalise line ends to ``\n``, drop NUL and byte order marks, replace lone surrogates."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").replace("\ufeff", "")
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")
