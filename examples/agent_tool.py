@@ -24,13 +24,9 @@ def book_room(day: str, people: int) -> str:
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument(
-    "folder", nargs="?", default=Path(json.__file__).parent, help="default: Python's json package"
-)
+parser.add_argument("folder", nargs="?", default=Path(json.__file__).parent, help="default: Python's json package")
 parser.add_argument("request", nargs="?", default="Search the source code: how is a JSON string parsed?")
-parser.add_argument(
-    "--model", default="all-MiniLM-L6-v2", help="a model, for example one that `revela adapt` wrote"
-)
+parser.add_argument("--model", default="all-MiniLM-L6-v2", help="a model, for example one that `revela adapt` wrote")
 arguments = parser.parse_args()
 encoder = Encoder(arguments.model)
 
@@ -40,13 +36,11 @@ with tempfile.TemporaryDirectory() as folder:
         search = create_revela_tool(index, name="search_code", description="Search the source code.", k=2)
 
         # An agent with many tools is shown only those that fit the request ...
-        for candidate, score in ToolRetriever([send_mail, book_room, search], model=encoder).search(
-            arguments.request
-        ):
+        for candidate, score in ToolRetriever([send_mail, book_room, search], model=encoder).search(arguments.request):
             print(f"{score:.3f}  {candidate.name}")
 
         # ... and calls one, as chat_model.bind_tools([search]) would have it do.
         call = {"name": "search_code", "args": {"query": arguments.request}, "id": "1", "type": "tool_call"}
         message = search.invoke(call)
 
-print(message.content)
+print(message.content[:600])

@@ -12,16 +12,12 @@ from llama_index.retrievers.revela import RevelaRetriever
 from revela_rag import Encoder, Index, load_corpus
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument(
-    "folder", nargs="?", default=Path(json.__file__).parent, help="default: Python's json package"
-)
-parser.add_argument("question", nargs="?", default="Which option makes the output compact?")
-parser.add_argument(
-    "--model", default="all-MiniLM-L6-v2", help="a model, for example one that `revela adapt` wrote"
-)
+parser.add_argument("folder", nargs="?", default=Path(json.__file__).parent, help="default: Python's json package")
+parser.add_argument("question", nargs="?", default="What detects the encoding of bytes?")
+parser.add_argument("--model", default="all-MiniLM-L6-v2", help="a model, for example one that `revela adapt` wrote")
 arguments = parser.parse_args()
 
-llm = MockLLM(max_tokens=30)  # put your LLM here; this one repeats the start of its prompt
+llm = MockLLM()  # put your LLM here; this one repeats its prompt
 
 with tempfile.TemporaryDirectory() as folder:
     chunks = load_corpus(arguments.folder).chunks
@@ -32,4 +28,4 @@ with tempfile.TemporaryDirectory() as folder:
 print("Question:", arguments.question)
 for node in response.source_nodes:
     print(f"{node.score:.3f}  {node.metadata['source']}  {node.text[:60]!r}")
-print("Answer:", response)
+print("Answer:", str(response)[:300], "...")

@@ -14,11 +14,10 @@ from pydantic import ConfigDict, Field
 
 from revela_rag.corpus import load_corpus
 from revela_rag.encoder import Encoder
-from revela_rag.index import Hit, Index
+from revela_rag.errors import IndexingError
+from revela_rag.index import Hit, Index, Mode
 
-__all__ = ["RevelaRetriever", "SearchType"]
-
-SearchType = Literal["dense", "lexical", "hybrid"]
+__all__ = ["RevelaRetriever"]
 
 
 class RevelaRetriever(BaseRetriever):
@@ -34,13 +33,14 @@ class RevelaRetriever(BaseRetriever):
             built with.
         k: how many documents to return.
         search_type: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by rank).
-        filter: metadata that a document must have, key by key; applied before the best k are taken.
+        filter: metadata that a document must have, key by key (a list: any of its values); applied before
+            the best k are taken.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,
             ``search_type``. They win over the fields; what is given to ``invoke`` wins over both.
         kwargs: ``name``, ``tags`` and ``metadata`` of every LangChain retriever.
 
     Raises:
-        IndexingError: there is no index there, or it is damaged.
+        IndexingError: there is no index there, or it is damaged; ``search_kwargs`` has an unknown key.
         IndexMismatchError: the index was built with another model than ``model``.
 
     Example:
@@ -53,14 +53,14 @@ class RevelaRetriever(BaseRetriever):
 
     index: Index = Field(repr=False)
     k: int = Field(default=5, ge=1)
-    search_type: SearchType = "dense"
+    search_type: Mode = "dense"
     filter: dict[str, Any] | None = None
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     def __init__(self, *, index: Index | str | Path, model: str | Path | Encoder | None = None, **kwargs: Any) -> None:
         unknown = set(kwargs.get("search_kwargs") or {}) - {"k", "filter", "search_type"}
         if unknown:
-            raise ValueError(f"search_kwargs has {sorted(unknown)}; it takes k, filter and search_type")
+            raise IndexingError(f"search_kwargs={sorted(unknown)} are unknown; it takes k, filter and search_type.")
         fields = {"index": _open(index, model), **kwargs}
         super().__init__(**fields)
 
@@ -93,7 +93,7 @@ class RevelaRetriever(BaseRetriever):
         return cls(index=Index.build(corpus.chunks, encoder=encoder, path=path, store=store), **kwargs)
 
     def _search_options(
-        self, k: int | None, filter: Mapping[str, Any] | None, search_type: SearchType | None
+        self, k: int | None, filter: Mapping[str, Any] | None, search_type: Mode | None
     ) -> dict[str, Any]:
         """What is given to one call wins over ``search_kwargs``, and that over the fields."""
         fields = {"k": self.k, "filter": self.filter, "search_type": self.search_type} | self.search_kwargs
@@ -108,7 +108,7 @@ class RevelaRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
-        search_type: SearchType | None = None,
+        search_type: Mode | None = None,
     ) -> list[Document]:
         hits = self.index.search(query, **self._search_options(k, filter, search_type))
         return [to_document(hit) for hit in hits]
@@ -120,7 +120,7 @@ class RevelaRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
-        search_type: SearchType | None = None,
+        search_type: Mode | None = None,
     ) -> list[Document]:
         options = self._search_options(k, filter, search_type)
         hits = await run_in_executor(None, self.index.search, query, **options)
@@ -130,7 +130,7 @@ class RevelaRetriever(BaseRetriever):
 def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:
     if isinstance(index, Index):
         if model is not None:
-            raise ValueError("model is for an index given as a directory; this one is open and has its encoder")
+            raise IndexingError("model is for an index given as a directory; this one is open and has its encoder.")
         return index
     encoder = model if model is None or isinstance(model, Encoder) else Encoder(model)
     return Index.open(index, encoder=encoder)

@@ -16,6 +16,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
 from revela_rag.encoder import Encoder
+from revela_rag.errors import IndexingError
 from revela_rag.index import Index
 
 __all__ = ["Tool", "ToolRetriever", "create_revela_tool", "select_tools"]
@@ -41,7 +42,7 @@ def create_revela_tool(
     """
     retriever = index if isinstance(index, RevelaRetriever) else RevelaRetriever(index=index, **kwargs)
     if isinstance(index, RevelaRetriever) and kwargs:
-        raise ValueError(f"{sorted(kwargs)} belong to the retriever, and one was given: set them there")
+        raise IndexingError(f"{sorted(kwargs)} belong to the retriever, and one was given: set them there.")
     return create_retriever_tool(
         retriever,
         name,
@@ -64,9 +65,7 @@ class ToolRetriever:
     """
 
     def __init__(self, tools: Sequence[Tool] = (), *, model: str | Path | Encoder, k: int = 5) -> None:
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1")
-        self.k = k
+        self.k = _at_least_one(k)
         self._encoder = model if isinstance(model, Encoder) else Encoder(model)
         self._tools: dict[str, Tool] = {}
         self._vectors = np.empty((0, 0), dtype=np.float32)  # (tools, dimension), unit rows, in the order of _tools
@@ -88,11 +87,12 @@ class ToolRetriever:
 
     def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
         """The best ``k`` tools for a request with their cosines, best first."""
+        count = self.k if k is None else _at_least_one(k)
         if not self._tools:
             return []
         scores = self._vectors @ self._encoder.encode_queries([query])[0]
         tools = list(self._tools.values())
-        best = np.argsort(-scores, kind="stable")[: k or self.k]
+        best = np.argsort(-scores, kind="stable")[:count]
         return [(tools[place], float(scores[place])) for place in best]
 
     def select(self, query: str, *, k: int | None = None) -> list[Tool]:
@@ -107,6 +107,12 @@ class ToolRetriever:
 def select_tools(tools: Sequence[Tool], query: str, *, model: str | Path | Encoder, k: int = 5) -> list[Tool]:
     """The ``k`` of ``tools`` that fit ``query`` best; for many queries keep a :class:`ToolRetriever`."""
     return ToolRetriever(tools, model=model, k=k).select(query)
+
+
+def _at_least_one(k: int) -> int:
+    if k < 1:
+        raise IndexingError(f"k={k} must be at least 1.")
+    return k
 
 
 def _describe(schema: dict[str, Any]) -> str:

@@ -16,9 +16,7 @@ def run(name: str, *arguments: object, cwd: Path) -> str:
     """Run an example as a reader of the documentation would, and return what it prints."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
     offline = {"HF_HUB_OFFLINE": "1", "LANGSMITH_TRACING": "false"}
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=os.environ | offline, timeout=500
-    )
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | offline, timeout=500)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -53,9 +51,7 @@ def test_the_page_that_answers_comes_first(name, handbook, tmp_path):
     lines = run(name, handbook, "How do I get a new password?", cwd=tmp_path).splitlines()
     hits = [line for line in lines if ".md" in line]
     assert "login.md" in hits[0]
-    assert [float(line.split()[0]) for line in hits] == sorted(
-        (float(line.split()[0]) for line in hits), reverse=True
-    )
+    assert [float(line.split()[0]) for line in hits] == sorted((float(line.split()[0]) for line in hits), reverse=True)
     assert any(line.startswith("Answer:") for line in lines)
 
 

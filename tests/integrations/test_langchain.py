@@ -27,14 +27,9 @@ def by_hand(plain, texts: list[str], role: str) -> np.ndarray:
 def test_prompts_are_applied_to_both_roles(model_path, plain):
     embeddings = RevelaEmbeddings(model=model_path, device="cpu")
     texts = list(TEXTS.values())
-    np.testing.assert_allclose(
-        embeddings.embed_documents(texts), by_hand(plain, texts, "document"), atol=1e-5
-    )
+    np.testing.assert_allclose(embeddings.embed_documents(texts), by_hand(plain, texts, "document"), atol=1e-5)
     np.testing.assert_allclose(embeddings.embed_query(QUERY), by_hand(plain, [QUERY], "query")[0], atol=1e-5)
-    assert (
-        np.abs(np.subtract(embeddings.embed_query(QUERY), embeddings.embed_documents([QUERY])[0])).max()
-        > 1e-3
-    )
+    assert np.abs(np.subtract(embeddings.embed_query(QUERY), embeddings.embed_documents([QUERY])[0])).max() > 1e-3
 
 
 def test_vectors_have_length_one_and_newlines_are_kept(model_path):
@@ -48,9 +43,7 @@ async def test_async_embeddings_equal_sync_ones_and_leave_the_loop(encoder, monk
     embeddings = RevelaEmbeddings.from_encoder(encoder)
     threads = []
     encode = encoder.encode_queries
-    monkeypatch.setattr(
-        encoder, "encode_queries", lambda texts: threads.append(threading.get_ident()) or encode(texts)
-    )
+    monkeypatch.setattr(encoder, "encode_queries", lambda texts: threads.append(threading.get_ident()) or encode(texts))
     vector = await embeddings.aembed_query(QUERY)
     assert threads and threading.get_ident() not in threads
     assert vector == embeddings.embed_query(QUERY)
@@ -112,10 +105,7 @@ def test_filter_comes_before_the_best_k(index):
 
 
 def test_lexical_and_hybrid_search(index):
-    assert (
-        RevelaRetriever(index=index, search_type="lexical").invoke("password")[0].metadata["source"]
-        == "login.md"
-    )
+    assert RevelaRetriever(index=index, search_type="lexical").invoke("password")[0].metadata["source"] == "login.md"
     retriever = RevelaRetriever(index=index, k=6)
     hybrid = retriever.invoke("password", search_type="hybrid")
     assert [d.id for d in hybrid] == [hit.chunk.id for hit in index.search("password", k=6, mode="hybrid")]
@@ -181,11 +171,11 @@ def test_another_model_is_refused(faiss_index, other_model_path):
 def test_bad_input_is_named(index, tmp_path):
     with pytest.raises(IndexingError, match="nothing-here"):
         RevelaRetriever(index=tmp_path / "nothing-here")
-    with pytest.raises(ValueError, match="top_k"):
+    with pytest.raises(IndexingError, match="top_k"):
         RevelaRetriever(index=index, search_kwargs={"top_k": 3})
     with pytest.raises(ValueError, match="search_typ"):
         RevelaRetriever(index=index, search_typ="hybrid")
-    with pytest.raises(ValueError, match="model is for an index given as a directory"):
+    with pytest.raises(IndexingError, match="model is for an index given as a directory"):
         RevelaRetriever(index=index, model="x")
     with pytest.raises(ValidationError):
         RevelaRetriever(index=index, k=0)
@@ -193,14 +183,14 @@ def test_bad_input_is_named(index, tmp_path):
         RevelaRetriever(index=index, search_type="mmr")
     with pytest.raises(TypeError, match="top_k"):
         RevelaRetriever(index=index).invoke(QUERY, top_k=3)
+    with pytest.raises(IndexingError, match="k=0"):
+        RevelaRetriever(index=index).invoke(QUERY, k=0)
 
 
 @pytest.mark.parametrize("store", ["faiss", "chroma"])
 def test_from_documents_keeps_metadata(store, encoder, tmp_path):
     documents = [Document(page_content=text, metadata={"source": name}) for name, text in TEXTS.items()]
-    retriever = RevelaRetriever.from_documents(
-        documents, model=encoder, path=tmp_path / "index", store=store, k=6
-    )
+    retriever = RevelaRetriever.from_documents(documents, model=encoder, path=tmp_path / "index", store=store, k=6)
     found = retriever.invoke(QUERY)
     assert {document.metadata["source"] for document in found} == set(TEXTS)
     assert retriever.index.store == store

@@ -5,6 +5,7 @@ from integration_data import TEXTS
 from langchain_core.tools import tool
 
 from langchain_revela import RevelaRetriever, ToolRetriever, create_revela_tool, select_tools
+from revela_rag.errors import IndexingError
 
 
 @tool
@@ -38,9 +39,7 @@ def test_a_tool_call_returns_text_with_sources_and_scored_documents(index):
 
 
 async def test_a_tool_call_runs_async(index):
-    search = create_revela_tool(
-        RevelaRetriever(index=index, k=1), name="search", description="Company rules."
-    )
+    search = create_revela_tool(RevelaRetriever(index=index, k=1), name="search", description="Company rules.")
     call = {"name": "search", "args": {"query": "leave"}, "id": "1", "type": "tool_call"}
     assert (await search.ainvoke(call)).content == search.invoke(call).content
 
@@ -49,15 +48,13 @@ def test_text_with_braces_is_shown_as_it_is(encoder, tmp_path):
     from langchain_core.documents import Document
 
     code = "x = {'a': {b}}  # {source}"
-    retriever = RevelaRetriever.from_documents(
-        [Document(page_content=code)], model=encoder, path=tmp_path / "index"
-    )
+    retriever = RevelaRetriever.from_documents([Document(page_content=code)], model=encoder, path=tmp_path / "index")
     call = {"name": "s", "args": {"query": "x"}, "id": "1", "type": "tool_call"}
     assert code in create_revela_tool(retriever, name="s", description="d").invoke(call).content
 
 
 def test_options_beside_a_retriever_are_refused(index):
-    with pytest.raises(ValueError, match="'k'"):
+    with pytest.raises(IndexingError, match="'k'"):
         create_revela_tool(RevelaRetriever(index=index), name="s", description="d", k=3)
 
 
@@ -91,5 +88,7 @@ def test_a_tool_added_twice_is_one_tool(encoder):
 
 def test_no_tools_and_a_bad_k(encoder):
     assert ToolRetriever(model=encoder).select("anything") == []
-    with pytest.raises(ValueError, match="k is 0"):
+    with pytest.raises(IndexingError, match="k=0"):
         ToolRetriever(TOOLS, model=encoder, k=0)
+    with pytest.raises(IndexingError, match="k=0"):
+        ToolRetriever(TOOLS, model=encoder).select("x", k=0)

@@ -41,9 +41,7 @@ def test_prompts_are_applied_to_both_roles(embedding, plain):
     expected = by_hand(plain, texts, "document")
     np.testing.assert_allclose(embedding.get_text_embedding_batch(texts), expected, atol=1e-5)
     np.testing.assert_allclose(embedding.get_text_embedding(texts[0]), expected[0], atol=1e-5)
-    np.testing.assert_allclose(
-        embedding.get_query_embedding(QUERY), by_hand(plain, [QUERY], "query")[0], atol=1e-5
-    )
+    np.testing.assert_allclose(embedding.get_query_embedding(QUERY), by_hand(plain, [QUERY], "query")[0], atol=1e-5)
 
 
 async def test_async_equals_sync_and_leaves_the_loop(embedding, monkeypatch):
@@ -120,9 +118,7 @@ def test_vector_store_index_round_trip(embedding, plain, tmp_path):
     documents = [Document(text=text, id_=source) for source, text in TEXTS.items()]
     built = VectorStoreIndex.from_documents(documents, embed_model=embedding)
     built.storage_context.persist(tmp_path)
-    loaded = load_index_from_storage(
-        StorageContext.from_defaults(persist_dir=str(tmp_path)), embed_model=embedding
-    )
+    loaded = load_index_from_storage(StorageContext.from_defaults(persist_dir=str(tmp_path)), embed_model=embedding)
     nodes = loaded.as_retriever(similarity_top_k=3).retrieve(QUERY)
     query = by_hand(plain, [QUERY], "query")[0]
     cosines = by_hand(plain, [TEXTS[node.node.ref_doc_id] for node in nodes], "document") @ query
@@ -172,28 +168,27 @@ def test_nodes_equal_the_hits_of_the_index(index):
 
 def test_filters_come_before_the_best_k(index):
     for source in TEXTS:
-        found = RevelaRetriever(index, similarity_top_k=1, filters=equal(source=source, lines=3)).retrieve(
-            QUERY
-        )
+        found = RevelaRetriever(index, similarity_top_k=1, filters=equal(source=source, lines=3)).retrieve(QUERY)
         assert [node.metadata["source"] for node in found] == [source]
     nested = MetadataFilters(filters=[equal(team="platform"), MetadataFilter(key="source", value="cache.py")])
     assert len(RevelaRetriever(index, filters=nested).retrieve(QUERY)) == 1
+    either = MetadataFilters(filters=[MetadataFilter(key="source", value=["tax.md", "cache.py"], operator="in")])
+    found = RevelaRetriever(index, filters=either).retrieve(QUERY)
+    assert {node.metadata["source"] for node in found} == {"tax.md", "cache.py"}
 
 
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        (MetadataFilters(filters=[MetadataFilter(key="lines", value=2, operator=">")]), "'lines' uses '>'"),
-        (
-            MetadataFilters(filters=[*equal(a=1).filters, *equal(b=1).filters], condition="or"),
-            "joined by 'or'",
-        ),
+        (MetadataFilters(filters=[MetadataFilter(key="lines", value=2, operator=">")]), "'lines' is '>' 2"),
+        (MetadataFilters(filters=[MetadataFilter(key="lines", value=[2])]), "'lines' is '=='"),
+        (MetadataFilters(filters=[*equal(a=1).filters, *equal(b=1).filters], condition="or"), "joined by 'or'"),
         (MetadataFilters(filters=equal(a=1).filters, condition="not"), "joined by 'not'"),
         (MetadataFilters(filters=[*equal(a=1).filters, *equal(a=2).filters]), "'a' be 1 and 2 at once"),
     ],
 )
 def test_a_filter_an_index_cannot_answer_is_refused(faiss_index, filters, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(IndexingError, match=message):
         RevelaRetriever(faiss_index, filters=filters)
 
 
@@ -256,9 +251,9 @@ def test_bad_input_is_named(index, other_model_path, tmp_path):
         RevelaRetriever(index.path, model=other_model_path)
     with pytest.raises(IndexingError, match="nothing-here"):
         RevelaRetriever(tmp_path / "nothing-here")
-    with pytest.raises(ValueError, match="similarity_top_k is 0"):
+    with pytest.raises(IndexingError, match="similarity_top_k=0"):
         RevelaRetriever(index, similarity_top_k=0)
-    with pytest.raises(ValueError, match="mmr"):
+    with pytest.raises(IndexingError, match="mmr"):
         RevelaRetriever(index, mode="mmr")
-    with pytest.raises(ValueError, match="model is for an index given as a directory"):
+    with pytest.raises(IndexingError, match="model is for an index given as a directory"):
         RevelaRetriever(index, model=other_model_path)

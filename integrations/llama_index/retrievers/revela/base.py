@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -17,7 +17,8 @@ from llama_index.core.vector_stores.types import (
 )
 
 from revela_rag.encoder import Encoder
-from revela_rag.index import Hit, Index
+from revela_rag.errors import IndexingError
+from revela_rag.index import Hit, Index, Mode
 
 __all__ = ["RevelaRetriever"]
 
@@ -34,13 +35,12 @@ class RevelaRetriever(BaseRetriever):
             built with.
         similarity_top_k: how many nodes to return.
         mode: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by rank).
-        filters: equalities joined by ``and``; applied before the best nodes are taken.
+        filters: ``==`` and ``in`` joined by ``and``; applied before the best nodes are taken.
         kwargs: what every LlamaIndex retriever takes, such as ``callback_manager``.
 
     Raises:
-        IndexingError: there is no index there, or it is damaged.
+        IndexingError: there is no index there, or it is damaged; an argument is not one of the above.
         IndexMismatchError: the index was built with another model than ``model``.
-        ValueError: ``similarity_top_k``, ``mode`` or ``filters`` is something else than the above.
 
     Example:
         >>> from llama_index.retrievers.revela import RevelaRetriever
@@ -54,19 +54,19 @@ class RevelaRetriever(BaseRetriever):
         *,
         model: str | Path | Encoder | None = None,
         similarity_top_k: int = 5,
-        mode: Literal["dense", "lexical", "hybrid"] = "dense",
+        mode: Mode = "dense",
         filters: MetadataFilters | None = None,
         **kwargs: Any,
     ) -> None:
         if similarity_top_k < 1:
-            raise ValueError(f"similarity_top_k is {similarity_top_k}; it must be at least 1")
+            raise IndexingError(f"similarity_top_k={similarity_top_k} must be at least 1.")
         if mode not in ("dense", "lexical", "hybrid"):
-            raise ValueError(f"mode is {mode!r}; it is one of 'dense', 'lexical' and 'hybrid'")
+            raise IndexingError(f"mode={mode!r} is not one of 'dense', 'lexical', 'hybrid'.")
         super().__init__(**kwargs)
         self.similarity_top_k = similarity_top_k
         self.mode = mode
         self.filters = filters
-        self._filter = None if filters is None else _equalities(filters)
+        self._filter = None if filters is None else _mapping(filters)
         self.index = _open(index, model)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -96,31 +96,33 @@ class RevelaRetriever(BaseRetriever):
 def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:
     if isinstance(index, Index):
         if model is not None:
-            raise ValueError("model is for an index given as a directory; this one is open and has its encoder")
+            raise IndexingError("model is for an index given as a directory; this one is open and has its encoder.")
         return index
     encoder = model if model is None or isinstance(model, Encoder) else Encoder(model)
     return Index.open(index, encoder=encoder)
 
 
-def _equalities(filters: MetadataFilters) -> dict[str, Any]:
-    """Filters as the mapping an index takes: equality alone, so anything else is refused, not dropped."""
-    alone = len(filters.filters) < 2
-    if filters.condition is FilterCondition.NOT or (filters.condition is FilterCondition.OR and not alone):
-        raise ValueError(
-            f"filters are joined by {filters.condition.value!r}; an index takes equalities joined by 'and'"
-        )
-    equalities: dict[str, Any] = {}
+def _mapping(filters: MetadataFilters) -> dict[str, Any]:
+    """Filters as the mapping an index takes; what it cannot say is refused, never dropped."""
+    condition = filters.condition
+    if condition is FilterCondition.NOT or (condition is FilterCondition.OR and len(filters.filters) > 1):
+        raise IndexingError(f"The filters are joined by {condition.value!r}; an index takes 'and' alone.")
+    mapping: dict[str, Any] = {}
     for item in filters.filters:
-        if isinstance(item, MetadataFilter):
-            if item.operator is not FilterOperator.EQ:
-                raise ValueError(f"the filter on {item.key!r} uses {item.operator.value!r}; an index takes '==' alone")
-            found = {item.key: item.value}
-        else:
-            found = _equalities(item)
-        for key, value in found.items():
-            if equalities.setdefault(key, value) != value:
-                raise ValueError(f"filters ask that {key!r} be {equalities[key]!r} and {value!r} at once")
-    return equalities
+        for key, value in (_mapping(item) if isinstance(item, MetadataFilters) else _condition(item)).items():
+            if mapping.setdefault(key, value) != value:
+                raise IndexingError(f"The filters ask that {key!r} be {mapping[key]!r} and {value!r} at once.")
+    return mapping
+
+
+def _condition(filter: MetadataFilter) -> dict[str, Any]:
+    several = isinstance(filter.value, list)
+    if filter.operator is not (FilterOperator.IN if several else FilterOperator.EQ):
+        raise IndexingError(
+            f"The filter on {filter.key!r} is {filter.operator.value!r} {filter.value!r}; an index takes '==' a value "
+            "and 'in' a list."
+        )
+    return {filter.key: filter.value}
 
 
 def to_node(hit: Hit) -> NodeWithScore:
