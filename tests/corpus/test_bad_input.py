@@ -1,0 +1,223 @@
+"""Whatever lies in a folder: a clear error or a counted skip, and never slow."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from revela_rag.corpus import Document, chunk_document, load_corpus
+from revela_rag.corpus.text import decode
+from revela_rag.errors import CorpusError
+
+GOOD = "A perfectly good sentence about retrieval.\n"
+
+
+def load(folder, **options):
+    return load_corpus(folder, deduplicate=False, **options)
+
+
+def skipped(folder, **options):
+    """Reasons for what is not read beside one good file."""
+    (folder / "good.md").write_text(GOOD)
+    corpus = load(folder, **options)
+    assert "good.md" in {chunk.document_id for chunk in corpus}
+    return {source: reason for reason, sources in corpus.report.skipped.items() for source in sources}
+
+
+def test_missing_path_is_named(tmp_path):
+    with pytest.raises(CorpusError, match="nowhere does not exist"):
+        load_corpus(tmp_path / "nowhere")
+    with pytest.raises(CorpusError, match="nowhere.md does not exist"):
+        load_corpus(str(tmp_path / "nowhere.md"))
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(CorpusError, match="empty"):
+        load_corpus(tmp_path)
+    with pytest.raises(CorpusError, match="empty"):
+        load_corpus([])
+
+
+def test_only_binary_files(tmp_path):
+    (tmp_path / "a.png").write_bytes(bytes(range(256)) * 10)
+    (tmp_path / "b.txt").write_bytes(b"\0\1\2\3" * 1000)
+    with pytest.raises(CorpusError, match=r"unsupported type \.png.*a\.png") as error:
+        load_corpus(tmp_path)
+    assert "binary" in str(error.value)
+
+
+def test_unsupported_single_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(CorpusError, match="unsupported type"):
+        load_corpus(tmp_path / "a.png")
+
+
+def test_invalid_utf8_is_replaced_when_rare_and_skipped_when_not(tmp_path):
+    (tmp_path / "rare.txt").write_bytes(b"A long enough sentence with one bad byte \xff in the middle of it.")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfb\xc0abc" * 50)
+    assert skipped(tmp_path) == {"bad.txt": "binary or undecodable content"}
+    (chunk,) = load(tmp_path / "rare.txt")
+    assert "byte \ufffd in" in chunk.text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufeffhéllo wörld".encode(),
+        "héllo wörld".encode("utf-16"),
+        b"\xfe\xff" + "héllo wörld".encode("utf-16-be"),
+        b"\xff\xfe\0\0" + "héllo wörld".encode("utf-32-le"),
+        "héllo\0 wörld".encode() + b"",
+    ],
+    ids=["utf-8 bom", "utf-16 le", "utf-16 be", "utf-32", "nul"],
+)
+def test_byte_order_marks_and_nul(data):
+    padding = b"" if data[:1] != b"h" else b" x" * 200
+    assert decode(data + padding).startswith("héllo wörld")
+
+
+def test_declared_encoding_is_believed():
+    text = "# -*- coding: latin-1 -*-\n# Größe, Länge, Höhe\n"
+    assert decode(text.encode("latin-1")) == text
+    assert decode(b"# coding: nonsense-8\n" + b"ok " * 20 + b"\xff") is not None
+
+
+def test_line_ends_are_normalised():
+    assert decode(b"a\r\nb\rc\n") == "a\nb\nc\n"
+
+
+def test_lone_surrogates_never_reach_a_tokenizer():
+    (chunk,) = load_corpus([json.loads('"broken \\ud800 emoji here"')])
+    chunk.text.encode("utf-8")
+
+
+def test_huge_line_is_skipped_by_size_at_once(tmp_path):
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(50_000_000)
+    started = time.perf_counter()
+    assert skipped(tmp_path) == {"huge.txt": "larger than 10,000,000 bytes"}
+    assert time.perf_counter() - started < 2
+    with pytest.raises(CorpusError, match="larger than"):
+        load_corpus(tmp_path / "huge.txt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line", ["lorem ipsum dolor sit amet. ", "word ", "x", "汉字。", "a.b?", "(", "`", "# "], ids=repr
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json.txt"])
+def test_long_line_below_the_limit_is_linear(tmp_path, line, name):
+    (tmp_path / name).write_text(line * (9_000_000 // len(line.encode())))
+    started = time.perf_counter()
+    corpus = load(tmp_path)
+    assert time.perf_counter() - started < 60
+    assert max(len(chunk.text.split()) for chunk in corpus) <= 120
+
+
+def test_a_megabyte_on_one_line_is_quick_in_every_format(tmp_path):
+    for name in ("a.txt", "b.md", "c.html", "d.rst", "e.sh"):
+        (tmp_path / name).write_text("lorem ipsum dolor sit amet " * 8_000)
+    started = time.perf_counter()
+    chunks = load(tmp_path).chunks
+    assert time.perf_counter() - started < 10
+    assert {chunk.document_id for chunk in chunks} == {"a.txt", "b.md", "c.html", "d.rst"}  # e.sh is minified
+
+
+def test_unreadable_file(tmp_path, monkeypatch):
+    (tmp_path / "locked.md").write_text("secret")
+    original = Path.read_bytes
+
+    def read(self):
+        if self.name == "locked.md":
+            raise PermissionError(13, "Permission denied")
+        return original(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert skipped(tmp_path) == {"locked.md": "unreadable (Permission denied)"}
+
+
+def test_broken_jsonl_lines_are_counted_with_their_number(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "good text"}\n{"text": \n\n[1]\n{"other": 1}\n"just a string"\n{"text": "more text"}\n')
+    corpus = load_corpus(path)
+    assert len(corpus) == 2
+    assert corpus.report.skipped["broken JSON line"] == ["d.jsonl:2"]
+    assert sorted(sum(corpus.report.skipped.values(), [])) == [f"d.jsonl:{n}" for n in (2, 4, 5, 6)]
+
+
+def test_jsonl_without_a_single_good_line(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text("{broken\nalso broken\n")
+    with pytest.raises(CorpusError, match=r"None of the 2 lines.*d\.jsonl:1"):
+        load_corpus(path)
+    path.write_text("")
+    with pytest.raises(CorpusError, match="empty"):
+        load_corpus(path)
+
+
+def test_deeply_nested_json_and_huge_records_are_skipped(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "fine text"}\n' + "[" * 100_000 + "\n" + json.dumps({"text": "x" * 2000}) + "\n")
+    report = load_corpus(path, max_file_bytes=200_000).report
+    assert report.skipped == {"broken JSON line": ["d.jsonl:2"]}
+    report = load_corpus(path, max_file_bytes=1000).report
+    assert report.skipped == {"record larger than 1,000 bytes": ["d.jsonl:2", "d.jsonl:3"]}
+
+
+def test_broken_and_empty_files_are_skipped_with_their_reason(tmp_path):
+    (tmp_path / "a.ipynb").write_text("{")
+    (tmp_path / "b.ipynb").write_text('{"cells": [{"cell_type": "code", "source": []}]}')
+    (tmp_path / "c.ipynb").write_text('{"cells": 3}')
+    (tmp_path / "d.pdf").write_bytes(b"%PDF-1.4 nonsense")
+    (tmp_path / "e.md").write_text(" \n\t\n")
+    (tmp_path / "f.min.js").write_text("var a=1;" * 10_000)
+    (tmp_path / "g.html").write_text("<html><script>var a = 1</script></html>")
+    assert skipped(tmp_path) == {
+        "a.ipynb": "broken notebook",
+        "b.ipynb": "empty notebook",
+        "c.ipynb": "broken notebook",
+        "d.pdf": "broken PDF",
+        "e.md": "empty file",
+        "f.min.js": "minified or generated code",
+        "g.html": "no text",
+    }
+
+
+def test_encrypted_pdf_is_skipped(tmp_path):
+    from pypdf import PdfWriter
+
+    writer = PdfWriter()
+    writer.add_blank_page(72, 72)
+    writer.encrypt("secret", algorithm="RC4-128")
+    writer.write(tmp_path / "a.pdf")
+    assert skipped(tmp_path) == {"a.pdf": "encrypted PDF"}
+
+
+@pytest.mark.parametrize(
+    ("language", "source"),
+    [
+        ("python", "x = " + "(" * 20_000 + ")" * 20_000),
+        ("python", "".join("  " * n + f"if a{n}:\n" for n in range(300)) + "  " * 300 + "pass\n"),
+        ("javascript", "f(" * 20_000 + ")" * 20_000),
+        ("java", "class A { " * 3_000 + "}" * 3_000),
+        ("cpp", "namespace a {\n" * 3_000 + "}\n" * 3_000),
+        ("c", "{" * 20_000),
+        ("rust", "mod a {\n" * 3_000 + "}\n" * 3_000),
+    ],
+)
+def test_deep_nesting_does_not_exhaust_the_stack(language, source):
+    assert chunk_document(Document("a", source, format=language))
+
+
+def test_deeply_nested_html_does_not_exhaust_the_stack():
+    text = "<div>" * 3_000 + "deep text in here" + "</div>" * 3_000
+    (chunk,) = chunk_document(Document("a", text, format="html"))
+    assert chunk.text == "deep text in here"
+
+
+@pytest.mark.parametrize("option", [{"max_words": 3}, {"near_duplicate_threshold": 0}, {"max_file_bytes": 0}])
+def test_numbers_out_of_range_are_named(option):
+    name, value = next(iter(option.items()))
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        load_corpus(["some text"], **option)
