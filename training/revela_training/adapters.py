@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LinearAdapter",
+    "check_strength",
     "inject_lora",
     "load_trainable_state_dict",
     "lora_layers",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "pooling_config",
+    "pooling_modes",
     "write_dense",
     "write_json",
     "write_modules",

@@ -70,8 +70,9 @@ def open_backbone(
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"The model {source} cannot be loaded: {error}") from error
+    transformer: Any = model[0]
     ends = model.tokenizer("a")["input_ids"][-1]
-    if is_decoder(model[0].auto_model.config) and ends != model.tokenizer.eos_token_id:
+    if is_decoder(transformer.auto_model.config) and ends != model.tokenizer.eos_token_id:
         raise ModelError(f"The tokenizer of {source} cannot be made to end texts with its end-of-sequence token.")
     return model
 
@@ -110,9 +111,9 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     ids = tokenizer("a")["input_ids"]
     if ids[-1] != tokenizer.eos_token_id:
         start = next(at for at in range(len(ids)) if ids[at : at + len(text)] == text)
-        around = [tokenizer.convert_ids_to_tokens(part) for part in (ids[:start], ids[start + len(text) :])]
+        after = [*ids[start + len(text) :], tokenizer.eos_token_id]
         state = json.loads(backend.to_str())
-        state["post_processor"] = _template(state["post_processor"], *around, eos, tokenizer)
+        state["post_processor"] = _template(state["post_processor"], ids[:start], after, backend)
         backend = Tokenizer.from_str(json.dumps(state))
     # The generic class takes tokenizer.json at its word, and drops add_bos_token, which would override it.
     special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
@@ -127,26 +128,25 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     )
 
 
-def _template(old: Any, before: list[str], after: list[str], eos: str, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Post-processor that puts ``before`` and ``after`` around a text, as ``old`` did, and then ``eos``.
+def _template(old: Any, before: list[int], after: list[int], backend: Any) -> dict[str, Any]:
+    """Post-processor that puts the tokens ``before`` and ``after`` around a text, in place of ``old``.
 
     It has to be one template: a second one in a sequence takes the tokens of the first for texts of their own.
     """
 
-    def piece(kind: str, name: str, sequence: int) -> dict[str, Any]:
-        return {kind: {"id": name, "type_id": sequence}}
+    def around(sequence: str, type_id: int) -> list[dict[str, Any]]:
+        first, last = (
+            [{"SpecialToken": {"id": backend.id_to_token(id_), "type_id": type_id}} for id_ in part]
+            for part in (before, after)
+        )
+        return [*first, {"Sequence": {"id": sequence, "type_id": type_id}}, *last]
 
-    def around(name: str, sequence: int) -> list[dict[str, Any]]:
-        first = [piece("SpecialToken", token, sequence) for token in before]
-        last = [piece("SpecialToken", token, sequence) for token in (*after, eos)]
-        return [*first, piece("Sequence", name, sequence), *last]
-
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (*before, *after, eos)}
+    names = {backend.id_to_token(id_): id_ for id_ in (*before, *after)}
     template = {
         "type": "TemplateProcessing",
         "single": around("A", 0),
         "pair": around("A", 0) + around("B", 1),
-        "special_tokens": {token: {"id": token, "ids": [id_], "tokens": [token]} for token, id_ in ids.items()},
+        "special_tokens": {name: {"id": name, "ids": [id_], "tokens": [name]} for name, id_ in names.items()},
     }
     parts = old["processors"] if old and old["type"] == "Sequence" else [old] if old else []
     kept = [part for part in parts if part["type"] == "ByteLevel"]  # only mends offsets
