@@ -1,16 +1,18 @@
 """In-batch attention as pure tensor functions: which pairs matter, and what text i reads in text j.
 
 Shapes: N = G * B texts, P pairs, H query heads, K key/value heads, L tokens, D head size of queries and keys,
-E head size of values.
+E head size of values, F fused head size: D or E + 1, whichever is more, in multiples of 8.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from revela_training.weights import ObjectiveError
@@ -18,8 +20,7 @@ from revela_training.weights import ObjectiveError
 __all__ = ["Pairs", "cross_attention", "select_pairs"]
 
 _NORM_EPSILON = 1e-6
-_MAX_ELEMENTS = 2**25
-"""Most numbers in one gathered tensor; more pairs than that go in chunks that are recomputed in the backward."""
+_MAX_ELEMENTS = 2**25  # most numbers in one gathered tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ def select_pairs(weights: Tensor, min_weight: float = 0.0) -> Pairs:
 
     Args:
         weights: (G, B, B) fp32, zero diagonals.
-        min_weight: pairs with W[i, j] <= this are left out, of the sum and of the gradient. At 0 nothing is:
-            when ``weights`` carries a gradient even pairs of weight 0 are kept, the diagonal included, because
-            their gradient is not 0.
+        min_weight: pairs with W[i, j] <= this are left out, of the sum and of the gradient. At 0 nothing is: when
+            ``weights`` carries a gradient even pairs of weight 0 are kept, the diagonal included, because their
+            gradient is not 0.
 
     Returns:
         The pairs; kept weights are not renormalised.
@@ -79,10 +80,10 @@ def cross_attention(
     softcap: float | None = None,
     max_elements: int = _MAX_ELEMENTS,
 ) -> Tensor:
-    """What every text reads in the others: sum_j W[i, j] b_ij, b_ij the full attention of i's queries over text j.
+    """What every text reads in the others: sum_j W[i, j] b_ij, b_ij the full attention of i over j.
 
-    With ``v_norm`` b_ij is divided, per head and token, by (attention_ij @ ||V_j||) + 1e-6. The norms ride along as
-    one more value column, so a pair costs one fused attention call and no L x L scores exist.
+    With ``v_norm`` b_ij is divided, per head and token, by (attention_ij @ ||V_j||) + 1e-6. The norms ride along
+    as one more value column, so a pair costs one fused attention call and no L x L scores exist.
 
     Args:
         query: (N, H, L, D), of the reading stream, after rotary embedding.
@@ -92,54 +93,46 @@ def cross_attention(
         key_mask: (N, L) bool, true for real tokens; None when all are.
         scaling: factor of the scores before the softmax.
         v_norm: divide by the mean norm of the values read.
-        softcap: cap of the scores, softcap * tanh(scores / softcap), as Gemma 2 has it. There is no fused kernel
-            for it, so scores are materialised, chunk by chunk.
-        max_elements: most numbers in one gathered tensor; beyond it pairs go in recomputed chunks.
+        softcap: cap of the scores, softcap * tanh(scores / softcap), as Gemma 2 has it. No fused kernel knows it,
+            so scores are materialised, chunk by chunk.
+        max_elements: most numbers in one gathered tensor; more pairs than that go in chunks whose attention is
+            recomputed in the backward.
 
     Returns:
         (N, H, L, E) in the dtype of ``value``; sums are made in fp32.
     """
     n, heads, length, size = query.shape
     kv_heads, value_size = key.shape[1], value.shape[-1]
-    # full attention lets grouped heads stand in one long query: no copy of keys per query head
+    # in full attention grouped heads may stand as one long query: no copy of the keys per query head
     query = query.reshape(n, kv_heads, heads // kv_heads * length, size)
     if v_norm:
-        value = torch.cat([value, value.float().norm(dim=-1, keepdim=True).to(value.dtype)], dim=-1)
+        norms = value.float().norm(dim=-1, keepdim=True)
+        value = torch.cat([value, norms.to(value.dtype)], dim=-1)
     width = max(size, value.shape[-1])
     if size != value.shape[-1]:  # fused kernels want equal head sizes, in multiples of 8
         width = -(-width // 8) * 8
-        query, key, value = (F.pad(x, (0, width - x.shape[-1])) for x in (query, key, value))
+        query, key, value = (functional.pad(x, (0, width - x.shape[-1])) for x in (query, key, value))
 
-    def read(
-        query: Tensor, key: Tensor, value: Tensor, weights: Tensor, readers: Tensor, sources: Tensor
-    ) -> Tensor:
+    def attend(query: Tensor, key: Tensor, value: Tensor, readers: Tensor, sources: Tensor) -> Tensor:
         mask = None if key_mask is None else key_mask[sources][:, None, None, :]
-        arguments = (
-            query.index_select(0, readers),
-            key.index_select(0, sources),
-            value.index_select(0, sources),
-        )
-        if softcap is None:
-            output = F.scaled_dot_product_attention(*arguments, attn_mask=mask, scale=scaling)
-        else:
-            output = _capped_attention(*arguments, mask, scaling, softcap)
-        factor = weights[:, None, None, None]
-        if v_norm:
-            factor = factor / (output[..., value_size : value_size + 1].float() + _NORM_EPSILON)
-        return output[..., :value_size] * factor
+        arguments = (_gather(query, readers), _gather(key, sources), _gather(value, sources))
+        if softcap is not None:
+            return _capped_attention(*arguments, mask, scaling, softcap)
+        return functional.scaled_dot_product_attention(*arguments, attn_mask=mask, scale=scaling)
 
     cost = query.shape[1] * query.shape[2] * (width if softcap is None else max(width, length))
     step = max(1, max_elements // cost)
-    total = torch.zeros(*query.shape[:3], value_size, dtype=torch.float32, device=query.device)
+    recompute = step < len(pairs.readers) and torch.is_grad_enabled()
+    total: Tensor | float = 0.0
     for start in range(0, len(pairs.readers), step):
-        chunk = slice(start, start + step)
-        readers, sources = pairs.readers[chunk], pairs.sources[chunk]
-        inputs = (query, key, value, pairs.weights[chunk], readers, sources)
-        if step < len(pairs.readers) and torch.is_grad_enabled():
-            part = checkpoint(read, *inputs, use_reentrant=False, preserve_rng_state=False)
+        readers, sources = pairs.readers[start : start + step], pairs.sources[start : start + step]
+        inputs = (query, key, value, readers, sources)
+        if recompute:
+            read = checkpoint(attend, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
-            part = read(*inputs)
-        total.index_add_(0, readers, part.float())
+            read = attend(*inputs)
+        total = total + _weighted_sum(read, pairs.weights[start : start + step], readers, n, value_size, v_norm)
+    assert isinstance(total, Tensor)
     return total.reshape(n, heads, length, value_size).to(value.dtype)
 
 
@@ -150,3 +143,77 @@ def _capped_attention(
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+def _add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """``total[index[p]] += rows[p]`` for every p, in place."""
+    if total.device.type != "cpu":
+        return total.index_add_(0, index, rows.to(total.dtype))
+    for row, addend in zip(index.tolist(), rows, strict=True):  # index_add_ goes number by number on the CPU
+        total[row] += addend
+    return total
+
+
+def _gather(tensor: Tensor, index: Tensor) -> Tensor:
+    rows: Tensor = _Gather.apply(tensor, index)  # type: ignore[no-untyped-call]
+    return rows
+
+
+class _Gather(torch.autograd.Function):
+    """``index_select`` of rows, with `_add_rows` as its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape = tensor.shape
+        return tensor.index_select(0, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        total = grad.new_zeros(ctx.shape, dtype=torch.promote_types(grad.dtype, torch.float32))
+        return _add_rows(total, index, grad).to(grad.dtype), None
+
+
+def _weighted_sum(read: Tensor, weights: Tensor, readers: Tensor, n: int, value_size: int, v_norm: bool) -> Tensor:
+    total: Tensor = _WeightedSum.apply(read, weights, readers, n, value_size, v_norm)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _WeightedSum(torch.autograd.Function):
+    """(P, K, T, F) attention outputs to (N, K, T, E): sum over a text's pairs of w * b, or of w * b / (norm + eps).
+
+    By hand, because autograd would keep the products and pad each slice of the output anew in the backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, read: Tensor, weights: Tensor, readers: Tensor, n: int, value_size: int, v_norm: bool
+    ) -> Tensor:
+        ctx.save_for_backward(read, weights, readers)
+        ctx.value_size, ctx.v_norm = value_size, v_norm
+        factor = weights[:, None, None, None] * _inverse_norm(read, value_size, v_norm)
+        total = factor.new_zeros(n, *read.shape[1:-1], value_size)
+        return _add_rows(total, readers, read[..., :value_size] * factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        read, weights, readers = ctx.saved_tensors
+        inverse = _inverse_norm(read, ctx.value_size, ctx.v_norm)
+        rows = grad.index_select(0, readers)
+        along = (rows * read[..., : ctx.value_size]).sum(-1, keepdim=True) * inverse
+        factor = weights[:, None, None, None] * inverse
+        read_grad = torch.zeros_like(read)
+        read_grad[..., : ctx.value_size] = rows.mul_(factor)
+        if ctx.v_norm:
+            read_grad[..., ctx.value_size] = (along * -factor)[..., 0]
+        return read_grad, along.sum((1, 2, 3)), None, None, None, None
+
+
+def _inverse_norm(read: Tensor, value_size: int, v_norm: bool) -> Tensor:
+    precise = torch.promote_types(read.dtype, torch.float32)
+    if not v_norm:
+        return torch.ones((), dtype=precise, device=read.device).expand(*read.shape[:-1], 1)
+    return (read[..., value_size : value_size + 1].to(precise) + _NORM_EPSILON).reciprocal()
