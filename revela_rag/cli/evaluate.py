@@ -25,6 +25,7 @@ Examples:
 """
 
 _SHOWN = 5
+_FILE_WIDTH = 120
 
 
 def command(
@@ -71,8 +72,9 @@ def command(
         _write(json, after, before, comparisons)
     if str(json) == "-":
         return
-    _print_table(loaded, [evaluation for evaluation in (before, after) if evaluation], comparisons)
+    _print_table(loaded, [evaluation for evaluation in (before, after) if evaluation])
     if comparisons:
+        _print_differences(comparisons)
         _print_moved(next(iter(comparisons.values())), before, after, loaded)
     if json is not None:
         note(f"Per-query values: {json}")
@@ -96,18 +98,16 @@ def _write(file: Path, after: Evaluation, before: Evaluation | None, comparisons
         raise DiskError(f"cannot write {file} ({error}). Choose another path for --json") from error
 
 
-def _print_table(data: RetrievalData, rows: list[Evaluation], comparisons: dict[str, Comparison]) -> None:
+def _print_table(data: RetrievalData, rows: list[Evaluation]) -> None:
+    from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     last = rows[-1]
     excluded = f", {last.excluded} without a relevant document left out" if last.excluded else ""
-    table = Table(
-        title=f"{data.name}: {last.queries} queries{excluded}, {len(data.corpus)} documents",
-        title_justify="left",
-        caption="mean [95 % bootstrap interval]",
-        caption_justify="left",
-    )
+    typer.echo(f"{data.name}: {last.queries} queries{excluded}, {len(data.corpus)} documents; mean [95 % interval]")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", overflow="fold")
     for metric in last.metrics:
         table.add_column(metric, justify="right", no_wrap=True)
@@ -116,20 +116,19 @@ def _print_table(data: RetrievalData, rows: list[Evaluation], comparisons: dict[
         for metric in evaluation.metrics:
             low, high = evaluation.interval(metric)
             cells.append(f"{evaluation.mean(metric):.4f} \\[{low:.3f}, {high:.3f}]")
-        table.add_row(evaluation.name.replace("[", "\\["), *cells)
-    if comparisons:
-        table.add_section()
-        table.add_row(
-            "difference",
-            *(f"{c.difference:+.4f} \\[{c.low:+.3f}, {c.high:+.3f}]" for c in comparisons.values()),
-        )
-        table.add_row("p value", *(_p_value(comparison) for comparison in comparisons.values()))
+        table.add_row(escape(evaluation.name), *cells)
     console = Console()
-    console.print(table, width=None if console.is_terminal else max(console.width, 110))
+    (console if console.is_terminal else Console(width=_FILE_WIDTH)).print(table)
+
+
+def _print_differences(comparisons: dict[str, Comparison]) -> None:
+    for metric, found in comparisons.items():
+        interval = f"[{found.low:+.4f}, {found.high:+.4f}]"
+        typer.echo(f"difference in {metric:<10} {found.difference:+.4f} {interval}  p {_p_value(found)}")
 
 
 def _p_value(comparison: Comparison) -> str:
-    return "< 0.001" if comparison.p_value < 0.001 else f"{comparison.p_value:.3f}"
+    return "< 0.001" if comparison.p_value < 0.001 else f"= {comparison.p_value:.3f}"
 
 
 def _print_moved(comparison: Comparison, before: Any, after: Evaluation, data: RetrievalData) -> None:

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_bm25_table(beir: Path, revela: Callable[..., Any]) -> None:
+    text = revela("evaluate", "bm25", "--data", beir).stdout
+    assert "tiny/dev: 3 queries" in text and "nDCG@10" in text and "1.0000 [1.000, 1.000]" in text
+
+
+def test_json_file_holds_every_query(beir: Path, tmp_path: Path, model: Path, revela: Callable[..., Any]) -> None:
+    target = tmp_path / "new" / "result.json"
+    revela("-q", "evaluate", model, "--data", beir, "--baseline", "bm25", "--json", target)
+    result = json.loads(target.read_text(encoding="utf-8"))
+    assert result["name"] == str(model)
+    assert set(result["per_query"]) == {"nDCG@10", "Recall@100", "MRR@10"}
+    assert set(result["per_query"]["nDCG@10"]) == {"q1", "q2", "q3"}
+    assert result["metrics"]["Recall@100"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert result["baseline"]["metrics"]["nDCG@10"]["mean"] == pytest.approx(1.0)
+    comparison = result["comparison"]["nDCG@10"]
+    assert comparison["difference"] == pytest.approx(result["metrics"]["nDCG@10"]["mean"] - 1.0)
+    assert not list(target.parent.glob("*.tmp"))
+
+
+def test_baseline_shows_the_difference_and_who_moved(beir: Path, model: Path, revela: Callable[..., Any]) -> None:
+    text = revela("-q", "evaluate", "bm25", "--data", beir, "--baseline", model).stdout
+    assert "difference in nDCG@10" in text and " p " in text and text.count("1.0000 [1.000, 1.000]") >= 3
+    assert "queries rose" in text and "0 fell" in text
+
+
+def test_json_on_stdout_stands_alone(beir: Path, revela: Callable[..., Any]) -> None:
+    result = json.loads(revela("evaluate", "bm25", "-d", beir, "--json", "-", "--limit-queries", "2").stdout)
+    assert result["queries"] == 2
+
+
+def test_hybrid_and_cache(beir: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    arguments = ("-q", "evaluate", f"hybrid:{model}", "-d", beir, "--cache", tmp_path / "cache", "--json", "-")
+    first, second = (json.loads(revela(*arguments).stdout) for _ in range(2))
+    assert first["per_query"] == second["per_query"]
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+def test_errors(beir: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    assert "choose one of: dev" in revela("evaluate", "bm25", "-d", beir, "--split", "test", code=1).stderr
+    assert "nowhere" in revela("evaluate", "bm25", "-d", tmp_path / "nowhere", code=1).stderr
+    assert "./gone" in revela("evaluate", "./gone", "-d", beir, code=1).stderr
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert "cannot write" in revela("evaluate", "bm25", "-d", beir, "--json", tmp_path / "file" / "x", code=1).stderr
+    revela("evaluate", "bm25", code=2)
+    revela("evaluate", "bm25", "-d", beir, "--limit-queries", "0", code=2)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from revela_rag.cli.search import parse_filter
+
+from .test_app import shell
+
+
+@pytest.fixture
+def index(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> Path:
+    revela("-q", "index", docs, "--model", model, "--output", tmp_path / "ix")
+    return tmp_path / "ix"
+
+
+def test_build_then_sync(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    target = tmp_path / "ix"
+    first = json.loads(revela("-q", "index", docs, "-m", model, "-o", target, "--json").stdout)
+    assert first["chunks"] == 3 and first["sync"] is None and first["store"] == "faiss"
+    assert first["corpus"]["documents"] == 2 and first["model"] == str(model)
+    (docs / "guide.md").write_text("# Guide\n\n## Rotate the keys\n\nRotate them every single day.\n", encoding="utf-8")
+    second = json.loads(revela("-q", "index", docs, "-o", target, "--json").stdout)
+    assert second["chunks"] == 2
+    assert second["sync"]["unchanged"] == 1 and second["sync"]["deleted"] + second["sync"]["updated"] >= 1
+    third = json.loads(revela("-q", "index", docs, "-o", target, "--sync", "--json").stdout)
+    assert third["sync"] == {"added": 0, "updated": 0, "deleted": 0, "unchanged": 2, "embedded": 0}
+    fourth = json.loads(revela("-q", "index", docs, "-m", model, "-o", target, "--overwrite", "--json").stdout)
+    assert fourth["sync"] is None and fourth["chunks"] == 2
+
+
+def test_human_output_names_the_next_command(
+    docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]
+) -> None:
+    result = revela("-q", "index", docs, "-m", model, "-o", tmp_path / "ix")
+    assert "3 chunks (faiss)" in result.stdout and "2 documents" in result.stdout
+    assert "revela search" in result.stderr
+
+
+def test_a_new_index_needs_a_model(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    assert "Pass --model" in revela("index", docs, "-o", tmp_path / "ix", code=1).stderr
+    assert "no index in" in revela("index", docs, "-o", tmp_path / "ix", "-m", model, "--sync", code=1).stderr
+    assert not (tmp_path / "ix").exists()
+
+
+def test_errors_of_index(index: Path, docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    assert "uses faiss, not chroma" in revela("index", docs, "-o", index, "--store", "chroma", code=1).stderr
+    assert "nowhere" in revela("index", tmp_path / "nowhere", "-o", index, code=1).stderr
+    assert "./no-model" in revela("index", docs, "-o", tmp_path / "b", "-m", "./no-model", code=1).stderr
+    (tmp_path / "empty").mkdir()
+    revela("index", tmp_path / "empty", "-o", tmp_path / "c", "-m", model, code=1)
+    assert not (tmp_path / "c").exists(), "nothing half-written is left"
+    revela("index", docs, "-o", index, "--sync", "--overwrite", code=2)
+    revela("index", docs, "-o", index, "--store", "shelf", code=2)
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid", "lexical"])
+def test_search_json(index: Path, revela: Callable[..., Any], mode: str) -> None:
+    flags = [] if mode == "dense" else [f"--{mode}"]
+    result = json.loads(revela("search", index, "rotate the keys", "-k", "2", *flags, "--json").stdout)
+    assert result["query"] == "rotate the keys" and result["mode"] == mode
+    assert 1 <= len(result["hits"]) <= 2
+    best = result["hits"][0]
+    assert best["rank"] == 1 and best["document_id"] and best["text"]
+    if mode != "dense":
+        assert best["document_id"] == "guide.md" and "rotate" in best["text"]
+
+
+def test_search_for_people(index: Path, revela: Callable[..., Any]) -> None:
+    text = revela("search", index, "parse date", "--lexical").stdout
+    assert text.startswith(" 1  ") and "dates.py:1" in text and "def parse_date(text):" in text
+
+
+def test_search_filters(index: Path, revela: Callable[..., Any]) -> None:
+    def found(*arguments: str) -> set[str]:
+        hits = json.loads(revela("search", index, "keys", "--json", *arguments).stdout)["hits"]
+        return {hit["document_id"] for hit in hits}
+
+    assert found() == {"guide.md", "dates.py"}
+    assert found("--filter", "kind=code") == {"dates.py"}
+    assert found("--filter", "kind=code", "--filter", "document_id=guide.md") == set()
+    assert found("--filter", "kind=code", "--filter", "kind=prose") == {"guide.md", "dates.py"}
+
+
+def test_filter_values_are_json_scalars_or_text() -> None:
+    parsed = parse_filter(["a=3", 'b="3"', "c=true", "d=x=y", "e=[1]", "f=1.5", "g=", "a=4"])
+    assert parsed == {"a": [3, 4], "b": "3", "c": True, "d": "x=y", "e": "[1]", "f": 1.5, "g": ""}
+    for wrong in ("novalue", "=3"):
+        with pytest.raises(typer.BadParameter, match="KEY=VALUE"):
+            parse_filter([wrong])
+
+
+@pytest.mark.parametrize(
+    "arguments", [("-k", "0"), ("--hybrid", "--lexical"), ("--filter", "novalue"), ("--mode", "x")]
+)
+def test_search_wrong_usage(index: Path, revela: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+    revela("search", index, "x", *arguments, code=2)
+
+
+def test_search_with_another_model_is_refused(
+    index: Path, tmp_path: Path, model: Path, revela: Callable[..., Any]
+) -> None:
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    (weights,) = other.rglob("model.safetensors")
+    tensors = {name: tensor + torch.ones_like(tensor) for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    result = revela("search", index, "x", "--model", other, code=1)
+    assert "other" in result.stderr and "Traceback" not in result.stderr
+
+
+WATCH = """
+import sys
+
+class Watch:
+    asked = []
+
+    def find_spec(self, name, path=None, target=None):
+        frame = sys._getframe(1)
+        while "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if name in ("revela_training", "peft", "accelerate") and "revela" in frame.f_code.co_filename:
+            self.asked.append(name)
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+def search_process(index: Path, *flags: str) -> tuple[list[dict[str, Any]], str]:
+    """Hits and stderr of a search in a process of its own.
+
+    Stderr ends with what our code imported of training (transformers imports peft by itself where it is installed)
+    and with what was loaded.
+    """
+    code = WATCH + (
+        f"sys.argv = ['revela', 'search', {str(index)!r}, 'keys', '--json', *{flags!r}]\n"
+        "from revela_rag.cli import main\n"
+        "try: main()\n"
+        "finally:\n"
+        "    names = ('torch', 'chromadb', 'revela_training')\n"
+        "    print(Watch.asked, [m for m in names if m in sys.modules], file=sys.stderr)\n"
+    )
+    result = shell(code=code)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)["hits"], result.stderr
+
+
+def test_search_loads_no_training_code_and_is_quiet(index: Path) -> None:
+    hits, errors = search_process(index)
+    assert len(hits) == 3
+    assert errors == "[] ['torch']\n"
+
+
+def test_lexical_search_loads_no_model(index: Path) -> None:
+    hits, errors = search_process(index, "--lexical")
+    assert hits[0]["document_id"] == "guide.md"
+    assert errors == "[] []\n"
