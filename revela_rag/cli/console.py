@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import sys
@@ -15,7 +16,18 @@ from typer.core import TyperCommand, TyperGroup
 
 from revela_rag.errors import RevelaError
 
-__all__ = ["Command", "Group", "Settings", "fail", "note", "print_json", "results_last", "set_up_logging", "settings"]
+__all__ = [
+    "Command",
+    "Group",
+    "Settings",
+    "fail",
+    "note",
+    "on_interrupt",
+    "print_json",
+    "results_last",
+    "set_up_logging",
+    "settings",
+]
 
 _RESUME = "revela.resume"
 _OURS = ("revela_rag", "revela_training", "langchain_revela")
@@ -53,7 +65,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Ends with a message and a status instead of a traceback: 1 for an error of ours, 130 for Ctrl-C."""
+    """Ends with a message and a status instead of a traceback: 1 for what a user can mend, 130 for Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -62,6 +74,11 @@ class Group(TyperGroup):
         except RevelaError as error:
             logging.getLogger(__name__).debug("where the error was raised", exc_info=True)
             fail(str(error))
+        except OSError as error:
+            if error.errno is None or error.errno == errno.EPIPE:  # a closed pipe is no error: typer ends quietly
+                raise
+            logging.getLogger(__name__).debug("where the error was raised", exc_info=True)
+            fail(f"{error}. Check the path, its permissions and the free space")
         except KeyboardInterrupt:
             hint = ctx.meta.get(_RESUME)
             typer.echo(f"\nStopped. {hint}" if hint else "\nStopped.", err=True)

@@ -21,6 +21,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def adapt(source: Any, **options: Any) -> Any:
         recorded.append({"source": source, **options})
         print("{'loss': 1.0}")
+        if source == "locked":
+            raise PermissionError(13, "Permission denied", "out/model")
         if source == "empty":
             raise CorpusError("empty holds no text. Point to a folder with documents")
         return types.SimpleNamespace(
@@ -71,6 +73,7 @@ def test_json_is_all_that_stdout_holds(calls: list[dict[str, Any]], revela: Call
 def test_errors_exit_with_1(calls: list[dict[str, Any]], revela: Callable[..., Any]) -> None:
     result = revela("adapt", "empty", "-o", "out", code=1)
     assert "Error: empty holds no text" in result.stderr and "Error" not in result.stdout
+    assert "Permission denied: 'out/model'" in revela("adapt", "locked", "-o", "out", code=1).stderr
 
 
 @pytest.mark.parametrize(

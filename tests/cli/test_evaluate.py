@@ -53,3 +53,13 @@ def test_errors(beir: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
     assert "cannot write" in revela("evaluate", "bm25", "-d", beir, "--json", tmp_path / "file" / "x", code=1).stderr
     revela("evaluate", "bm25", code=2)
     revela("evaluate", "bm25", "-d", beir, "--limit-queries", "0", code=2)
+
+
+def test_an_index_scores_as_its_model(beir: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    from revela_rag import Index, Retriever, evaluate
+
+    revela("-q", "index", beir, "-m", model, "-o", tmp_path / "ix")
+    by_model = evaluate(model, beir)
+    with Index.open(tmp_path / "ix") as index:
+        assert evaluate(index, beir).per_query == by_model.per_query
+        assert evaluate(Retriever(index, mode="lexical"), beir).mean("nDCG@10") == pytest.approx(1.0)
