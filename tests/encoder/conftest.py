@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = "query : document how do i open a file def f ( x ) return one two three four five".split()
+PROSE = "query : document how do i open a file def f ( x ) return one two three four five"
+WORDS = PROSE.split()
 
 
 def save_tokenizer(path: Path, *, wrap: bool) -> int:

@@ -1,0 +1,160 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from revela_rag.errors import IndexingError
+from revela_rag.fusion import rrf
+from revela_rag.lexical import LexicalIndex, analyze
+
+TEXTS = {
+    "camel": "def getUserName(): return cache",
+    "snake": "get_user_name = 1",
+    "prose": "The names of users are cached.",
+    "other": "Nothing to see in os.path.join here",
+}
+
+
+@pytest.fixture
+def index() -> LexicalIndex:
+    return LexicalIndex.build(TEXTS, TEXTS.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("getUserName", ["getusername", "get", "user", "name"]),
+        ("get_user_name", ["get_user_name", "get", "user", "name"]),
+        ("HTTPServerError", ["httpservererror", "http", "server", "error"]),
+        ("utf8", ["utf8", "utf", "8"]),
+        ("os.path.join", ["os.path.join", "os", "path", "join"]),
+        ("src/main/App.java", ["src/main/app.java", "src", "main", "app", "java"]),
+        ("The running of the users", ["run", "user"]),
+        ("straße 日本語", ["straße", "日本語"]),
+        ("", []),
+        ("  ;;; ... --- ", []),
+        ("the of and", []),
+    ],
+)
+def test_code_aware_terms(text, terms):
+    assert analyze(text) == terms
+
+
+def test_plain_terms_and_unknown_analyzers():
+    assert analyze("The getUserName runs", "plain") == ["getusername", "runs"]
+    with pytest.raises(ValueError, match="analyzer='nope'"):
+        analyze("x", "nope")
+
+
+def test_every_spelling_finds_every_other(index):
+    for query in ("user name", "getUserName", "get_user_name", "users' names"):
+        assert {id_ for id_, _ in index.search(query)} == {"camel", "snake", "prose"}
+    assert index.search("getUserName", 1)[0][0] == "camel"
+    assert index.search("get_user_name", 1)[0][0] == "snake"
+
+
+def test_scores_are_lucenes_bm25():
+    texts = ["apple banana apple", "banana cherry", "cherry"]
+    index = LexicalIndex.build("abc", texts, k1=1.2, b=0.75)
+    idf = math.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
+    length = 1.2 * (1 - 0.75 + 0.75 * 3 / 2)
+    assert index.scores("apple")[0] == pytest.approx(idf * 2 / (2 + length), rel=1e-5)
+    assert index.scores("apple")[1:].tolist() == [0, 0]
+    assert index.scores("apple apple")[0] == pytest.approx(2 * index.scores("apple")[0])
+
+
+def test_edges_of_search(index):
+    assert index.search("") == index.search("zebra") == index.search("the") == []
+    assert index.scores("").tolist() == [0, 0, 0, 0]
+    assert len(index.search("name", 1000)) == 3
+    with pytest.raises(ValueError, match="k=0"):
+        index.search("name", 0)
+    scores = [score for _, score in index.search("user name")]
+    assert scores == sorted(scores, reverse=True) and all(score > 0 for score in scores)
+
+
+def test_a_mask_is_applied_before_top_k(index):
+    mask = np.array([False, True, True, False])
+    assert {id_ for id_, _ in index.search("getUserName", 2, mask=mask)} == {"snake", "prose"}
+
+
+def test_ties_keep_the_order_of_the_texts():
+    index = LexicalIndex.build(map(str, range(20)), ["same text"] * 20)
+    assert [id_ for id_, _ in index.search("same", 5)] == ["0", "1", "2", "3", "4"]
+
+
+def test_save_and_load_without_pickle(index, tmp_path):
+    index.save(tmp_path / "lexical")
+    loaded = LexicalIndex.load(tmp_path / "lexical")
+    for query in ("user name", "os.path.join", "zebra", ""):
+        assert loaded.search(query) == index.search(query)
+    assert {file.suffix for file in (tmp_path / "lexical").iterdir()} == {".npy", ".json"}
+    for file in (tmp_path / "lexical").glob("*.npy"):
+        np.load(file, allow_pickle=False)
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", "the"]])
+def test_nothing_to_index(texts, tmp_path):
+    index = LexicalIndex.build(map(str, range(len(texts))), texts)
+    index.save(tmp_path)
+    for either in (index, LexicalIndex.load(tmp_path)):
+        assert len(either) == len(texts) and either.search("word") == []
+
+
+def test_the_numbers_of_ids_and_texts_must_agree():
+    with pytest.raises(ValueError, match="2 ids for 1 texts"):
+        LexicalIndex.build(["a", "b"], ["text"])
+
+
+@pytest.mark.parametrize("name", ["data.npy", "indices.npy", "indptr.npy", "terms.json"])
+def test_damaged_files(index, tmp_path, name):
+    index.save(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"nonsense"):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(IndexingError, match="damaged"):
+            LexicalIndex.load(tmp_path)
+
+
+def test_arrays_that_point_elsewhere(index, tmp_path):
+    index.save(tmp_path)
+    indices = np.load(tmp_path / "indices.npy")
+    np.save(tmp_path / "indices.npy", indices + 10_000)
+    with pytest.raises(IndexingError, match="outside"):
+        LexicalIndex.load(tmp_path)
+    np.save(tmp_path / "indices.npy", indices)
+    terms = json.loads((tmp_path / "terms.json").read_text())
+    terms["vocabulary"].append("more")
+    (tmp_path / "terms.json").write_text(json.dumps(terms))
+    with pytest.raises(IndexingError, match="fit together"):
+        LexicalIndex.load(tmp_path)
+
+
+def test_pickled_arrays_are_never_opened(index, tmp_path):
+    index.save(tmp_path)
+    np.save(tmp_path / "data.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(IndexingError, match="damaged"):
+        LexicalIndex.load(tmp_path)
+
+
+def test_rrf_by_hand():
+    fused = rrf([["a", "b", "c"], ["c", "a", "d"]], constant=60)
+    assert [id_ for id_, _ in fused] == ["a", "c", "b", "d"]
+    assert dict(fused)["a"] == pytest.approx(1 / 61 + 1 / 62)
+    assert dict(fused)["d"] == pytest.approx(1 / 63)
+
+
+def test_rrf_weights_ties_and_repeats():
+    assert rrf([["a"], ["b"]], weights=[1, 2])[0] == ("b", pytest.approx(2 / 61))
+    assert [id_ for id_, _ in rrf([["a", "b"], ["b", "a"]])] == ["a", "b"]
+    assert rrf([["a", "a", "b"]]) == [("a", 1 / 61), ("b", 1 / 62)]
+    assert rrf([]) == [] == rrf([[], []])
+
+
+@pytest.mark.parametrize(
+    "bad", [{"weights": [1]}, {"weights": [1, -1]}, {"constant": 0}, {"weights": [1, float("nan")]}]
+)
+def test_rrf_checks_its_numbers(bad):
+    with pytest.raises(ValueError, match="weight"):
+        rrf([["a"], ["b"]], **bad)
