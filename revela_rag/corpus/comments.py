@@ -40,14 +40,20 @@ _FENCE = re.compile(r"^[ \t]*```.*?(?:^[ \t]*```|\Z)", re.S | re.M)
 _SIGNATURE = re.compile(r"^[\w.]+\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)(?:\s*(?:->|=>|=)\s*.{1,80})?$")
 _RULE = re.compile(r"^[\W_]{3,}$")
 _BOILERPLATE = re.compile(
-    r"copyright (?:\(c\)|©|\d|by)|^copyright|\blicen[sc]ed?\b.{0,80}\b(?:under|agreement|terms|version)\b|all rights reserved|spdx|"
-    r"\{@inheritdoc\}|\binheritdoc\b|non-javadoc|^(?:auto-?)?generated (?:by|from|method|code)\b|"
-    r"\b(?:is|was|file|code) auto(?:matically)?[- ]?generated|^.{0,40}\bdo not (?:edit|modify)|^(?:@?override|see (?:the )?(?:super|base|parent|interface|above|below|also)\b.{0,60}$|"
-    r"(?:todo|fixme|xxx|hack)\b)|"
-    r"^\W*(?:\$?non-nls|pylint:|noqa|type:|eslint-|@ts-|clang-format|nolint|pragma|region|endregion|-\*-)|"
-    r"method stub|constructor stub|^test (?:method|case|class) for\b|^default constructor\.?$|not documented|"
-    r"^internal (?:use|method|function|helper)\W*$|"
-    r"^(?:add|insert|write|put) (?:your )?(?:doc|description|documentation|comment)s?\b.{0,20}$",
+    "|".join(
+        (
+            r"copyright (?:\(c\)|©|\d|by)|^copyright|all rights reserved|spdx",
+            r"\blicen[sc]ed?\b.{0,80}\b(?:under|agreement|terms|version)\b",
+            r"\{@inheritdoc\}|\binheritdoc\b|non-javadoc|not documented",
+            r"^(?:auto-?)?generated (?:by|from|method|code)\b|\b(?:is|was|file|code) auto(?:matically)?[- ]?generated",
+            r"^.{0,40}\bdo not (?:edit|modify)|^@?override|^(?:todo|fixme|xxx|hack)\b",
+            r"^see (?:the )?(?:super\w*|base|parent|interface|above|below|also)\b.{0,60}$",
+            r"^\W*(?:\$?non-nls|pylint:|noqa|type:|eslint-|@ts-|clang-format|nolint|pragma|region|endregion|-\*-)",
+            r"method stub|constructor stub|^test (?:method|case|class) for\b|^default constructor\.?$",
+            r"^internal (?:use|method|function|helper)\W*$",
+            r"^(?:add|insert|write|put) (?:your )?(?:doc|description|documentation|comment)s?\b.{0,20}$",
+        )
+    ),
     re.I | re.S,
 )
 _SYMBOLS = re.compile(r"[{}()\[\];=<>&|+]")

@@ -24,8 +24,8 @@ _OPENINGS: dict[str, tuple[str, ...]] = {
     "cpp": (r"template *<", r"namespace \w+ *\{", r"#include *<\w+>", r"using namespace ", r"[\w:<>*& ]+ \w+::~?\w+\("),
     "c": (
         r"#(?:include|define|ifndef|ifdef|pragma)\b",
-        r"(?:static |const |unsigned |struct |inline |extern )*(?:void|int|char|long|float|double|size_t|u?int\d+_t|bool)\b"
-        r"[\s*]+\w+\([^;{}]*\)\s*\{",
+        r"(?:static |const |unsigned |struct |inline |extern )*"
+        r"(?:void|int|char|long|float|double|size_t|u?int\d+_t|bool)\b[\s*]+\w+\([^;{}]*\)\s*\{",
     ),
     "java": (
         r"package [\w.]+;",

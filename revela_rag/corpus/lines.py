@@ -11,7 +11,7 @@ from revela_rag.corpus.text import count_words
 
 __all__ = ["Line", "join_lines", "numbered_lines", "split_lines", "split_words"]
 
-_TOKEN = re.compile(r"\S{1,400}")
+_TOKEN = re.compile(r"\S{1,100}")
 _CLOSING = re.compile(r"[)\]}]|else\b|elif\b|except\b|finally\b|catch\b|end\b|\*")
 
 
@@ -38,7 +38,7 @@ def join_lines(lines: Iterable[Line]) -> str:
 
 
 def split_words(text: str, max_words: int) -> Iterator[tuple[int, int]]:
-    """Spans of at most ``max_words`` words each; words beyond 400 characters are cut."""
+    """Spans of at most ``max_words`` words each; words beyond 100 characters are cut."""
     start, end, words = -1, 0, 0
     for match in _TOKEN.finditer(text):
         weight = count_words(match.group())

@@ -208,6 +208,8 @@ def _docstring(body: Any) -> Any:
 
 def _name(node: Any) -> str:
     for _ in range(32):
+        if node.type in _NAMES:
+            return _text(node)
         name = node.child_by_field_name("name") or node.child_by_field_name("property")
         if name is not None:
             return _text(name)
@@ -224,7 +226,7 @@ def _name(node: Any) -> str:
         if deeper is None:
             break
         node = deeper
-    return _text(node) if node.type in _NAMES else ""
+    return ""
 
 
 def _receiver(node: Any) -> str:

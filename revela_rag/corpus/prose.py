@@ -20,10 +20,21 @@ __all__ = ["chunk_prose"]
 _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)+|\f")
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})", re.M)
 _TABULAR = re.compile(r"^[ \t]*(?:```|~~~|\||\+[-=+]+\+|(?:={3,}[ \t]+)+={3,})")
+_DIRECTIVES = (
+    "index|module|currentmodule|highlight|sectionauthor|moduleauthor|contents|toctree|testsetup|only|rst-class|role|"
+    "default-role|include"
+)
+#: Paragraphs that hold no text of their own.
 _NOISE = re.compile(
-    r"(?:<!--(?:(?!-->).)*-->|[-*_=~#\s]{3,}|\.\. (?:_[^\n]*:|(?:index|module|currentmodule|highlight|"
-    r"sectionauthor|moduleauthor|contents|toctree|testsetup|only|rst-class|role|default-role|include)::)(?:[^\n]*)(?:\n[ \t]+[^\n]*)*|"
-    r"(?:\[?!\[[^\[\]]*\]\([^()]*\)(?:\]\([^()]*\))?\s*)+|\[[^\[\]]+\]:[ \t]*\S+[^\n]*(?:\n\[[^\[\]]+\]:[^\n]*)*)\s*",
+    "|".join(
+        (
+            r"<!--(?:(?!-->).)*-->",
+            r"[-*_=~#\s]{3,}",
+            rf"\.\. (?:_[^\n]*:|(?:{_DIRECTIVES})::)[^\n]*(?:\n[ \t]+[^\n]*)*",
+            r"(?:\[?!\[[^\[\]]*\]\([^()]*\)(?:\]\([^()]*\))?\s*)+",
+            r"\[[^\[\]]+\]:[ \t]*\S+[^\n]*(?:\n\[[^\[\]]+\]:[^\n]*)*",
+        )
+    ),
     re.S,
 )
 
@@ -79,7 +90,7 @@ def _title(document: Document, section: Section) -> str:
 def _units(text: str, section: Section, max_words: int) -> Iterator[_Unit]:
     for start, end in _paragraphs(text, section):
         paragraph = text[start:end]
-        if _NOISE.fullmatch(paragraph):
+        if _NOISE.fullmatch(paragraph.strip()):
             continue
         words = count_words(paragraph)
         if words <= max_words:

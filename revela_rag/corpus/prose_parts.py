@@ -15,15 +15,15 @@ MIN_HALVED_WORDS = 40
 _MIN_HALF_WORDS = 15
 _MIN_ANSWER_WORDS = 5
 
-_GENERIC = re.compile(
-    r"(?:\W|\d)*(?:introduction|overview|summary|conclusions?|abstract|contents?|table of contents|see also|"
-    r"references?|further reading|related|notes?|remarks?|examples?|usage|installation|install|setup|license|licence|"
-    r"changelog|change log|changes|history|authors?|contributors?|contributing|acknowledge?ments?|credits|index|glossary|appendix|"
-    r"background|motivation|description|details|features|requirements|prerequisites|options?|parameters?|arguments?|"
-    r"returns?|raises|faq|todo|miscellaneous|misc|general|other|untitled|document|readme|home|bibliography|"
-    r"discussion|results|methods?|getting started|quick ?start|next steps|bug fixes|new features|what'?s new)(?:\W|\d)*",
-    re.I,
+_GENERIC_HEADINGS = (
+    "abstract|acknowledge?ments?|appendix|arguments?|authors?|background|bibliography|bug fixes|change ?log|changes|"
+    "conclusions?|contents?|contributing|contributors?|credits|description|details|discussion|document|examples?|faq|"
+    "features|further reading|general|getting started|glossary|history|home|index|install|installation|introduction|"
+    "licen[cs]e|methods?|misc|miscellaneous|motivation|new features|next steps|notes?|options?|other|overview|"
+    "parameters?|prerequisites|quick ?start|raises|readme|references?|related|remarks?|requirements|results|returns?|"
+    "see also|setup|summary|table of contents|todo|untitled|usage|what'?s new"
 )
+_GENERIC = re.compile(rf"[\W\d]*(?:{_GENERIC_HEADINGS})[\W\d]*", re.I)
 _QUESTION = re.compile(
     r"(?:q\d*[:.] ?)?(?:what|how|why|when|where|who|whose|whom|which|can|could|do|does|did|is|are|was|were|should|would|"
     r"will|has|have|had|am|may|shall)(?:n't|'s|'re)?\b[^;{}=]*[\w)\"'”]\?$",

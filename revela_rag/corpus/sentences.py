@@ -47,6 +47,8 @@ def _is_end(text: str, start: int, end: int) -> bool:
     following = _NEXT.match(text, end)
     if following and following.group(1).islower():
         return False
+    if text[end - 1] in "\"'”’»":
+        return True
     before = text[max(0, start - 12) : start].split()
     word = before[-1].lstrip("([\"'“‘") if before and not text[start - 1].isspace() else ""
     if len(word) == 1 and word.isalpha() and word.isupper() and word != "I":

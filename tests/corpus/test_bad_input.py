@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def skipped(folder, **options):
 def test_missing_path_is_named(tmp_path):
     with pytest.raises(CorpusError, match="nowhere does not exist"):
         load_corpus(tmp_path / "nowhere")
-    with pytest.raises(CorpusError, match="nowhere.md does not exist"):
+    with pytest.raises(CorpusError, match=r"nowhere\.md does not exist"):
         load_corpus(str(tmp_path / "nowhere.md"))
 
 
@@ -95,32 +96,35 @@ def test_lone_surrogates_never_reach_a_tokenizer():
 def test_huge_line_is_skipped_by_size_at_once(tmp_path):
     with (tmp_path / "huge.txt").open("wb") as file:
         file.truncate(50_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
     assert skipped(tmp_path) == {"huge.txt": "larger than 10,000,000 bytes"}
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     with pytest.raises(CorpusError, match="larger than"):
         load_corpus(tmp_path / "huge.txt")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "line", ["lorem ipsum dolor sit amet. ", "word ", "x", "汉字。", "a.b?", "(", "`", "# "], ids=repr
+    "line", ["lorem ipsum dolor sit amet. ", "word ", "x", "汉字。", "a.b? ", "(", "`", "# x "], ids=repr
 )
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json.txt"])
-def test_long_line_below_the_limit_is_linear(tmp_path, line, name):
-    (tmp_path / name).write_text(line * (9_000_000 // len(line.encode())))
-    started = time.perf_counter()
-    corpus = load(tmp_path)
-    assert time.perf_counter() - started < 60
+def test_nine_megabytes_on_one_line_are_read_in_linear_time(tmp_path, line):
+    seconds = []
+    for size in (1_000_000, 9_000_000):
+        for name in ("a.txt", "b.md"):
+            (tmp_path / name).write_text(line * (size // len(line.encode())))
+        started = time.process_time()
+        corpus = load(tmp_path)
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 20 * seconds[0] + 1
     assert max(len(chunk.text.split()) for chunk in corpus) <= 120
 
 
 def test_a_megabyte_on_one_line_is_quick_in_every_format(tmp_path):
     for name in ("a.txt", "b.md", "c.html", "d.rst", "e.sh"):
         (tmp_path / name).write_text("lorem ipsum dolor sit amet " * 8_000)
-    started = time.perf_counter()
+    started = time.process_time()
     chunks = load(tmp_path).chunks
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert {chunk.document_id for chunk in chunks} == {"a.txt", "b.md", "c.html", "d.rst"}  # e.sh is minified
 
 
@@ -143,7 +147,7 @@ def test_broken_jsonl_lines_are_counted_with_their_number(tmp_path):
     corpus = load_corpus(path)
     assert len(corpus) == 2
     assert corpus.report.skipped["broken JSON line"] == ["d.jsonl:2"]
-    assert sorted(sum(corpus.report.skipped.values(), [])) == [f"d.jsonl:{n}" for n in (2, 4, 5, 6)]
+    assert sorted(chain.from_iterable(corpus.report.skipped.values())) == [f"d.jsonl:{n}" for n in (2, 4, 5, 6)]
 
 
 def test_jsonl_without_a_single_good_line(tmp_path):

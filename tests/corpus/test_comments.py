@@ -1,0 +1,67 @@
+"""Documentation comments read like sentences."""
+
+import pytest
+
+from revela_rag.corpus.comments import clean_comment, clean_docstring, is_boilerplate, looks_like_code
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('"""One line only."""', "One line only."),
+        ("r'''Raw one here.'''", "Raw one here."),
+        ('"""Wrapped\n    over lines.\n\n    Second paragraph.\n    """', "Wrapped over lines.\n\nSecond paragraph."),
+        ('"""Sum up.\n\n    :param x: number\n    :return: the sum\n    """', "Sum up."),
+        ('"""Sum up.\n\n    Parameters\n    ----------\n    x : int\n    """', "Sum up."),
+        ('"""Sum up.\n\n    Args:\n        x: number\n    """', "Sum up."),
+        ('"""Sum up.\n\n    >>> f(1)\n    2\n    """', "Sum up."),
+        ('"""Use :class:`~a.b.C` and ``code`` or *this*."""', "Use a.b.C and code or this."),
+        ('"""f(x, y) -> int\n\n    Sum both of them."""', "Sum both of them."),
+        ('"""Close log\n\n    This closes the log."""', "Close log: This closes the log."),
+        ('"""\n    :param x: input\n    :return: the hash of the file\n    """', "the hash of the file"),
+        ('"""Multiply a * b and c * d here."""', "Multiply a * b and c * d here."),
+    ],
+)
+def test_docstrings(source, expected):
+    assert clean_docstring(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("/** Opens it. */", "Opens it."),
+        ("/**\n * Opens\n * the {@code file}.\n *\n * @param x y\n */", "Opens the file."),
+        ("/**\n * See {@link Foo#bar the bar} and {@link #baz}.\n */", "See the bar and baz."),
+        ("/**\n * First of all.<p>Second &amp; last.<pre>code();</pre>\n */", "First of all.\n\nSecond & last."),
+        ("/// Counts\n/// things.", "Counts things."),
+        ("//! Counts things.", "Counts things."),
+        ("// -------\n// Title line\n// -------", "Title line"),
+        ("# Counts\n# things.", "Counts things."),
+        ("/* Opens it.\n   And reads. */", "Opens it. And reads."),
+        ("/**\n * @brief Opens the file.\n * @param x y\n */", "Opens the file."),
+        ("/// Adds.\n///\n/// # Examples\n/// ```\n/// add(1)\n/// ```", "Adds."),
+    ],
+)
+def test_comments(source, expected):
+    assert clean_comment(source) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "one two", "TODO: fix it soon", "Copyright (c) 2020 by Me", "(non-Javadoc) see foo bar", "{@inheritDoc} and",
+     "Licensed under the MIT License", "See the superclass", "pylint: disable=all of it"],
+)  # fmt: skip
+def test_boilerplate(text):
+    assert is_boilerplate(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Return the copyright notice.", "Open the file.", "Check the licence key.", "Adds an auto-generated id."]
+)
+def test_not_boilerplate(text):
+    assert not is_boilerplate(text)
+
+
+def test_commented_out_code_is_recognised():
+    assert looks_like_code("int a = b[1];\nreturn a;")
+    assert not looks_like_code("Returns the first entry (if any) of the list; None otherwise.")
