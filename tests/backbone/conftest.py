@@ -88,7 +88,7 @@ def save_backbone(kind: str, path: Path) -> Path:
     with torch.no_grad():  # a fresh model hardly mixes tokens, and would hide mistakes in masks and pooling
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and "A_log" not in name:
-                parameter.normal_(0, 0.3)
+                parameter.normal_(0, 0.2)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
@@ -127,6 +127,7 @@ def retriever(backbones):
 
     def build(kind: str, adapter: str, **arguments) -> TrainableRetriever:
         arguments = {"lora_rank": 4, "lora_dropout": 0.0, "device": "cpu", **arguments}
+        torch.manual_seed(2)
         return perturb(TrainableRetriever(backbones(kind), adapter=adapter, **arguments))
 
     return build
