@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -73,6 +74,7 @@ def test_agent_tool(run, handbook):
 
 @slow
 def test_adapt_your_docs(run, tmp_path):
-    assert run("adapt_your_docs.py", "--output", "model", "--max-steps", "2").strip()
+    source = Path(json.__file__).parent
+    assert run("adapt_your_docs.py", source, "--output", "model", "--max-steps", "2").strip()
     assert (tmp_path / "model" / "modules.json").is_file()
     assert (tmp_path / "model" / "revela.json").is_file()
