@@ -106,7 +106,7 @@ def cross_attention(
     # in full attention grouped heads may stand as one long query: no copy of the keys per query head
     query = query.reshape(n, kv_heads, heads // kv_heads * length, size)
     if v_norm:
-        norms = value.float().norm(dim=-1, keepdim=True)
+        norms = value.to(_precise(value)).norm(dim=-1, keepdim=True)
         value = torch.cat([value, norms.to(value.dtype)], dim=-1)
     width = max(size, value.shape[-1])
     if size != value.shape[-1]:  # fused kernels want equal head sizes, in multiples of 8
@@ -142,7 +142,7 @@ def _capped_attention(
     scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * (scaling / softcap))
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    return scores.softmax(-1, dtype=_precise(scores)).to(value.dtype) @ value
 
 
 def _add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def _add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:
 
 
 def _gather(tensor: Tensor, index: Tensor) -> Tensor:
-    rows: Tensor = _Gather.apply(tensor, index)  # type: ignore[no-untyped-call]
+    rows: Tensor = _Gather.apply(tensor, index)
     return rows
 
 
@@ -172,12 +172,12 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        total = grad.new_zeros(ctx.shape, dtype=torch.promote_types(grad.dtype, torch.float32))
+        total = grad.new_zeros(ctx.shape, dtype=_precise(grad))
         return _add_rows(total, index, grad).to(grad.dtype), None
 
 
 def _weighted_sum(read: Tensor, weights: Tensor, readers: Tensor, n: int, value_size: int, v_norm: bool) -> Tensor:
-    total: Tensor = _WeightedSum.apply(read, weights, readers, n, value_size, v_norm)  # type: ignore[no-untyped-call]
+    total: Tensor = _WeightedSum.apply(read, weights, readers, n, value_size, v_norm)
     return total
 
 
@@ -213,7 +213,10 @@ class _WeightedSum(torch.autograd.Function):
 
 
 def _inverse_norm(read: Tensor, value_size: int, v_norm: bool) -> Tensor:
-    precise = torch.promote_types(read.dtype, torch.float32)
     if not v_norm:
-        return torch.ones((), dtype=precise, device=read.device).expand(*read.shape[:-1], 1)
-    return (read[..., value_size : value_size + 1].to(precise) + _NORM_EPSILON).reciprocal()
+        return torch.ones((), dtype=_precise(read), device=read.device).expand(*read.shape[:-1], 1)
+    return (read[..., value_size : value_size + 1].to(_precise(read)) + _NORM_EPSILON).reciprocal()
+
+
+def _precise(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -39,7 +39,7 @@ def chunked_cross_entropy(
         () fp32.
     """
     rows = max(512, _CHUNK_ELEMENTS // vocabulary)
-    total: Tensor = _ChunkedCrossEntropy.apply(head, targets, rows, hidden, *parameters)  # type: ignore[no-untyped-call]
+    total: Tensor = _ChunkedCrossEntropy.apply(head, targets, rows, hidden, *parameters)
     return total / len(targets)
 
 

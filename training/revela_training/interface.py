@@ -1,8 +1,8 @@
 """How the objective reaches into a transformers causal LM without forking it.
 
-An attention function is registered with ``transformers.AttentionInterface`` for every implementation the LM may have
-had (sdpa, eager, flash). It calls that implementation, and only when a reader travels along as the keyword argument
-``revela_reader`` does it add something. An LM that is called normally therefore computes what it always did.
+An attention function is registered with ``transformers.AttentionInterface`` for every implementation the LM may
+have had (sdpa, eager, flash). It calls that implementation, and only when a reader travels along as the keyword
+argument ``revela_reader`` does it add something. An LM that is called normally computes what it always did.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = ["CausalLM", "Reader"]
 
 _PREFIX = "revela_"
 _UNSUPPORTED = ("s_aux", "position_bias")
+_REMEDY = "Use a decoder-only LM such as Llama, Qwen, Mistral, Gemma, SmolLM3, GPT-NeoX or Phi"
 
 
 class Reader(Protocol):
@@ -93,14 +94,12 @@ class CausalLM:
     """
 
     def __init__(self, lm: nn.Module) -> None:
-        model = lm.get_base_model() if hasattr(lm, "get_base_model") else lm
+        model: nn.Module = getattr(lm, "get_base_model", lambda: lm)()
         name = type(model).__name__
         if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:
             raise ModelError(f"{name} is not a transformers causal LM: load it with AutoModelForCausalLM")
         if getattr(getattr(lm, "active_peft_config", None), "is_prompt_learning", False):
-            raise ModelError(
-                f"{name} is wrapped for prompt learning, which adds tokens: use LoRA or the plain model"
-            )
+            raise ModelError(f"{name} is wrapped for prompt learning, which adds tokens: use LoRA or the plain model")
         self.model = model
         self.decoder: PreTrainedModel = model.get_decoder()
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
@@ -126,8 +125,7 @@ class CausalLM:
     def _probe(self, name: str) -> None:
         """Run four tokens and see that every decoder layer calls, and that the two halves make the whole."""
         layers = int(self.decoder.config.get_text_config().num_hidden_layers)
-        device = self.model.get_input_embeddings().weight.device
-        ids = torch.arange(4, device=device)[None] % self.vocabulary
+        ids = torch.arange(4, device=self.model.device)[None] % self.vocabulary
         probe = _Probe()
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
@@ -138,8 +136,7 @@ class CausalLM:
                 parts = self.logits(hidden)
         except (TypeError, AttributeError, KeyError, ValueError) as error:
             raise ModelError(
-                f"{name} cannot be driven by the objective ({type(error).__name__}: {error}): use a decoder-only LM "
-                "such as Llama, Qwen, Mistral, Gemma, SmolLM3, GPT-NeoX or Phi"
+                f"{name} cannot be driven by the objective ({type(error).__name__}: {error}). {_REMEDY}"
             ) from error
         finally:
             for module, training in modes:
@@ -148,24 +145,19 @@ class CausalLM:
         if reached < layers:
             where = "in none" if reached == 0 else f"only in {reached}"
             raise ModelError(
-                f"the attention of {name} can be reached {where} of its {layers} layers: the others have no attention "
+                f"the attention of {name} can be reached {where} of its {layers} layers: the others have none "
                 "(state-space, recurrent or convolutional layers) or do not go through transformers' "
-                "AttentionInterface. Use an LM whose every layer does, such as Llama, Qwen, Mistral, Gemma, SmolLM3, "
-                "GPT-NeoX or Phi"
+                f"AttentionInterface. {_REMEDY}"
             )
         if any(getattr(module, "is_causal", True) is False for module in probe.modules):
-            raise ModelError(
-                f"{name} is not causal: its tokens see what they are to predict. Use a causal LM"
-            )
+            raise ModelError(f"{name} is not causal: its tokens see what they are to predict. {_REMEDY}")
         if probe.unsupported:
             raise ModelError(
-                f"the attention of {name} takes {', '.join(sorted(probe.unsupported))}, which attention between texts "
-                "cannot honour. Use another LM"
+                f"the attention of {name} takes {', '.join(sorted(probe.unsupported))}, which attention between "
+                f"texts cannot honour. {_REMEDY}"
             )
         if not torch.allclose(whole.float(), parts.float(), rtol=1e-2, atol=1e-3):
-            raise ModelError(
-                f"the logits of {name} do not follow from its decoder's hidden states: use another LM"
-            )
+            raise ModelError(f"the logits of {name} do not follow from its decoder's states. {_REMEDY}")
 
     def hidden_states(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, reader: Reader | None
@@ -214,11 +206,11 @@ class CausalLM:
 @contextmanager
 def _replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     before = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if before is None:
             del module.forward
         else:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before

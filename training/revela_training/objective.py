@@ -29,12 +29,12 @@ class ObjectiveOutput:
     """What one call of the objective gives.
 
     Attributes:
-        loss: () fp32, to call ``backward`` on: the cross stream's next-token cross-entropy, plus the base stream's if
-            ``dual``.
-        baseline_loss: () fp32, the base stream's: the same LM without its neighbours. Carries a gradient only if
-            ``dual``; None if it was not asked for.
-        cross_loss: () fp32, the cross stream's alone, without graph. ``baseline_loss - cross_loss`` is what the LM
-            gains from its neighbours, in nats per token.
+        loss: () fp32, to call ``backward`` on: next-token cross-entropy of the cross stream, plus that of the
+            base stream if ``dual``.
+        baseline_loss: () fp32, of the base stream: the same LM without its neighbours. Carries a gradient only
+            if ``dual``; None if it was not asked for.
+        cross_loss: () fp32, of the cross stream alone, without graph. ``baseline_loss - cross_loss`` is what the
+            LM gains from its neighbours, in nats per token.
         dropped_mass: () fp32, mean over texts of the attention weight that ``min_weight`` left out.
         pairs: how many pairs were attended to.
         tokens: how many tokens were predicted; the losses are means over them.
@@ -58,26 +58,29 @@ class ObjectiveOutput:
 
 
 class RevelaObjective(nn.Module):
-    """Next-token loss of a causal LM whose texts also read each other, as much as the retriever says they should.
+    """Next-token loss of a causal LM whose texts also read each other, as much as the retriever says.
 
-    The LM runs once over every text twice, [x; x]. The first half, the base stream, is the plain LM. In the second,
-    the cross stream, each layer adds to the self-attention of text i the sum over the other texts j of its group of
-    ``W[i, j] * b_ij``, b_ij the full attention of i's queries to the base stream's keys and values of j in that layer
-    (after rotary embedding, before the output projection). The gradient reaches the retriever through W alone.
+    The LM runs once over every text twice, [x; x]. The first half, the base stream, is the plain LM. In the
+    second, the cross stream, each layer adds to the self-attention of text i the sum over the other texts j of
+    its group of ``W[i, j] * b_ij``, b_ij the full attention of i's queries to the keys and values that the base
+    stream has for j in that layer (after rotary embedding, before the output projection). The gradient reaches
+    the retriever through W alone.
 
-    Self-attention stays the LM's own: masks, sliding windows, soft caps, dropout. Attention between texts is always
-    full, masks only padding, takes the LM's scale and soft cap, and has no dropout. The LM must be one whose every
-    layer calls ``transformers.AttentionInterface``; called on its own it computes what it did before.
+    Self-attention stays the LM's own: masks, sliding windows, soft caps, dropout. Attention between texts is
+    always full, masks only padding, takes the LM's scale and soft cap, and has no dropout. Every layer of the LM
+    must call ``transformers.AttentionInterface``. The LM's attention implementation is then named ``revela_...``
+    in memory (not when saved), and the LM, called on its own, computes what it did before.
 
-    Padding may stand on either side: positions count real tokens, and no token is predicted from padding, so both
-    sides give the same loss. Gradient checkpointing, PEFT, frozen parameters, autocast and bf16 work as usual.
+    Padding may stand on either side: positions count real tokens, and no token is predicted from padding, so
+    both sides give the same loss. Gradient checkpointing (also reentrant), PEFT, frozen parameters, autocast and
+    bf16 work as usual.
 
     Args:
         lm: a causal LM (``AutoModelForCausalLM``), or a PEFT model around one.
         v_norm: divide b_ij per head by the attention's mean value norm (paper: on for prose, off for code).
         dual: add the base stream's loss, so that the LM keeps learning to read without neighbours.
-        min_weight: leave out pairs with W[i, j] <= this. 0 computes all of them, exactly; 0.01 is several times
-            faster and changes little, as W is peaked.
+        min_weight: leave out pairs with W[i, j] <= this. 0 computes all of them, exactly; 0.01 is faster and
+            changes little where W is peaked (read ``dropped_mass``; keep it well below 1 / (B - 1)).
 
     Raises:
         ModelError: the attention of the LM, or of some of its layers, cannot be reached.
@@ -89,14 +92,10 @@ class RevelaObjective(nn.Module):
         >>> objective(input_ids, attention_mask, weights=weights).loss.backward()
     """
 
-    def __init__(
-        self, lm: nn.Module, *, v_norm: bool = True, dual: bool = False, min_weight: float = 0.0
-    ) -> None:
+    def __init__(self, lm: nn.Module, *, v_norm: bool = True, dual: bool = False, min_weight: float = 0.0) -> None:
         super().__init__()
         if not 0.0 <= min_weight < 1.0:
-            raise ObjectiveError(
-                f"min_weight must be in [0, 1), got {min_weight}: 0 keeps every pair, 0.01 is fast"
-            )
+            raise ObjectiveError(f"min_weight must be in [0, 1), got {min_weight}: 0 keeps every pair, 0.01 is fast")
         self.lm = lm
         self.v_norm = v_norm
         self.dual = dual
@@ -116,11 +115,11 @@ class RevelaObjective(nn.Module):
 
         Args:
             input_ids: (G * B, L) int64, group after group.
-            attention_mask: (G * B, L), 1 for tokens and 0 for padding on either side; None when nothing is padded.
-            labels: (G * B, L) int64, token ids, -100 where nothing is to be predicted; default ``input_ids`` without
-                the padding. A label is predicted from the token before it, and only if that is no padding.
+            attention_mask: (G * B, L), 1 for tokens and 0 for padding on either side; None: nothing is padded.
+            labels: (G * B, L) int64, token ids, -100 where nothing is to be predicted; default ``input_ids``
+                without the padding. A label is predicted from the token before it, unless that is padding.
             weights: (B, B) or (G, B, B), zero diagonals, as `similarity_weights` gives them.
-            baseline: compute ``baseline_loss``; False saves one pass of the head where it is only for the log.
+            baseline: compute ``baseline_loss``; False saves one forward of the head where it is not logged.
 
         Returns:
             Losses and counts; logits on demand.
@@ -156,7 +155,7 @@ class RevelaObjective(nn.Module):
         reader = _CrossReader(pairs, None if bool(real.all()) else real, self.v_norm)
         hook = None
         if pairs.weights.requires_grad and torch.is_grad_enabled() and self._parts.reentrant_checkpointing():
-            # a reentrant checkpoint runs a backward of its own per layer: let those end in a leaf and hand the sum on
+            # reentrant checkpoints run a backward per layer: let those end in a leaf, and hand its sum on
             leaf = pairs.weights.detach().requires_grad_()
             reader = _CrossReader(
                 Pairs(pairs.readers, pairs.sources, leaf, pairs.dropped_mass), reader.key_mask, self.v_norm
@@ -165,8 +164,8 @@ class RevelaObjective(nn.Module):
                 lambda module, args, output: _HandOn.apply([leaf], output, pairs.weights)
             )
         try:
-            twice = (torch.cat([x, x]) for x in (input_ids, mask, positions))
-            return self._parts.hidden_states(*twice, reader)
+            ids, mask, positions = (torch.cat([x, x]) for x in (input_ids, mask, positions))
+            return self._parts.hidden_states(ids, mask, positions, reader)
         finally:
             if hook is not None:
                 hook.remove()
@@ -211,7 +210,7 @@ class _CrossReader:
 
 
 class _HandOn(torch.autograd.Function):
-    """Identity on the embeddings, whose backward, the last to run, hands the leaf's gradient on to the weights."""
+    """Identity on the embeddings whose backward, the last to run, hands the leaf's gradient to the weights."""
 
     @staticmethod
     def forward(ctx: Any, leaf: list[Tensor], embeddings: Tensor, weights: Tensor) -> Tensor:
@@ -236,20 +235,20 @@ def _check(
     groups, size, _ = weights.shape
     if input_ids.ndim != 2 or len(input_ids) != groups * size:
         raise ObjectiveError(
-            f"input_ids of shape {tuple(input_ids.shape)} do not fit weights for {groups} group(s) of {size} texts: "
-            f"give ({groups * size}, L), group after group"
+            f"input_ids of shape {tuple(input_ids.shape)} do not fit weights for {groups} group(s) of {size} "
+            f"texts: give ({groups * size}, L), group after group"
         )
-    real = mask.bool()
-    labels = input_ids.masked_fill(~real, -100) if labels is None else labels
     for name, tensor in (("attention_mask", mask), ("labels", labels)):
-        if tensor.shape != input_ids.shape:
+        if tensor is not None and tensor.shape != input_ids.shape:
             raise ObjectiveError(
                 f"{name} is {tuple(tensor.shape)}, input_ids {tuple(input_ids.shape)}: give the same shape"
             )
+    real = mask.bool()
+    labels = input_ids.masked_fill(~real, -100) if labels is None else labels
     if bool(weights.detach().diagonal(dim1=1, dim2=2).any()):
         raise ObjectiveError(
-            "the diagonal of weights is not zero: a text that attends fully to itself sees the tokens it is to predict. "
-            "Use similarity_weights, or zero the diagonal"
+            "the diagonal of weights is not zero: a text that attends fully to itself sees the tokens it is to "
+            "predict. Use similarity_weights, or zero the diagonal"
         )
     predicted = (labels[:, 1:] != -100) & real[:, :-1]
     targets = labels[:, 1:][predicted]

@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 from revela_rag.errors import TrainingError
 
-__all__ = ["ObjectiveError", "WeightStatistics", "similarity", "similarity_weights", "weight_statistics"]
+__all__ = [
+    "ObjectiveError",
+    "WeightStatistics",
+    "similarity",
+    "similarity_weights",
+    "weight_statistics",
+    "weights_from_similarity",
+]
 
 _VARIANCE_FLOOR = 1e-12
 
@@ -77,9 +84,7 @@ def similarity(queries: Tensor, passages: Tensor) -> Tensor:
         return unit_queries @ unit_passages.transpose(-1, -2)
 
 
-def similarity_weights(
-    queries: Tensor, passages: Tensor, *, temperature: float, standardize: bool = False
-) -> Tensor:
+def similarity_weights(queries: Tensor, passages: Tensor, *, temperature: float, standardize: bool = False) -> Tensor:
     """In-batch attention weights W: row softmax of cosine / temperature, the diagonal removed.
 
     Revela, arXiv 2506.16552, section 3. Always fp32: in bf16 cosines come in steps of about 0.004, while at the
@@ -99,14 +104,29 @@ def similarity_weights(
     Raises:
         ObjectiveError: bad shapes, B < 2, a value that is not finite, or a temperature that is not above 0.
     """
+    return weights_from_similarity(similarity(queries, passages), temperature=temperature, standardize=standardize)
+
+
+def weights_from_similarity(scores: Tensor, *, temperature: float, standardize: bool = False) -> Tensor:
+    """The second half of `similarity_weights`, for cosines that are already at hand.
+
+    Args:
+        scores: (B, B) or (G, B, B) fp32, as `similarity` returns them.
+        temperature: as for `similarity_weights`.
+        standardize: as for `similarity_weights`.
+
+    Returns:
+        Weights of the same shape.
+
+    Raises:
+        ObjectiveError: a temperature that is not above 0.
+    """
     if not (math.isfinite(temperature) and temperature > 0):
         raise ObjectiveError(f"temperature must be a finite number above 0, got {temperature}: try 0.02")
-    scores = similarity(queries, passages)
     size = scores.shape[-1]
     diagonal = torch.eye(size, dtype=torch.bool, device=scores.device)
     if standardize:
-        others = scores.masked_fill(diagonal, 0.0)
-        mean = others.sum(-1, keepdim=True) / (size - 1)
+        mean = scores.masked_fill(diagonal, 0.0).sum(-1, keepdim=True) / (size - 1)
         centred = (scores - mean).masked_fill(diagonal, 0.0)
         variance = centred.square().sum(-1, keepdim=True) / (size - 1)
         scores = centred * (variance + _VARIANCE_FLOOR).rsqrt()
