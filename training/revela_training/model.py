@@ -83,7 +83,7 @@ class RevelaModel(nn.Module):
         super().__init__()
         self.retriever = retriever
         self.objective = RevelaObjective(lm, v_norm=config.v_norm, dual=config.dual, min_weight=config.min_weight)
-        self.config = config
+        self.settings = config
         self.joint = False  # set by the trainer when the warm-up of the LM is over
         self._texts = texts
         self.register_buffer("query_cache", cached[0] if cached else None, persistent=False)
@@ -106,7 +106,7 @@ class RevelaModel(nn.Module):
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
             queries, passages = self._embed(text_index)
             weights = similarity_weights(
-                queries, passages, temperature=self.config.temperature, standardize=self.config.standardize
+                queries, passages, temperature=self.settings.temperature, standardize=self.settings.standardize
             )
         output = self.objective(input_ids, attention_mask, weights=weights)
         loss = output.loss
@@ -115,11 +115,11 @@ class RevelaModel(nn.Module):
             "baseline_loss": output.baseline_loss,
             "max_weight": weights.detach().amax(-1).mean(),
         }
-        if self.joint and self.config.contrastive_weight and len(pair_index) > 1:
+        if self.joint and self.settings.contrastive_weight and len(pair_index) > 1:
             contrastive = self._contrastive(queries, passages, text_index, pair_index)
             if contrastive is not None:
-                loss = loss + self.config.contrastive_weight * contrastive
-                metrics["contrastive_loss"] = contrastive.detach()
+                loss = loss + self.settings.contrastive_weight * contrastive
+                metrics["contrastive_loss"] = contrastive
         return {"loss": loss, "metrics": metrics}
 
     def _embed(self, text_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class RevelaModel(nn.Module):
                 self.retriever.adapt_embeddings(self.passage_cache[text_index]),
             )
         texts = [self._texts[i] for i in text_index.flatten().tolist()]
-        asked = [first_half(text) for text in texts] if self.config.query_part == "first_half" else texts
+        asked = [first_half(text) for text in texts] if self.settings.query_part == "first_half" else texts
         shape = (*text_index.shape, -1)
         return self.retriever.encode(asked, "query").view(shape), self.retriever.encode(texts, "document").view(shape)
 
@@ -146,7 +146,7 @@ class RevelaModel(nn.Module):
                 return None
             index = torch.tensor(rows, device=queries.device)
             asked, answers = queries.flatten(0, 1)[index[:, 0]], passages.flatten(0, 1)[index[:, 1]]
-        scores = asked.float() @ answers.float().T / self.config.contrastive_temperature
+        scores = asked.float() @ answers.float().T / self.settings.contrastive_temperature
         target = torch.arange(len(scores), device=scores.device)
         return nn.functional.cross_entropy(scores, target)
 

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from revela_rag.errors import TrainingError
 from revela_training.batching import GroupDataset
@@ -38,6 +48,10 @@ class RevelaTrainer(Trainer):
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         super().__init__(model, args, **kwargs)
+        self.remove_callback(PrinterCallback)
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(_Progress())
         self.add_callback(_Warmup(self))
         self.add_callback(_Alarms(self))
         if config.time_limit is not None:
@@ -55,7 +69,7 @@ class RevelaTrainer(Trainer):
                 "untouched. Lower retriever_lr and lm_lr, or train in float32."
             )
         for name, value in output["metrics"].items():
-            self.note(name, float(value))
+            self.note(name, float(value.detach()))
         return (loss, output) if return_outputs else loss
 
     def note(self, name: str, value: float) -> None:
@@ -72,6 +86,15 @@ class RevelaTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        state = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+        loaded = (model or self.model).load_state_dict(state, strict=False)
+        if loaded.unexpected_keys:
+            raise TrainingError(
+                f"The checkpoint {resume_from_checkpoint} belongs to another model (it has "
+                f"{loaded.unexpected_keys[0]}). Run without --resume to start afresh."
+            )
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> Optimizer:
         """AdamW with a group for the retriever and one for the LM."""
@@ -110,6 +133,24 @@ class RevelaTrainer(Trainer):
             groups = [retriever, reader] if len(used.param_groups) == 2 else [retriever]
             self.lr_scheduler = LambdaLR(used, groups)
         return self.lr_scheduler
+
+
+class _Progress(ProgressCallback):
+    """A bar with the time left and what the LM gains from its neighbours, in place of printed dictionaries."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.training_bar is not None:
+            self.training_bar.total = state.max_steps
+        super().on_step_end(args, state, control, **kwargs)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if self.training_bar is not None and logs and "lm_loss" in logs:
+            gain = logs["baseline_loss"] - logs["lm_loss"]
+            self.training_bar.set_postfix(
+                loss=f"{logs['lm_loss']:.3f}", gain=f"{gain:.3f}", max_weight=f"{logs['max_weight']:.2f}"
+            )
 
 
 class _Warmup(TrainerCallback):
