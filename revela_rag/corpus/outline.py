@@ -124,17 +124,21 @@ def _candidates(container: Any, grammar: Grammar) -> Iterator[tuple[Any, list[An
     """Possible definitions below ``container`` in source order, with the comments and attributes directly above."""
     stack: list[Any] = [iter(container.children)]
     leading: list[Any] = []
+    last_row = -1
     while stack:
         node = next(stack[-1], None)
         if node is None:
             stack.pop()
             leading = []
             continue
+        trailing = node.start_point[0] == last_row  # a comment behind code belongs to that code
         if leading and node.start_point[0] - _last_row(leading[-1]) > 1:
             leading = []
         if "comment" in node.type or node.type in _ATTACHED:
-            leading.append(node)
+            if not trailing:
+                leading.append(node)
             continue
+        last_row = _last_row(node)
         kind = node.type
         if kind in grammar.functions or kind in grammar.classes or kind in grammar.wrappers:
             yield node, leading
@@ -157,7 +161,7 @@ def _is_definition(node: Any, documented: bool) -> bool:
     if node.type in _FUNCTION_VALUED:
         return _function_value(node) is not None
     if node.type in _DOCUMENTED_ONLY:
-        return documented
+        return documented and (node.type == "type_definition" or _declares_function(node))
     return node.type not in ("export_statement", "template_declaration", "decorated_definition")
 
 
@@ -169,6 +173,15 @@ def _function_value(node: Any) -> Any:
             if value is not None and value.type in _FUNCTION_VALUES:
                 return value
     return None
+
+
+def _declares_function(node: Any) -> bool:
+    """Whether a C declaration is a prototype rather than a variable or field."""
+    for _ in range(8):
+        node = node.child_by_field_name("declarator")
+        if node is None or node.type == "function_declarator":
+            break
+    return node is not None
 
 
 def _define(node: Any, inner: Any, leading: list[Any], scope: str, grammar: Grammar, language: str) -> Definition:

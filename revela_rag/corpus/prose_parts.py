@@ -24,11 +24,11 @@ _GENERIC_HEADINGS = (
     "see also|setup|summary|table of contents|todo|untitled|usage|what'?s new"
 )
 _GENERIC = re.compile(rf"[\W\d]*(?:{_GENERIC_HEADINGS})[\W\d]*", re.I)
-_QUESTION = re.compile(
-    r"(?:q\d*[:.] ?)?(?:what|how|why|when|where|who|whose|whom|which|can|could|do|does|did|is|are|was|were|should|would|"
-    r"will|has|have|had|am|may|shall)(?:n't|'s|'re)?\b[^;{}=]*[\w)\"'”]\?$",
-    re.I,
+_QUESTION_WORDS = (
+    "what|how|why|when|where|who|whose|whom|which|can|could|do|does|did|is|are|was|were|should|would|will|has|have|had|"
+    "am|may|shall"
 )
+_QUESTION = re.compile(rf"(?:q\d*[:.] ?)?(?:{_QUESTION_WORDS})(?:n't|'s|'re)?\b[^;{{}}=]*[\w)\"'”]\?$", re.I)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -71,10 +71,12 @@ def _is_language(text: str) -> bool:
 
 
 def _speaking(path: tuple[str, ...], title: str) -> str:
-    """The heading, with as many headings before it as it takes to be at least three words; empty if it says nothing."""
+    """The heading, behind as many of those above as it takes to be three words; empty if it says nothing."""
     if _GENERIC.fullmatch(path[-1]) or not _WORD.search(path[-1]):
         return ""
-    names = [title, *path] if title and title not in path else list(path)
+    names = [name for name in path[:-1] if not _GENERIC.fullmatch(name)] + [path[-1]]
+    if title and title not in path:
+        names.insert(0, title)
     for start in range(len(names) - 1, -1, -1):
         query = ": ".join(names[start:])
         if _is_language(query):

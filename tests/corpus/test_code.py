@@ -379,6 +379,14 @@ def test_documentation_and_body_in_every_language(language):
         assert doc not in parts["body"] and parts["body"]
 
 
+def test_comments_behind_code_do_not_document_what_follows():
+    source = "struct S {\n  int length;  /* how long it is */\n  int width(int scale);  /* how wide it is */\n};\n"
+    (chunk,) = chunks_of(source, "cpp")
+    assert chunk.metadata["symbol"] == "S" and chunk.parts == ()
+    chunks = chunks_of(f"LIMIT = 3  # the largest number of steps\ndef total(x):\n{LONG}\n")
+    assert all(chunk.parts == () for chunk in chunks)
+
+
 def test_nothing_of_a_function_is_lost_when_it_is_split():
     body = "\n".join(f"    value_{n} = compute(value_{n - 1}, {n})" for n in range(1, 200))
     pieces = chunks_of(f'def f(value_0):\n    """Compute very many values."""\n{body}\n')

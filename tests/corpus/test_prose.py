@@ -129,6 +129,8 @@ def test_heading_and_section_question_and_answer():
 def test_short_headings_borrow_from_the_ones_above():
     (chunk,) = chunks_of("# Installing the tool\n\n## Windows\n\nDouble click on the downloaded file.")
     assert roles(chunk)["heading"] == "Installing the tool: Windows"
+    (chunk,) = chunks_of("# Installing the tool\n\n## Overview\n\n### Windows\n\nDouble click on the file.")
+    assert roles(chunk)["heading"] == "Installing the tool: Windows"
 
 
 def test_only_the_first_chunk_of_a_section_answers_its_heading():
