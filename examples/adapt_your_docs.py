@@ -15,4 +15,4 @@ arguments = parser.parse_args()
 result = adapt(arguments.folder, output=arguments.output, max_steps=arguments.max_steps)
 
 print(result.summary)
-print(f"Use it anywhere: SentenceTransformer({arguments.output!r}), or: revela index {arguments.folder} ...")
+print(f"Index with it: revela index {arguments.folder} --model {arguments.output} --output my-index")
