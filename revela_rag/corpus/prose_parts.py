@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from revela_rag.corpus.languages import format_of
 from revela_rag.corpus.sentences import sentence_spans
 from revela_rag.corpus.text import count_words, squeeze
 from revela_rag.corpus.types import Part
@@ -29,6 +30,8 @@ _QUESTION_WORDS = (
     "am|may|shall"
 )
 _QUESTION = re.compile(rf"(?:q\d*[:.] ?)?(?:{_QUESTION_WORDS})(?:n't|'s|'re)?\b[^;{{}}=]*[\w)\"'”]\?$", re.I)
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|#|/)[A-Za-z_]\w*)*")
+_SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -38,7 +41,7 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
     In this order: a question (heading or first sentence ending in ``?``) and its answer; the heading and its
     section; the title and its text; from 40 words on, the halves before and after the sentence boundary nearest the
     middle. Headings and titles go with the first chunk of their section only, and not when they say nothing
-    ("Introduction", a version number, a path).
+    ("Introduction", a version number, a path); a title that is an identifier is spelled out in words.
 
     Args:
         text: the chunk without its heading.
@@ -56,8 +59,10 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
             query = _speaking(path, title)
             if query:
                 return Part("heading", query), Part("section", text)
-        elif _is_language(title) and not _GENERIC.fullmatch(title):
-            return Part("title", title), Part("text", text)
+        else:
+            query = title if _is_language(title) else _spoken_identifier(title)
+            if query and not _GENERIC.fullmatch(query):
+                return Part("title", query), Part("text", text)
     return _halves(text)
 
 
@@ -68,6 +73,15 @@ def _is_answer(text: str) -> bool:
 def _is_language(text: str) -> bool:
     """At least three words with letters; paths and identifiers are one word."""
     return sum(bool(_WORD.search(word)) for word in text.split()) >= 3
+
+
+def _spoken_identifier(title: str) -> str:
+    """``java.util.List.removeAllItems`` → ``List remove all items``; empty where a title names no such thing."""
+    if not _IDENTIFIER.fullmatch(title) or format_of(title):
+        return ""
+    *above, name = re.split(r"[.:#/]+", title)
+    words = [word if word.isupper() else word.lower() for word in _SUBWORD.findall(name)]
+    return " ".join([*above[-1:], *words]) if len(words) >= 2 and len(words) + len(above[-1:]) >= 3 else ""
 
 
 def _speaking(path: tuple[str, ...], title: str) -> str:

@@ -145,6 +145,10 @@ def test_titled_documents():
     assert roles(chunk) == {"title": "A tool that counts", "text": "It counts the words of a text."}
     (chunk,) = chunks_of("It counts the words of a text.", "text", title="org.tools.Counter")
     assert chunk.title == "org.tools.Counter" and chunk.parts == ()
+    (chunk,) = chunks_of("It counts the words of a text.", "text", title="org.tools.Counter.countAllWords")
+    assert roles(chunk) == {"title": "Counter count all words", "text": "It counts the words of a text."}
+    (chunk,) = chunks_of("It counts the words of a text.", "text", title="docs/countAllWords.md")
+    assert chunk.parts == ()
     (chunk,) = chunks_of("", "text", title="Only a title here")
     assert chunk.text == "Only a title here"
 
