@@ -2,10 +2,10 @@
 
     python prepare.py --corpus corpus --output data [--vocabulary 8192] [--megabytes 60]
 
-Half of the text is prose (documentation, reference text, READMEs), half code; within each half a language counts with the
-square root of its size, so that no language drowns the others. Writes ``tokenizer/``, and for each split ``<split>.npy`` (uint16
-token ids of all documents in a row, each ended by EOS) with ``<split>.json`` (where each document starts, its
-bytes, its source).
+Half of the text is prose (documentation, reference text, READMEs), half code; within each half a language
+counts with the square root of its size, so that no language drowns the others. Writes ``tokenizer/``, and for
+each split ``<split>.npy`` (uint16 token ids of all documents in a row, each ended by EOS) with ``<split>.json``
+(where each document starts, its bytes, its source).
 """
 
 from __future__ import annotations

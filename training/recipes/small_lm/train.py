@@ -1,15 +1,17 @@
-"""Train the small language model; the same script in small on a CPU and at full size on a GPU.
+r"""Train the small language model; the same script in small on a CPU and at full size on a GPU.
 
-    python train.py --data data --output run/plain --minutes 40
-    torchrun --nproc-per-node 2 train.py --data data --output run/neighbours --groups groups --init run/plain --phase neighbours --minutes 20
+    torchrun --nproc-per-node 2 train.py --data data --output run/plain --minutes 40
+    torchrun --nproc-per-node 2 train.py --data data --output run/neighbours \
+        --init run/plain --phase neighbours --groups groups --minutes 20
 
-Phase ``plain`` is next-token prediction on rows of 160 tokens. Phase ``neighbours`` goes on with in-batch attention: groups of
-related texts (groups.py) under weights from a frozen retriever, so that the model learns to read its neighbours,
-with the plain loss beside it. Run again with the same ``--output`` and it continues from the last checkpoint.
+Phase ``plain`` is next-token prediction on rows of 160 tokens. Phase ``neighbours`` goes on with in-batch
+attention: groups of related texts (groups.py) under weights from a frozen retriever, so that the model learns
+to read its neighbours, with the plain loss beside it. Run again with the same ``--output`` and it continues
+from the last checkpoint. Without ``torchrun`` one process does it all.
 
-A plain loop instead of transformers' Trainer for two reasons: the learning rate follows the clock (``--minutes``) and reaches its
-floor on time on a machine shared with others, and the optimiser's state is kept as safetensors, so that
-resuming unpickles nothing.
+A plain loop instead of transformers' Trainer for two reasons: the learning rate follows the clock
+(``--minutes``) and reaches its floor on time on a machine shared with others, and the optimiser's state is
+kept as safetensors, so that resuming unpickles nothing.
 """
 
 from __future__ import annotations
@@ -188,13 +190,13 @@ def losses(args: argparse.Namespace, model: LlamaForCausalLM, tokenizer: PreTrai
     from revela_training.objective import RevelaObjective
 
     groups = Groups(args.groups, tokenizer, length=args.length, temperature=args.temperature, seed=args.seed)
-    objective = RevelaObjective(model, v_norm=True, dual=True)
+    objective = RevelaObjective(model, v_norm=True, dual=True, min_weight=args.min_weight)
 
     def neighbours(step: int) -> tuple[Tensor, dict[str, float], int]:
         batch, weights = groups(step)
         mask = batch["attention_mask"].to(device)
         out = objective(batch["input_ids"].to(device), mask, weights=weights.to(device))
-        values = {"loss": out.loss.item(), "baseline": out.baseline_loss.item()}
+        values = {"loss": out.cross_loss.item(), "baseline": out.baseline_loss.item()}
         return out.loss, values, int(mask.sum())
 
     return neighbours
@@ -271,6 +273,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--floor", type=float, default=0.1, help="final share of the learning rate")
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--temperature", type=float, default=0.03, help="of the neighbours' weights")
+    parser.add_argument("--min-weight", type=float, default=0.01, help="neighbours below this weight are not read")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--head-dim", type=int, default=64)
