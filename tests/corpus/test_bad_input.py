@@ -105,17 +105,17 @@ def test_huge_line_is_skipped_by_size_at_once(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "line", ["lorem ipsum dolor sit amet. ", "word ", "x", "汉字。", "a.b? ", "(", "`", "# x "], ids=repr
+    ("line", "size"),
+    [("lorem ipsum dolor sit amet. ", 9_000_000), ("x", 9_000_000), ("汉字。", 1_000_000), ("`a.b? ", 3_000_000)],
 )
-def test_nine_megabytes_on_one_line_are_read_in_linear_time(tmp_path, line):
+def test_megabytes_on_one_line_are_read_in_linear_time(tmp_path, line, size):
     seconds = []
-    for size in (1_000_000, 9_000_000):
-        for name in ("a.txt", "b.md"):
-            (tmp_path / name).write_text(line * (size // len(line.encode())))
+    for part in (size // 5, size):
+        (tmp_path / "a.md").write_text(line * (part // len(line.encode())))
         started = time.process_time()
         corpus = load(tmp_path)
         seconds.append(time.process_time() - started)
-    assert seconds[1] < 20 * seconds[0] + 1
+    assert seconds[1] < 10 * seconds[0] + 1
     assert max(len(chunk.text.split()) for chunk in corpus) <= 120
 
 
