@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
-from oracle import oracle
 
 from revela_training.objective import RevelaObjective
+
+from .oracle import oracle
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "smollm3", "gpt_neox", "phi", "granite"]
 
