@@ -204,9 +204,9 @@ class TextStore:
                     "WHERE json_extract(value, '$[0]') = 's')"
                 )
                 bound.append(listed)
-            else:
+            else:  # CROSS JOIN keeps SQLite from reading all attributes first
                 clauses.append(
-                    "row IN (SELECT a.row FROM json_each(?) AS w JOIN attributes AS a "
+                    "row IN (SELECT a.row FROM json_each(?) AS w CROSS JOIN attributes AS a "
                     "ON a.key = ? AND a.type = json_extract(w.value, '$[0]') "
                     "AND a.value = json_extract(w.value, '$[1]'))"
                 )

@@ -134,7 +134,9 @@ class _Job:
         for batch in _batches(chunks, show_progress):
             given = None if rows is None else rows[position : position + len(batch)]
             if given is not None and len(given) != len(batch):
-                raise IndexingError(f"There are more chunks than the {0 if rows is None else len(rows)} vectors; give one each.")
+                raise IndexingError(
+                    f"There are more chunks than the {0 if rows is None else len(rows)} vectors; give one each."
+                )
             position += len(batch)
             self._take(batch, given)
         if rows is not None and position != len(rows):
