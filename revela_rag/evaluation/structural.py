@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["structural_data"]
 
+_FROM_TITLE = frozenset({"title", "heading", "question"})
+
 
 def structural_data(
     pairs: Sequence[StructuralPair], chunks: Sequence[Chunk], *, name: str = "structural"
@@ -57,4 +59,6 @@ def _without_query(chunk: Chunk, pair: StructuralPair | None) -> tuple[str, str]
     title = chunk.title
     for query in {asked.text if asked else "", pair.query if pair else ""} - {""}:
         title = title.replace(query, "").strip(" >/|:-\n")
+    if asked and asked.role in _FROM_TITLE and title == chunk.title:
+        title = ""  # the query says the title in other words, as a spelled-out identifier does
     return title, text

@@ -60,6 +60,18 @@ def test_no_document_holds_what_is_asked_about_it() -> None:
     }
 
 
+def test_a_title_asked_in_other_words_is_dropped_whole() -> None:
+    method = Chunk(
+        id="c5",
+        text="Removes every item.",
+        document_id="List.removeAllItems",
+        title="java.util.List.removeAllItems",
+        parts=(Part("title", "List remove all items"), Part("text", "Removes every item.")),
+    )
+    pair = Pair("List remove all items", "c5", "List.removeAllItems", "title", "Removes every item.")
+    assert structural_data([pair], [method]).corpus["c5"] == ("", "Removes every item.")
+
+
 def test_nothing_to_ask_is_an_error() -> None:
     with pytest.raises(CorpusError, match="no structural pair"):
         structural_data([], [PLAIN])

@@ -18,6 +18,7 @@ from revela_rag.evaluation import (
     hybrid_run,
     lexical_run,
     score_run,
+    structural_data,
 )
 
 __all__ = ["EvaluationSet", "Gate", "evaluation_pairs", "make_evaluation_set", "run_gate"]
@@ -112,15 +113,15 @@ def make_evaluation_set(
     seed: int,
 ) -> EvaluationSet:
     """Documents with every query part taken out: the relevant ones and random others up to ``max_documents``."""
-    answers = {pair.chunk_id: pair.answer_text for pair in structural_pairs(chunks)}
-    answers |= {pair.chunk_id: pair.answer_text for pair in (*choose, *report)}
-    relevant = {pair.chunk_id for pair in (*choose, *report)}
+    held = [*choose, *report]
+    relevant = {pair.chunk_id for pair in held}
     others = [chunk.id for chunk in chunks if chunk.id not in relevant]
     room = max(0, max_documents - len(relevant))
     drawn = set(np.random.default_rng((seed, 3)).permutation(others)[:room].tolist()) if others else set()
     kept = [chunk for chunk in chunks if chunk.id in relevant or chunk.id in drawn]
-    texts = [answers.get(chunk.id) or chunk.embedding_text for chunk in kept]
-    return EvaluationSet([chunk.id for chunk in kept], texts, choose, report, weak)
+    corpus = structural_data(held, kept).corpus
+    texts = [f"{title}\n{text}" if title else text for title, text in corpus.values()]
+    return EvaluationSet(list(corpus), texts, choose, report, weak)
 
 
 def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> Gate:
