@@ -14,11 +14,10 @@ import torch
 
 from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.errors import CorpusError
-from revela_rag.models import resolve_model
 from revela_training.backbone import TrainableRetriever
 from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
 from revela_training.config import AdaptConfig, resolve_config
-from revela_training.export import export_model
+from revela_training.export import check_output, export_model
 from revela_training.gate import Embed, Gate, evaluation_pairs, make_evaluation_set, run_gate
 from revela_training.lm import load_lm
 from revela_training.model import GroupCollator, RevelaModel, first_half
@@ -97,6 +96,7 @@ def adapt(
         >>> print(result.summary)  # doctest: +SKIP
     """
     started = time.monotonic()
+    output = check_output(output)
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
     chosen = {**settings, **{name: value for name, value in given.items() if value is not None}}
     max_words = chosen.get("max_words", config.max_words if isinstance(config, AdaptConfig) else 120)
@@ -105,7 +105,6 @@ def adapt(
     )
     logger.info("%s", corpus.report.summary())
     cfg = resolve_config(corpus.chunks, preset=preset, config=config, changes=chosen)
-    output = Path(output)
     work = Workspace(
         output,
         identity={**_jsonable(cfg.as_dict()), "corpus": digest(c.id for c in corpus.chunks)},
@@ -128,7 +127,7 @@ def adapt(
     log = train(
         model,
         dataset,
-        GroupCollator(dataset.texts, tokenizer, max_tokens=cfg.max_tokens),
+        GroupCollator(dataset.texts, tokenizer, max_tokens=cfg.max_tokens or 160),
         cfg,
         folder=work.checkpoints,
         resume=work.resuming,
@@ -189,12 +188,12 @@ def _build_dataset(units: list[Unit], cfg: AdaptConfig) -> GroupDataset:
 
 def _build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
     return TrainableRetriever(
-        resolve_model(cfg.base),
+        cfg.base,
         adapter="lora" if cfg.adapter == "lora" else "linear",
         lora_rank=cfg.lora_rank,
         lora_alpha=cfg.lora_alpha,
         lora_dropout=cfg.lora_dropout,
-        max_length=cfg.max_tokens,
+        max_length=cfg.retriever_max_tokens,
         trust_remote_code=cfg.trust_remote_code,
     )
 
@@ -233,7 +232,7 @@ def _cache(
         values = work.array(
             name,
             lambda: retriever.embed_base(
-                list(inputs), role, show_progress=show_progress, max_length=cfg.max_tokens
+                list(inputs), role, show_progress=show_progress, max_length=cfg.retriever_max_tokens
             ).numpy(force=True),
         )
         return torch.from_numpy(values)

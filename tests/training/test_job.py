@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from revela_rag.corpus import Corpus, load_corpus
+from revela_rag.encoder import Encoder
+from revela_rag.errors import CorpusError, DiskError, ModelError, TrainingError
+from revela_training import adapt, trainer
+
+SMALL = {
+    "max_steps": 6,
+    "lm_warmup_steps": 2,
+    "group_size": 4,
+    "groups_per_step": 1,
+    "max_tokens": 24,
+    "checkpoint_steps": 2,
+    "show_progress": False,
+}
+
+
+@pytest.fixture
+def run(code_corpus: Corpus, base_dir: Path, lm_dir: Path, tmp_path: Path):
+    def job(output: str = "model", source=code_corpus, **changes):
+        settings = {"base": str(base_dir), "lm": str(lm_dir), **SMALL, **changes}
+        return adapt(source, output=tmp_path / output, **settings)
+
+    return job
+
+
+def test_the_whole_road_leaves_a_model_and_its_proof(run, tmp_path: Path) -> None:
+    result = run(retriever_lr=0.05, contrastive_weight=1.0, max_steps=30)
+    stored = json.loads((result.path / "revela.json").read_text())
+    assert stored["summary"] == result.summary
+    assert stored["config"]["max_steps"] == 30
+    assert stored["corpus"]["chunks"] == 100
+    gate = result.report["gate"]
+    assert {"bm25", "base", "hybrid"} <= set(gate["evaluations"])
+    assert result.adapted == (result.strength > 0)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"], "work folders are removed"
+    vectors = Encoder(result.path).encode_queries(["Find the river that opens every day"])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_run_that_does_not_help_returns_the_base(run, base_dir: Path) -> None:
+    result = run(retriever_lr=1e-9)
+    assert not result.adapted
+    assert result.summary.startswith("kept the base model")
+    texts = ["def f(): return 1", "apples and pears"]
+    assert np.allclose(
+        Encoder(result.path).encode_documents(texts), Encoder(base_dir).encode_documents(texts), atol=1e-6
+    )
+
+
+def test_lora_goes_the_same_road(run) -> None:
+    result = run(adapter="lora", lora_rank=4, lm_training="lora", strengths=(1.0,))
+    assert (result.path / "modules.json").is_file()
+
+
+def test_prose_without_structure_is_evaluated_on_cropped_queries(run) -> None:
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(300)]
+    texts = [" ".join(rng.choice(words, size=30)) + "." for _ in range(80)]
+    result = run(source=texts, preset="prose")
+    assert result.report["gate"]["weak"]
+    assert "cropped queries" in result.summary
+
+
+def test_a_corpus_smaller_than_one_group_is_refused(run, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"(too few|one group needs)"):
+        run(source=["One short text about apples.", "Another about pears and plums."], group_size=16)
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_empty_folder_is_refused(run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CorpusError, match="empty"):
+        run(source=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["base", "lm"])
+def test_a_model_that_does_not_exist_is_named(run, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        run(**{name: str(tmp_path / "nowhere")})
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_unknown_setting_is_named(run) -> None:
+    with pytest.raises(TrainingError, match="temprature"):
+        run(temprature=1)
+
+
+def test_an_output_that_is_something_else_is_refused_before_training(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("precious")
+    monkeypatch.setattr("revela_training.job.train", lambda *_, **__: pytest.fail("trained before checking"))
+    with pytest.raises((ModelError, DiskError, TrainingError), match="model"):
+        run()
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_full_disk_leaves_no_model_and_can_be_resumed(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("revela_training.export.write_sentence_config", full)
+        with pytest.raises(DiskError, match="No space left"):
+            run()
+    assert not (tmp_path / "model").exists()
+    monkeypatch.setattr(trainer.RevelaTrainer, "training_step", lambda *_: pytest.fail("trained again"))
+    assert run(resume=True).path.is_dir()
+
+
+def test_nan_leaves_no_model(run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="loss is"):
+        run(lm_lr=float("inf"), max_steps=20)
+    assert not (tmp_path / "model").exists()
+
+
+KILLED = """
+import sys
+from revela_training import adapt
+adapt(sys.argv[1], output=sys.argv[2], base=sys.argv[3], lm=sys.argv[4], max_steps=400, lm_warmup_steps=2, group_size=4,
+      groups_per_step=1, max_tokens=24, checkpoint_steps=2, show_progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed(code_folder: Path, base_dir: Path, lm_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    arguments = [str(code_folder), str(output), str(base_dir), str(lm_dir)]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    checkpoints = tmp_path / ".model.work" / "checkpoints"
+    deadline = time.monotonic() + 240
+    while trainer.latest_checkpoint(checkpoints) is None and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not output.exists()
+    reached = int(trainer.latest_checkpoint(checkpoints).name.split("-")[1])  # type: ignore[union-attr]
+    result = adapt(
+        load_corpus(code_folder),
+        output=output,
+        base=str(base_dir),
+        lm=str(lm_dir),
+        resume=True,
+        **{**SMALL, "max_steps": 400},
+    )
+    first = min(entry["step"] for entry in result.report["log"] if "train_runtime" not in entry)
+    assert first <= reached < 400
+    assert result.path.is_dir()
