@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -71,23 +72,30 @@ def run_demo(
     corpus = stdlib_corpus(functions=size["functions"], show_progress=True)
     console.print(f"{len(corpus.chunks)} documented functions and classes; {corpus.report.summary()}")
     console.rule("2/4  Adapt all-MiniLM-L6-v2 without labels")
-    result = adapt(
-        corpus, output=folder / "model", base="all-MiniLM-L6-v2", preset="code", resume=True, **size["settings"]
-    )
+    adaptation = folder / "adaptation.json"
+    if adaptation.is_file() and (folder / "model").is_dir():
+        report = json.loads(adaptation.read_text(encoding="utf-8"))
+        console.print("Done by an earlier run; start with --fresh to adapt again.")
+    else:
+        result = adapt(
+            corpus, output=folder / "model", base="all-MiniLM-L6-v2", preset="code", resume=True, **size["settings"]
+        )
+        report = result.report
+        adaptation.write_text(json.dumps(report), encoding="utf-8")
     console.rule("3/4  Index in FAISS and in Chroma, ask through LangChain and LlamaIndex")
     answers = _ask(corpus, folder, console)
     console.rule("4/4  Did it help?")
-    evaluations = result.report["gate"]["evaluations"]
+    evaluations, summary = report["gate"]["evaluations"], report["gate"]["summary"]
     console.print(metrics_table(evaluations))
-    console.print(f"[bold]{result.summary}[/bold]")
-    report = write_report(result.report, folder / "report.html", title="revela demo: the Python standard library")
+    console.print(f"[bold]{summary}[/bold]")
+    page = write_report(report, folder / "report.html", title="revela demo: the Python standard library")
     seconds = round(time.monotonic() - started, 1)
-    console.print(f"Report: {report}   Model: {folder / 'model'}   Wall time: {seconds:.0f} s")
+    console.print(f"Report: {page}   Model: {folder / 'model'}   Wall time: {seconds:.0f} s")
     return {
-        "summary": result.summary,
+        "summary": summary,
         "evaluations": {name: value["metrics"] for name, value in evaluations.items()},
         "answers": answers,
-        "report": str(report),
+        "report": str(page),
         "seconds": seconds,
     }
 
@@ -122,7 +130,7 @@ def _ask(corpus: Corpus, folder: Path, console: Console) -> dict[str, dict[str, 
         for store in ("faiss", "chroma")
     }
     chain = LangChainRetriever(index=indexes["faiss"], k=3)
-    engine = LlamaIndexRetriever(index=indexes["chroma"], k=3)
+    engine = LlamaIndexRetriever(index=indexes["chroma"], similarity_top_k=3)
     answers: dict[str, dict[str, list[str]]] = {}
     for question in QUESTIONS:
         found = {

@@ -29,6 +29,8 @@ def _documents(root: Path) -> Iterator[Document]:
         relative = path.relative_to(root)
         if _LEFT_OUT.isdisjoint(relative.parts):
             text = path.read_text(encoding="utf-8", errors="replace")
+            if not text.strip():
+                continue
             yield Document(id=relative.as_posix(), text=text, format="python", metadata={"source": relative.as_posix()})
 
 
