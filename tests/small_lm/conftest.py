@@ -33,7 +33,7 @@ def write_package(root, name, licence, topic):
     (folder / f"{topic}.py").write_text(f"# Copyright somebody, all about the license\n\n{functions}")
     (folder / f"{topic}_more.py").write_text(functions.replace("value", f"{topic}s").replace("other", "fallback"))
     guide = "\n".join(
-        f"Chapter {number} explains how the {topic} number {number} is put beside a {topic} of another kind, step by step."
+        f"Chapter {number} explains how the {topic} number {number} is put beside a {topic} of another kind."
         for number in range(60)
     )
     (folder / "guide.md").write_text(guide)

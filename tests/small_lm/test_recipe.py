@@ -46,7 +46,9 @@ def test_from_packages_to_a_model_that_loads(recipe, data, tmp_path):
 
 
 def test_training_lowers_the_loss(recipe, data, tmp_path):
-    recipe.train.main(["--data", str(data), "--output", str(tmp_path / "run"), "--max-steps", "60", "--warmup", "5", *TINY])
+    recipe.train.main(
+        ["--data", str(data), "--output", str(tmp_path / "run"), "--max-steps", "60", "--warmup", "5", *TINY]
+    )
     history = [json.loads(line)["loss"] for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert np.mean(history[-5:]) < np.mean(history[:5]) - 1
 
@@ -122,7 +124,8 @@ def test_duplicates_and_excluded_text_are_dropped(recipe, packages, tmp_path):
     [
         ("MIT", True), ("BSD License", True), ("Apache Software License", True), ("PSF-2.0", True), ("MPL-2.0", True),
         ("ISC", True), ("Apache-2.0 OR MIT", True), ("GPL-2.0-only", False), ("LGPL-3.0", False), ("AGPL-3.0", False),
-        ("GNU General Public License v3 (GPLv3)", False), ("MIT AND GPL-3.0", False), ("Proprietary", False), ("", False),
+        ("GNU General Public License v3 (GPLv3)", False), ("MIT AND GPL-3.0", False), ("Proprietary", False),
+        ("", False),
         ("LicenseRef-NVIDIA-Proprietary", False), ("permitted", False),
     ],
 )  # fmt: skip
@@ -145,7 +148,36 @@ def test_comment_and_code_are_taken_apart(recipe):
     ((comment, code),) = recipe.groups.commented_code(java, "java")
     assert comment == "Returns the sum of both of the numbers."
     assert code.startswith("public int add") and "Returns the sum" not in code
-    python = 'def add(a, b):\n    """Return the sum of both of the numbers."""\n    total = a + b\n    print("adding", a, "and", b)\n    return total\n'
+    python = (
+        'def add(a, b):\n    """Return the sum of both of the numbers."""\n'
+        '    total = a + b\n    print("adding", a, "and", b)\n    return total\n'
+    )
     ((doc, body),) = recipe.groups.commented_code(python, "python")
     assert doc == "Return the sum of both of the numbers."
     assert body.startswith("def add(a, b):\n    total") and "Return the sum" not in body
+
+
+def test_copies_overlap_with_their_partner_only(recipe):
+    rows = [[1, *range(100 * i, 100 * i + 40)] for i in range(1, 5)]
+    mixed, weights = recipe.groups.copies(rows, rng=np.random.default_rng(0))
+    assert mixed[0] == rows[0] and mixed[2] == rows[2]
+    for first in (0, 2):
+        shared = set(mixed[first][1:]) & set(mixed[first + 1][1:])
+        assert 20 <= len(shared) < 40
+        assert mixed[first][1:] != mixed[first + 1][1:]
+    assert not set(mixed[0][1:]) & set(mixed[3][1:])
+    assert weights.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+
+
+def test_rescaled_values_leave_the_model_as_it_was(recipe):
+    model, tokenizer = load_lm()
+    ids = tokenizer("def add(a, b):\n    return a + b\n", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        recipe.train.rescale_values(model, ids, norm=0.5)
+        after = model(input_ids=ids).logits
+        values = model.model.layers[0].self_attn.v_proj(
+            model.model.layers[0].input_layernorm(model.model.embed_tokens(ids))
+        )
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-3)
+    assert values.unflatten(-1, (-1, 64)).norm(dim=-1).mean().item() == pytest.approx(0.5, rel=1e-3)

@@ -106,14 +106,31 @@ def _prose_fours(rows: list[dict[str, str]]) -> Iterator[list[str]]:
 
 
 class Groups:
-    """Batches for the objective: token ids, mask and the weights of one group."""
+    """Batches for the objective: token ids, mask and the weights of one group.
+
+    Args:
+        folder: written by this script.
+        tokenizer: of the language model.
+        length: tokens of a text, at most.
+        temperature: of the weights.
+        seed: of order and copies.
+        copy_steps: the chance of a batch of copies instead of related texts falls from 0.8 to 0 over so many batches.
+    """
 
     def __init__(
-        self, folder: Path, tokenizer: PreTrainedTokenizerFast, *, length: int, temperature: float, seed: int
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        length: int,
+        temperature: float,
+        seed: int,
+        copy_steps: int = 0,
     ) -> None:
         self.texts: list[list[str]] = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         self.embeddings = load_file(folder / "embeddings.safetensors")["embeddings"]
-        self.tokenizer, self.length, self.temperature, self.seed = tokenizer, length, temperature, seed
+        self.tokenizer, self.length, self.temperature = tokenizer, length, temperature
+        self.seed, self.copy_steps = seed, copy_steps
 
     def __call__(self, number: int, *, shuffle: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         """Batch ``number``: ``input_ids`` and ``attention_mask`` (16, L), weights (16, 16)."""
@@ -122,11 +139,32 @@ class Groups:
         epoch, place = divmod(number, len(self.texts))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.texts)) if shuffle else None
         group = int(order[place]) if order is not None else place
-        batch = self.tokenizer(
-            self.texts[group], padding=True, truncation=True, max_length=self.length, return_tensors="pt"
-        )
-        rows = self.embeddings[group]
-        return dict(batch), similarity_weights(rows, rows, temperature=self.temperature)
+        rows = self.tokenizer(self.texts[group], truncation=True, max_length=self.length)["input_ids"]
+        rng = np.random.default_rng([self.seed, number])
+        if number < self.copy_steps and rng.random() < 0.8 * (1 - number / self.copy_steps):
+            rows, weights = copies(rows, rng=rng)
+        else:
+            vectors = self.embeddings[group]
+            weights = similarity_weights(vectors, vectors, temperature=self.temperature)
+        return dict(self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")), weights
+
+
+def copies(rows: list[list[int]], *, rng: np.random.Generator) -> tuple[list[list[int]], Tensor]:
+    """Pairs that overlap, under weights that are one for the partner and zero for everybody else.
+
+    Every second text is replaced by its predecessor, shifted by a random number of tokens that come from the
+    replaced text. What the two share can be read off the partner and nowhere else, so a model learns to look
+    things up in its neighbours within a few hundred steps, where related texts alone take thousands.
+    """
+    mixed = list(rows)
+    for first in range(0, len(rows) - 1, 2):
+        bos, *text = rows[first]
+        shift = int(rng.integers(1, max(len(text) // 2, 2)))
+        filler = rows[first + 1][1:][:shift]
+        moved = filler + text[: len(text) - len(filler)] if rng.random() < 0.5 else text[shift:] + filler
+        mixed[first + 1] = [bos, *moved]
+    partner = torch.arange(len(rows)) ^ 1
+    return mixed, nn.functional.one_hot(partner, len(rows)).float()
 
 
 def embed(groups: list[list[str]], retriever: str, *, bf16: bool) -> Tensor:

@@ -58,8 +58,8 @@ def from_python_metadata(fields: metadata.PackageMetadata | dict[str, str]) -> s
     get_all = getattr(fields, "get_all", None)
     classifiers = [c.rpartition(" :: ")[2] for c in (get_all("Classifier") or []) if c.startswith("License ::")]
     named = [c for c in classifiers if c != "OSI Approved"]
-    text = str(fields.get("License") or "").strip()
-    return str(fields.get("License-Expression") or "; ".join(named) or (text if len(text) < 80 else text[:60]))
+    text = (str(fields.get("License") or "").strip().splitlines() or [""])[0]
+    return str(fields.get("License-Expression") or "; ".join(named) or text[:80])
 
 
 def from_folder(folder: Path) -> tuple[str, str]:

@@ -172,6 +172,32 @@ def plain_loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), rows[:, 1:].reshape(-1))
 
 
+@torch.no_grad()
+def rescale_values(model: LlamaForCausalLM, input_ids: Tensor, *, norm: float) -> None:
+    """Give the values of every head a mean norm of ``norm`` and undo it in the output projection.
+
+    The model computes what it did before, but V-normalised reads have norm one whatever the values' norm, which
+    pre-training drives to 10 and more: without this, what a text reads from its neighbours is a tenth of what it
+    reads from itself, and training hardly finds out that it is worth reading.
+    """
+    size, norms, hooks = model.config.head_dim, {}, []
+    for layer in model.model.layers:
+        hooks.append(
+            layer.self_attn.v_proj.register_forward_hook(
+                lambda module, _, out: norms.update({module: out.unflatten(-1, (-1, size)).norm(dim=-1).mean((0, 1))})
+            )
+        )
+    model.model(input_ids=input_ids, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    shared = model.config.num_attention_heads // model.config.num_key_value_heads
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        scale = norms[attention.v_proj] / norm
+        attention.v_proj.weight.div_(scale.repeat_interleave(size)[:, None])
+        attention.o_proj.weight.mul_(scale.repeat_interleave(size * shared)[None, :])
+
+
 def losses(args: argparse.Namespace, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, device: str):
     """Function from the step to (loss to train on, values to log, tokens read)."""
     if args.phase == "plain":
@@ -189,14 +215,23 @@ def losses(args: argparse.Namespace, model: LlamaForCausalLM, tokenizer: PreTrai
 
     from revela_training.objective import RevelaObjective
 
-    groups = Groups(args.groups, tokenizer, length=args.length, temperature=args.temperature, seed=args.seed)
+    groups = Groups(
+        args.groups,
+        tokenizer,
+        length=args.length,
+        temperature=args.temperature,
+        seed=args.seed,
+        copy_steps=args.copy_steps,
+    )
+    if args.value_norm > 0 and not (args.output / "state.json").is_file():
+        rescale_values(model, groups(0, shuffle=False)[0]["input_ids"].to(device), norm=args.value_norm)
     objective = RevelaObjective(model, v_norm=True, dual=True, min_weight=args.min_weight)
 
     def neighbours(step: int) -> tuple[Tensor, dict[str, float], int]:
         batch, weights = groups(step)
         mask = batch["attention_mask"].to(device)
         out = objective(batch["input_ids"].to(device), mask, weights=weights.to(device))
-        values = {"loss": out.cross_loss.item(), "baseline": out.baseline_loss.item()}
+        values = {"loss": out.cross_loss.item(), "baseline": out.baseline_loss.item(), "pairs": out.pairs}
         return out.loss, values, int(mask.sum())
 
     return neighbours
@@ -274,6 +309,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--temperature", type=float, default=0.03, help="of the neighbours' weights")
     parser.add_argument("--min-weight", type=float, default=0.01, help="neighbours below this weight are not read")
+    parser.add_argument("--value-norm", type=float, default=2, help="of the values when neighbours starts; 0: as is")
+    parser.add_argument("--copy-steps", type=int, default=0, help="groups until the last copies (groups.py)")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--head-dim", type=int, default=64)
