@@ -12,7 +12,7 @@ from revela_training.lm import bundled_lm_path, load_lm
 
 HELDOUT = Path(__file__).parent / "heldout.txt"
 UNTRAINED = math.log(8192)  # nats per token of a model that knows nothing
-BOUND = 6.0
+BOUND = 5.0
 
 
 @pytest.fixture(scope="module")
