@@ -7,8 +7,8 @@ a traceback and exits with status 1.
 __all__ = [
     "CorpusError",
     "DiskError",
-    "IndexingError",
     "IndexMismatchError",
+    "IndexingError",
     "MissingExtraError",
     "ModelError",
     "RevelaError",

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from revela_training.lm import load_lm
 
 from revela_rag.errors import TrainingError
 from revela_training.backbone import TrainableRetriever
 from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
+from revela_training.lm import load_lm
 from revela_training.model import GroupCollator, RevelaModel, first_half
 from revela_training.trainer import latest_checkpoint, train
 from revela_training.units import make_units

@@ -86,7 +86,8 @@ class GroupDataset(Dataset[Group]):
 
     def __getitem__(self, index: int) -> Group:
         rng = np.random.default_rng((self._seed, index))
-        chosen, texts = [], []
+        chosen: list[int] = []
+        texts: list[int] = []
         for unit in self._candidates(index, rng):
             if unit in chosen:
                 continue

@@ -20,6 +20,7 @@ from revela_rag.evaluation import (
     score_run,
     structural_data,
 )
+from revela_training.backbone import Role
 
 __all__ = ["EvaluationSet", "Gate", "evaluation_pairs", "make_evaluation_set", "run_gate"]
 
@@ -30,7 +31,7 @@ _ENOUGH_PAIRS = 40
 _CONFIDENCE = 0.05
 
 #: Vectors (n, d) of texts in a role ("query" or "document") at a strength of the adapter.
-Embed = Callable[[Sequence[str], str, float], np.ndarray]
+Embed = Callable[[Sequence[str], Role, float], np.ndarray]
 
 
 @dataclass(frozen=True)

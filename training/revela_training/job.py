@@ -14,7 +14,7 @@ import torch
 
 from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.errors import CorpusError
-from revela_training.backbone import TrainableRetriever
+from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
 from revela_training.config import AdaptConfig, resolve_config
 from revela_training.export import check_output, export_model
@@ -199,6 +199,7 @@ def _build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
 
 
 def _build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
+    model: Any
     model, tokenizer = load_lm(cfg.lm, trust_remote_code=cfg.trust_remote_code)
     training = cfg.lm_training
     if training == "auto":
@@ -228,7 +229,7 @@ def _cache(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Frozen base embeddings of all texts as (queries, passages), each (N, d)."""
 
-    def embed(name: str, inputs: Sequence[str], role: str) -> torch.Tensor:
+    def embed(name: str, inputs: Sequence[str], role: Role) -> torch.Tensor:
         values = work.array(
             name,
             lambda: retriever.embed_base(
@@ -247,7 +248,7 @@ def _cache(
 def _embedder(retriever: TrainableRetriever, work: Workspace, show_progress: bool) -> Embed:
     """Vectors at the model's full inference length. Under a linear adapter the backbone runs once for all strengths."""
 
-    def embed(texts: Sequence[str], role: str, strength: float) -> np.ndarray:
+    def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
         retriever.set_strength(strength)
         if retriever.adapter is None:
             return retriever.embed(texts, role, show_progress=show_progress).numpy(force=True)

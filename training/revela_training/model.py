@@ -71,6 +71,9 @@ class RevelaModel(nn.Module):
             which never runs the backbone again; None encodes texts in every step.
     """
 
+    query_cache: Tensor | None
+    passage_cache: Tensor | None
+
     def __init__(
         self,
         retriever: TrainableRetriever,
@@ -124,7 +127,7 @@ class RevelaModel(nn.Module):
 
     def _embed(self, text_index: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and passages (G, B, d), unit rows."""
-        if self.query_cache is not None:
+        if self.query_cache is not None and self.passage_cache is not None:
             return (
                 self.retriever.adapt_embeddings(self.query_cache[text_index]),
                 self.retriever.adapt_embeddings(self.passage_cache[text_index]),
@@ -136,7 +139,7 @@ class RevelaModel(nn.Module):
 
     def _contrastive(self, queries: Tensor, passages: Tensor, text_index: Tensor, pair_index: Tensor) -> Tensor | None:
         """InfoNCE of each marked query against all answers of the step: (P, d) x (P, d)."""
-        if self.query_cache is not None:
+        if self.query_cache is not None and self.passage_cache is not None:
             asked = self.retriever.adapt_embeddings(self.query_cache[pair_index[:, 0]])
             answers = self.retriever.adapt_embeddings(self.passage_cache[pair_index[:, 1]])
         else:
@@ -150,7 +153,7 @@ class RevelaModel(nn.Module):
         target = torch.arange(len(scores), device=scores.device)
         return nn.functional.cross_entropy(scores, target)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trained parameters only: a checkpoint needs neither the frozen backbone nor tied copies."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         full: Mapping[str, Any] = super().state_dict(*args, **kwargs)

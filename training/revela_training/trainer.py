@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ class RevelaTrainer(Trainer):
             self.add_callback(_TimeLimit(self, config.time_limit))
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Loss of one step; raises TrainingError when it is not finite."""
         output = model(**inputs)
@@ -85,11 +90,13 @@ class RevelaTrainer(Trainer):
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return SequentialSampler(dataset)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         state = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
-        loaded = (model or self.model).load_state_dict(state, strict=False)
+        module: Any = model or self.model
+        loaded = module.load_state_dict(state, strict=False)
         if loaded.unexpected_keys:
             raise TrainingError(
                 f"The checkpoint {resume_from_checkpoint} belongs to another model (it has "
@@ -99,7 +106,7 @@ class RevelaTrainer(Trainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> Optimizer:
         """AdamW with a group for the retriever and one for the LM."""
         if self.optimizer is None:
-            module = model or self.model
+            module: Any = model or self.model
             named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
             retriever = [p for name, p in named if ".retriever." in f".{name}"]
             reader = [p for name, p in named if ".retriever." not in f".{name}"]
@@ -130,8 +137,8 @@ class RevelaTrainer(Trainer):
 
             used = optimizer or self.optimizer
             assert used is not None
-            groups = [retriever, reader] if len(used.param_groups) == 2 else [retriever]
-            self.lr_scheduler = LambdaLR(used, groups)
+            clocks: list[Callable[[int], float]] = [retriever, reader]
+            self.lr_scheduler = LambdaLR(used, clocks[: len(used.param_groups)])
         return self.lr_scheduler
 
 
