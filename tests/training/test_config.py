@@ -35,8 +35,15 @@ def test_presets_are_valid(name: str) -> None:
 def test_file_beats_preset_and_call_beats_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("v_norm = true\nmax_steps = 7\nstrengths = [0.5, 1.0]\n")
-    cfg = resolve_config([], preset="code", config=file, changes={"max_steps": 9})
+    cfg = resolve_config([], preset="code", config=file, changes={"max_steps": 9, "lm": "some-lm"})
     assert (cfg.v_norm, cfg.max_steps, cfg.query_part, cfg.strengths) == (True, 9, "whole", (0.5, 1.0))
+
+
+def test_the_bundled_lm_reads_with_v_norm_and_others_by_preset() -> None:
+    assert resolve_config([], preset="code", config=None, changes={}).v_norm
+    assert not resolve_config([], preset="code", config=None, changes={"v_norm": False}).v_norm
+    assert not resolve_config([], preset="code", config=None, changes={"lm": "some-lm"}).v_norm
+    assert resolve_config([], preset="prose", config=None, changes={"lm": "some-lm"}).v_norm
 
 
 def test_unknown_settings_and_presets_are_named(tmp_path: Path) -> None:

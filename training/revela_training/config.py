@@ -34,7 +34,8 @@ class AdaptConfig:
             when ``standardize`` is set, in units of cosine otherwise.
         standardize: standardise each row of similarities before the softmax, so that one temperature serves
             backbones with spread and with bunched cosines.
-        v_norm: normalise what is read from a neighbour by the attended value norms (on for prose, off for code).
+        v_norm: normalise what is read from a neighbour by the attended value norms. Paper: on for prose, off for
+            code; the bundled LM was trained with it, so it is on wherever that LM reads.
         dual: add the loss of the stream without neighbours, which keeps the LM a language model.
         query_part: what of a text the retriever encodes as query, ``"first_half"`` or ``"whole"``.
         group_size: texts that can read each other, B.
@@ -199,7 +200,9 @@ def resolve_config(
     if isinstance(config, AdaptConfig):
         cfg = config.replace(**changes)
     else:
-        cfg = AdaptConfig().replace(**{**PRESETS[preset], **(load_config(config) if config else {}), **changes})
+        values = {**(load_config(config) if config else {}), **changes}
+        own_lm = {"v_norm": True} if values.get("lm") is None else {}  # the bundled LM was trained so
+        cfg = AdaptConfig().replace(**{**PRESETS[preset], **own_lm, **values})
     import torch
 
     gpu = torch.cuda.is_available()
