@@ -110,8 +110,12 @@ def metrics_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column(metric, justify="right")
     for name, evaluation in evaluations.items():
         cells = (evaluation["metrics"][metric] for metric in metrics)
-        table.add_row(name, *(f"{c['mean']:.4f}  [{c['low']:.3f}, {c['high']:.3f}]" for c in cells))
+        table.add_row(name, *(f"{c['mean']:.4f} [{_short(c['low'])}-{_short(c['high'])}]" for c in cells))
     return table
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
 def _ask(corpus: Corpus, folder: Path, console: Console) -> dict[str, dict[str, list[str]]]:

@@ -24,6 +24,7 @@ CONFIG = AdaptConfig(
     neighbours=0,
     temperature=0.05,
     checkpoint_steps=4,
+    contrastive_weight=0.0,
     lm_lr=1e-2,
     retriever_lr=1e-2,
 )
@@ -134,3 +135,24 @@ def test_first_half_of_a_text() -> None:
     assert first_half("a b c d") == "a b"
     assert first_half("one") == "one"
     assert first_half("") == ""
+
+
+def test_the_retriever_gradient_can_be_scaled_and_switched_off(parts) -> None:
+    def gradient(scale: float) -> torch.Tensor:
+        config = CONFIG.replace(revela_weight=scale, contrastive_weight=0.0 if scale else 1.0)
+        model, dataset, collator = parts(config)
+        model.joint = True
+        with torch.no_grad():
+            for parameter in model.retriever.parameters():
+                if parameter.requires_grad:
+                    parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+        batch = collator([dataset[0], dataset[1]])
+        batch["pair_index"] = batch["pair_index"][:0]
+        model(**batch)["loss"].backward()
+        found = [p.grad for p in model.retriever.parameters() if p.grad is not None]
+        return torch.cat([g.flatten() for g in found]) if found else torch.zeros(1)
+
+    whole, half = gradient(1.0), gradient(0.5)
+    assert whole.abs().sum() > 0
+    assert torch.allclose(half, whole / 2, rtol=1e-4, atol=1e-9)
+    assert gradient(0.0).abs().sum() == 0

@@ -54,6 +54,8 @@ class AdaptConfig:
         retriever_lr: peak learning rate of the adapter.
         lm_lr: peak learning rate of the LM.
         weight_decay: decoupled weight decay of the adapter.
+        revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves only
+            the contrastive term, the control that any claim for the objective must beat.
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
         contrastive_pairs: pairs in the InfoNCE term per group (linear adapter only; LoRA uses those in the batch).
         contrastive_temperature: temperature of that term.
@@ -94,6 +96,7 @@ class AdaptConfig:
     retriever_lr: float = 1e-3
     lm_lr: float = 5e-4
     weight_decay: float = 0.01
+    revela_weight: float = 1.0
     contrastive_weight: float = 1.0
     contrastive_pairs: int = 128
     contrastive_temperature: float = 0.05
@@ -121,6 +124,13 @@ class AdaptConfig:
         _check(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
         _check(self.neighbours >= 0, "neighbours", self.neighbours, "0 or more")
         _check(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
+        _check(self.revela_weight >= 0, "revela_weight", self.revela_weight, "0 or more")
+        _check(
+            self.revela_weight + self.contrastive_weight > 0,
+            "contrastive_weight",
+            self.contrastive_weight,
+            "above 0 where revela_weight is 0, or there is nothing to train",
+        )
         _check(self.contrastive_weight >= 0, "contrastive_weight", self.contrastive_weight, "0 or more")
         _check(
             bool(self.strengths) and all(s > 0 for s in self.strengths),

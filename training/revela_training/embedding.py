@@ -61,7 +61,7 @@ def embed_batches(
     from tqdm.auto import tqdm
 
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-    with torch.no_grad(), tqdm(total=len(texts), unit="text", disable=not show_progress) as bar:
+    with torch.no_grad(), tqdm(total=len(texts), desc="embed", unit="text", disable=not show_progress) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             out[rows] = embed([texts[row] for row in rows])

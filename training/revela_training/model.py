@@ -111,6 +111,9 @@ class RevelaModel(nn.Module):
             weights = similarity_weights(
                 queries, passages, temperature=self.settings.temperature, standardize=self.settings.standardize
             )
+        scale = self.settings.revela_weight
+        if scale != 1.0:  # the LM's own loss stays whole, only what reaches the retriever is scaled
+            weights = scale * weights + (1 - scale) * weights.detach() if scale else weights.detach()
         output = self.objective(input_ids, attention_mask, weights=weights)
         loss = output.loss
         metrics = {

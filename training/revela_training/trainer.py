@@ -145,6 +145,13 @@ class RevelaTrainer(Trainer):
 class _Progress(ProgressCallback):
     """A bar with the time left and what the LM gains from its neighbours, in place of printed dictionaries."""
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description("train")
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.training_bar is not None:
             self.training_bar.total = state.max_steps
