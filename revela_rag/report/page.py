@@ -21,7 +21,7 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem }
 .summary { font-size: 1.15rem; border-left: 4px solid #0b62a4; padding: .4rem 1rem; background: #f2f7fb }
 table { border-collapse: collapse }
 td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #d8dee4 }
-td:first-child, th:first-child { text-align: left } .text td { text-align: left; vertical-align: top }
+td:first-child, th:first-child { text-align: left } .text td, .text th { text-align: left; vertical-align: top }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem } svg { max-width: 100% }
 .up { color: #1a7f37 } .down { color: #b3261e } small { color: #57606a }
 """

@@ -131,6 +131,11 @@ def test_time_limit_shortens_the_run(parts, tmp_path: Path) -> None:
     assert max(entry["step"] for entry in log) < 4000
 
 
+def test_a_short_time_limit_shortens_the_warm_up_too(parts, tmp_path: Path) -> None:
+    _, log, _ = run(parts, CONFIG.replace(max_steps=5000, lm_warmup_steps=4999, time_limit=2.0), tmp_path)
+    assert any("retriever_grad_norm" in entry for entry in log), "the retriever never moved"
+
+
 def test_first_half_of_a_text() -> None:
     assert first_half("a b c d") == "a b"
     assert first_half("one") == "one"

@@ -46,6 +46,7 @@ class RevelaTrainer(Trainer):
     def __init__(self, model: RevelaModel, config: AdaptConfig, args: TrainingArguments, **kwargs: Any) -> None:
         self.config = config
         self.total_steps = config.max_steps
+        self.warmup_steps = config.lm_warmup_steps
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         super().__init__(model, args, **kwargs)
@@ -124,7 +125,6 @@ class RevelaTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Linear warm-up, flat, then linear decay over the last half; the retriever's clock starts when it moves."""
         if self.lr_scheduler is None:
-            start = min(self.config.lm_warmup_steps, self.total_steps - 1)
 
             def decay(step: int) -> float:
                 return min(1.0, max(0.02, 2 * (1 - step / max(1, self.total_steps))))
@@ -133,7 +133,7 @@ class RevelaTrainer(Trainer):
                 return min(1.0, (step + 1) / 20) * decay(step)
 
             def retriever(step: int) -> float:
-                return min(1.0, max(0.0, (step + 1 - start) / 20)) * decay(step)
+                return min(1.0, max(0.0, (step + 1 - self.warmup_steps) / 20)) * decay(step)
 
             used = optimizer or self.optimizer
             assert used is not None
@@ -177,7 +177,7 @@ class _Warmup(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        model.joint = state.global_step >= self._trainer.config.lm_warmup_steps
+        model.joint = state.global_step >= self._trainer.warmup_steps
 
 
 class _Alarms(TrainerCallback):
@@ -225,6 +225,7 @@ class _TimeLimit(TrainerCallback):
         if done == _CALIBRATION_STEPS:
             fits = self._first + max(done, int(self._seconds * done / elapsed))
             state.max_steps = self._trainer.total_steps = min(state.max_steps, fits)
+            self._trainer.warmup_steps = min(self._trainer.warmup_steps, state.max_steps // 3)
             logger.info("%d steps fit into the time limit of %.0f s", state.max_steps, self._seconds)
         if elapsed >= self._seconds or state.global_step >= state.max_steps:
             control.should_training_stop = True
