@@ -105,7 +105,7 @@ class AdaptConfig:
     max_eval_documents: int = 5000
     max_training_texts: int | None = None
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    checkpoint_steps: int = 50
+    checkpoint_steps: int = 25
     seed: int = 0
     trackers: tuple[str, ...] = ()
     trust_remote_code: bool = False

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from revela_rag.corpus import Corpus, load_corpus
-from revela_rag.errors import CorpusError
+from revela_rag.errors import CorpusError, ModelError, TrainingError
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
 from revela_training.config import AdaptConfig, resolve_config
@@ -110,7 +110,18 @@ def adapt(
         identity={**_jsonable(cfg.as_dict()), "corpus": digest(c.id for c in corpus.chunks)},
         resume=resume,
     )
+    try:
+        result = _run(corpus, cfg, output, work, started=started, show_progress=show_progress)
+    except (CorpusError, ModelError, TrainingError):
+        work.remove()  # going on from there would only fail again
+        raise
+    work.remove()
+    return result
 
+
+def _run(
+    corpus: Corpus, cfg: AdaptConfig, output: Path, work: Workspace, *, started: float, show_progress: bool
+) -> AdaptResult:
     pairs, weak = evaluation_pairs(corpus.chunks)
     choose, report_pairs = split_pairs(pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries)
     if not choose or not report_pairs:
@@ -152,7 +163,6 @@ def adapt(
         "seconds": round(time.monotonic() - started, 1),
     }
     _write(retriever, output, gate, report)
-    work.remove()
     return AdaptResult(output, gate.strength > 0, gate.strength, gate.summary, {**report, "queries": _queries(data)})
 
 

@@ -218,6 +218,8 @@ class _TimeLimit(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._start, self._first = time.monotonic(), state.global_step
+        if self._first:  # resumed: a warm-up that an earlier limit shortened must not start again
+            self._trainer.warmup_steps = min(self._trainer.warmup_steps, self._first)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         elapsed = time.monotonic() - self._start
