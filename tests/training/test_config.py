@@ -46,6 +46,14 @@ def test_the_bundled_lm_reads_with_v_norm_and_others_by_preset() -> None:
     assert resolve_config([], preset="prose", config=None, changes={"lm": "some-lm"}).v_norm
 
 
+def test_learning_rates_follow_what_is_trained() -> None:
+    small = resolve_config([], preset="code", config=None, changes={"adapter": "linear"})
+    large = resolve_config([], preset="code", config=None, changes={"adapter": "lora", "lm": "some-lm"})
+    assert (small.retriever_lr, small.lm_lr) == (1e-3, 5e-4)
+    assert (large.retriever_lr, large.lm_lr) == (1e-4, 1e-4)
+    assert resolve_config([], preset="code", config=None, changes={"lm_lr": 0.5}).lm_lr == 0.5
+
+
 def test_unknown_settings_and_presets_are_named(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text('{"temprature": 1}')

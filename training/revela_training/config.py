@@ -51,8 +51,8 @@ class AdaptConfig:
         lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still.
         max_steps: optimiser steps in all, warm-up included.
         time_limit: seconds for training; None for no limit. Steps are planned to fit after a short calibration.
-        retriever_lr: peak learning rate of the adapter.
-        lm_lr: peak learning rate of the LM.
+        retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 1e-4 (paper) for LoRA.
+        lm_lr: peak learning rate of the LM; None takes 5e-4 for the bundled one and 1e-4 (paper) for any other.
         weight_decay: decoupled weight decay of the adapter.
         revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves only
             the contrastive term, the control that any claim for the objective must beat.
@@ -93,8 +93,8 @@ class AdaptConfig:
     lm_warmup_steps: int = 50
     max_steps: int = 300
     time_limit: float | None = None
-    retriever_lr: float = 1e-3
-    lm_lr: float = 5e-4
+    retriever_lr: float | None = None
+    lm_lr: float | None = None
     weight_decay: float = 0.01
     revela_weight: float = 1.0
     contrastive_weight: float = 1.0
@@ -218,6 +218,10 @@ def resolve_config(
     gpu = torch.cuda.is_available()
     if cfg.adapter == "auto":
         cfg = cfg.replace(adapter="lora" if gpu else "linear")
+    if cfg.retriever_lr is None:
+        cfg = cfg.replace(retriever_lr=1e-4 if cfg.adapter == "lora" else 1e-3)
+    if cfg.lm_lr is None:
+        cfg = cfg.replace(lm_lr=5e-4 if cfg.lm is None else 1e-4)
     if cfg.max_tokens is None:
         cfg = cfg.replace(max_tokens=160 if gpu else 64)
     if cfg.max_training_texts is None and not gpu:
