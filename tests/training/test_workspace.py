@@ -20,6 +20,7 @@ def test_arrays_are_computed_once_and_survive_a_restart(tmp_path: Path) -> None:
     for resume in (False, True):
         work = Workspace(tmp_path / "out", identity={"a": 1}, resume=resume)
         assert work.array("x", compute).tolist() == [0, 1, 2]
+        work.close()
     assert len(calls) == 1
 
 
@@ -31,7 +32,7 @@ def test_a_damaged_array_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_resuming_with_other_settings_names_them(tmp_path: Path) -> None:
-    Workspace(tmp_path / "out", identity={"seed": 1, "corpus": "x"}, resume=False)
+    Workspace(tmp_path / "out", identity={"seed": 1, "corpus": "x"}, resume=False).close()
     with pytest.raises(TrainingError, match="seed changed"):
         Workspace(tmp_path / "out", identity={"seed": 2, "corpus": "x"}, resume=True)
 
@@ -39,6 +40,7 @@ def test_resuming_with_other_settings_names_them(tmp_path: Path) -> None:
 def test_without_resume_old_work_is_thrown_away(tmp_path: Path) -> None:
     old = Workspace(tmp_path / "out", identity={"seed": 1}, resume=False)
     old.array("x", lambda: np.ones(1))
+    old.close()
     new = Workspace(tmp_path / "out", identity={"seed": 2}, resume=False)
     assert not (new.folder / "x.npy").exists()
     assert not new.resuming
@@ -59,3 +61,12 @@ def test_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path, monk
 
 def test_digest_sees_boundaries() -> None:
     assert digest(["ab", "c"]) != digest(["a", "bc"])
+
+
+def test_two_runs_cannot_write_one_output(tmp_path: Path) -> None:
+    first = Workspace(tmp_path / "out", identity={}, resume=False)
+    with pytest.raises(TrainingError, match="Another process is adapting"):
+        Workspace(tmp_path / "out", identity={}, resume=True)
+    assert (first.folder / "job.json").is_file()
+    first.close()
+    Workspace(tmp_path / "out", identity={}, resume=True).close()

@@ -115,8 +115,11 @@ def adapt(
     except (CorpusError, ModelError, TrainingError):
         work.remove()  # going on from there would only fail again
         raise
-    work.remove()
-    return result
+    else:
+        work.remove()
+        return result
+    finally:
+        work.close()
 
 
 def _run(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from revela_rag.errors import DiskError, TrainingError
 
@@ -28,13 +29,37 @@ class Workspace:
         resume: go on from an earlier run instead of starting afresh.
 
     Raises:
-        TrainingError: asked to resume a job with other settings or another corpus.
+        TrainingError: asked to resume a job with other settings or another corpus, or another process is
+            adapting to the same output.
         DiskError: the folder cannot be written.
     """
 
     def __init__(self, output: Path, *, identity: dict[str, Any], resume: bool) -> None:
         self.folder = output.parent / f".{output.name}.work"
         self.resuming = False
+        self._lock = self._take_lock(output)
+        try:
+            self._prepare(output, identity, resume)
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def _take_lock(output: Path) -> FileLock:
+        path = output.parent / f".{output.name}.work.lock"
+        lock = FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise TrainingError(
+                f"Another process is adapting to {output} (it holds {path}). Wait for it, or choose another output."
+            ) from None
+        except OSError as error:
+            raise DiskError(f"Cannot write to {path.parent}: {error.strerror}. Choose another output.") from error
+        return lock
+
+    def _prepare(self, output: Path, identity: dict[str, Any], resume: bool) -> None:
         stored = self._read_identity()
         if resume and stored is not None:
             changed = sorted(key for key in identity | stored if identity.get(key) != stored.get(key))
@@ -91,6 +116,12 @@ class Workspace:
     def remove(self) -> None:
         """Delete the folder; the output is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let another process have the output; safe to call twice."""
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
 
 def digest(texts: Iterable[str]) -> str:
