@@ -1,6 +1,6 @@
 """Errors of the objective against the golden tensors, one row per tensor.
 
-    python benchmarks/golden_errors.py [--json FILE]
+    python benchmarks/golden_errors.py [--attention reference] [--json FILE]
 
 Losses: absolute difference. All else: |a - b| / |b| (absolute where b is zero), logits on real tokens only.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors.torch import load_file
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from revela_training.objective import RevelaObjective
+from revela_training.objective import AttentionName, RevelaObjective
 from revela_training.weights import similarity, weights_from_similarity
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
@@ -48,7 +49,12 @@ def error(actual: Tensor, expected: Tensor) -> float:
 
 
 def compute(
-    architecture: str, case: str, tensors: dict[str, Tensor], *, golden_cosines: bool = False
+    architecture: str,
+    case: str,
+    tensors: dict[str, Tensor],
+    *,
+    golden_cosines: bool = False,
+    attention: AttentionName = "auto",
 ) -> dict[str, Tensor]:
     """Our value of every tensor in a golden case, by the golden name within the case.
 
@@ -71,7 +77,7 @@ def compute(
         weights.retain_grad()
     else:
         weights = tensors[f"{case}.weights"].clone().requires_grad_()
-    objective = RevelaObjective(lm, v_norm="no_v_norm" not in case)
+    objective = RevelaObjective(lm, v_norm="no_v_norm" not in case, attention=attention)
     output = objective(tensors["input_ids"], tensors["attention_mask"], tensors["labels"], weights=weights)
     output.loss.backward()
     ours |= {"loss": output.loss, "baseline_loss": output.baseline_loss, "logits": output.logits}
@@ -88,10 +94,12 @@ def embed(retriever: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor)
     return F.normalize(hidden[torch.arange(len(hidden)), attention_mask.sum(-1) - 1], dim=-1)
 
 
-def errors(architecture: str, case: str, *, golden_cosines: bool = False) -> dict[str, float]:
+def errors(
+    architecture: str, case: str, *, golden_cosines: bool = False, attention: AttentionName = "auto"
+) -> dict[str, float]:
     """Error of every golden tensor of a case; what was given and not computed is left out."""
     tensors = load(architecture)
-    ours = compute(architecture, case, tensors, golden_cosines=golden_cosines)
+    ours = compute(architecture, case, tensors, golden_cosines=golden_cosines, attention=attention)
     real = tensors["attention_mask"].bool()
     found = {}
     for name, actual in ours.items():
@@ -111,14 +119,17 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the errors here")
+    parser.add_argument("--attention", choices=get_args(AttentionName), default="auto", help="default: auto")
     arguments = parser.parse_args()
     table: dict[str, dict[str, dict[str, float]]] = {}
     for architecture in ARCHITECTURES:
         by_case = table[architecture] = {}
         for case in cases(load(architecture)):
-            by_case[case] = errors(architecture, case)
+            by_case[case] = errors(architecture, case, attention=arguments.attention)
             if case.startswith("pipeline"):
-                by_case[f"{case} (golden cosines)"] = errors(architecture, case, golden_cosines=True)
+                by_case[f"{case} (golden cosines)"] = errors(
+                    architecture, case, golden_cosines=True, attention=arguments.attention
+                )
     for architecture, by_case in table.items():
         for case, by_tensor in by_case.items():
             print(f"\n{architecture}  {case}")

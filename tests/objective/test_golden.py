@@ -20,9 +20,10 @@ def test_every_case_is_there():
     assert len(CASES) == 9
 
 
+@pytest.mark.parametrize("attention", ["auto", "reference"])
 @pytest.mark.parametrize(("architecture", "case"), CASES)
-def test_every_tensor_is_reproduced(architecture, case):
-    errors = golden.errors(architecture, case, golden_cosines=True)
+def test_every_tensor_is_reproduced(architecture, case, attention):
+    errors = golden.errors(architecture, case, golden_cosines=True, attention=attention)
     # the softmax's backward subtracts near equals and divides by 0.01: fp32 leaves 1e-5 there, give or take
     tolerance = {name: 2e-5 if "tau_0.01" in case and "retriever" in name else TOLERANCE for name in errors}
     expected = {k.removeprefix(f"{case}.") for k in golden.load(architecture) if k.startswith(f"{case}.")}

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from revela_training.attention import Pairs, cross_attention, select_pairs
+from revela_training.attention import Pairs, cross_attention, read_twice, select_pairs
 from revela_training.cross_entropy import chunked_cross_entropy
 from revela_training.interface import CausalLM
 from revela_training.weights import ObjectiveError
 
-__all__ = ["ObjectiveOutput", "RevelaObjective"]
+__all__ = ["AttentionName", "ObjectiveOutput", "RevelaObjective"]
+
+AttentionName = Literal["auto", "reference"]
 
 
 @dataclass
@@ -81,10 +84,14 @@ class RevelaObjective(nn.Module):
         dual: add the base stream's loss, so that the LM keeps learning to read without neighbours.
         min_weight: leave out pairs with W[i, j] <= this. 0 computes all of them, exactly; 0.01 is faster and
             changes little where W is peaked (read ``dropped_mass``; keep it well below 1 / (B - 1)).
+            `revela_training.attention.select_pairs` says what the dropped mass bounds.
+        attention: "auto" computes the pairs that are kept, fused. "reference" is the dense form the method was
+            published with (two passes, all pairs, scores and logits written out): many times slower and larger,
+            there to compare with.
 
     Raises:
         ModelError: the attention of the LM, or of some of its layers, cannot be reached.
-        ObjectiveError: ``min_weight`` is not in [0, 1).
+        ObjectiveError: ``min_weight`` is not in [0, 1), or ``attention`` is unknown or cannot do what is asked.
 
     Example:
         >>> objective = RevelaObjective(lm, min_weight=0.01)
@@ -92,14 +99,27 @@ class RevelaObjective(nn.Module):
         >>> objective(input_ids, attention_mask, weights=weights).loss.backward()
     """
 
-    def __init__(self, lm: nn.Module, *, v_norm: bool = True, dual: bool = False, min_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        lm: nn.Module,
+        *,
+        v_norm: bool = True,
+        dual: bool = False,
+        min_weight: float = 0.0,
+        attention: AttentionName = "auto",
+    ) -> None:
         super().__init__()
         if not 0.0 <= min_weight < 1.0:
             raise ObjectiveError(f"min_weight must be in [0, 1), got {min_weight}: 0 keeps every pair, 0.01 is fast")
+        if attention not in get_args(AttentionName):
+            raise ObjectiveError(f"attention must be one of {', '.join(get_args(AttentionName))}, got {attention!r}")
+        if attention == "reference" and min_weight:
+            raise ObjectiveError(f"the reference attends to every pair, got min_weight = {min_weight}: set it to 0")
         self.lm = lm
         self.v_norm = v_norm
         self.dual = dual
         self.min_weight = min_weight
+        self.attention = attention
         self._parts = CausalLM(lm)
 
     def forward(
@@ -132,7 +152,10 @@ class RevelaObjective(nn.Module):
         n = len(input_ids)
         pairs = select_pairs(weights, self.min_weight)
         positions = (real.cumsum(-1) - 1).clamp_min(0)
-        hidden = self._run(input_ids, mask, positions, real, pairs)
+        if self.attention == "reference":
+            hidden = self._run_reference(input_ids, mask, positions, real, weights)
+        else:
+            hidden = self._run(input_ids, mask, positions, real, pairs)
 
         cross = hidden[n:]
         loss = cross_loss = self._loss(cross[:, :-1][predicted], targets)
@@ -157,9 +180,7 @@ class RevelaObjective(nn.Module):
         if pairs.weights.requires_grad and torch.is_grad_enabled() and self._parts.reentrant_checkpointing():
             # reentrant checkpoints run a backward per layer: let those end in a leaf, and hand its sum on
             leaf = pairs.weights.detach().requires_grad_()
-            reader = _CrossReader(
-                Pairs(pairs.readers, pairs.sources, leaf, pairs.dropped_mass), reader.key_mask, self.v_norm
-            )
+            reader = replace(reader, pairs=replace(pairs, weights=leaf))
             hook = self._parts.model.get_input_embeddings().register_forward_hook(
                 lambda module, args, output: _HandOn.apply([leaf], output, pairs.weights)
             )
@@ -170,8 +191,21 @@ class RevelaObjective(nn.Module):
             if hook is not None:
                 hook.remove()
 
+    def _run_reference(
+        self, input_ids: Tensor, mask: Tensor, positions: Tensor, real: Tensor, weights: Tensor
+    ) -> Tensor:
+        if any(getattr(m, "gradient_checkpointing", False) and m.training for m in self._parts.decoder.modules()):
+            raise ObjectiveError(
+                'attention = "reference" keeps the keys and values of every layer, which gradient checkpointing '
+                'throws away: use attention = "auto", or switch checkpointing off'
+            )
+        key_mask = None if bool(real.all()) else real
+        return read_twice(self._parts, input_ids, mask, positions, weights, key_mask=key_mask, v_norm=self.v_norm)
+
     def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         parts = self._parts
+        if self.attention == "reference":
+            return functional.cross_entropy(parts.logits(hidden).float(), targets)
         return chunked_cross_entropy(
             hidden, targets, parts.logits, parts.head_parameters(), vocabulary=parts.vocabulary
         )
