@@ -32,6 +32,20 @@ class Pairs:
 def select_pairs(weights: Tensor, min_weight: float = 0.0) -> Pairs:
     """The pairs whose weight matters.
 
+    What leaving pairs out costs. Let m_i be the weight dropped in row i, at most (B - 1) * ``min_weight``, g the
+    gradient that reaches the attention output, gamma_i the sum of its norms over text i's heads and tokens, and M
+    the largest norm of what is read, b_ij: 1 with V-norm, because |sum a_t v_t| <= sum a_t |v_t|; without it the
+    largest norm of a value, because b_ij is a mean of values. Then, in one layer,
+
+    - output: per head and token off by at most m_i * M (the triangle inequality);
+    - gradient of the cosines behind row i of W, the softmax's temperature tau included: off by at most
+      2 * m_i * gamma_i * M / tau, summed over the row. With c_j = <g_i, b_ij>, |c_j| <= gamma_i * M, exact is
+      W_ij (c_j - sum_k W_ik c_k) / tau, and pruning leaves out the c_j of dropped j: kept entries are off by
+      W_ij m_i gamma_i M / tau at most, dropped ones by W_ij (1 + m_i) gamma_i M / tau, in sum
+      ((1 - m_i) m_i + m_i (1 + m_i)) gamma_i M / tau;
+    - gradient of a query: off by at most 2 * m_i * M * scaling * max|k| * |g|, twice that with V-norm, whose
+      divisor has a gradient of its own. Those of keys and values are off by the dropped weights times theirs.
+
     Args:
         weights: (G, B, B) fp32, zero diagonals.
         min_weight: pairs with W[i, j] <= this are left out, of the sum and of the gradient. At 0 nothing is: when
