@@ -3,11 +3,16 @@
 Every generation has a Chroma directory of its own, which no writer touches once it is published: a change copies it
 first, as for FAISS. That is what makes writes atomic; Chroma itself promises nothing of the kind to other processes.
 Chroma holds vectors only; texts, metadata and filters stay in SQLite, so both stores find the same things.
+
+A graph promises nothing: after deletes and updates a vector may have lost every link that led to it and is never
+found again. So the graph answers only where it pays: up to ``EXACT_BELOW`` vectors, and wherever it comes back with
+fewer hits than it was asked for, the vectors are compared one by one.
 """
 
 from __future__ import annotations
 
 import shutil
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +22,12 @@ from typing import Any
 import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
+from revela_rag.index.faiss_store import FaissStore
 
-__all__ = ["ChromaStore"]
+__all__ = ["EXACT_BELOW", "ChromaStore"]
+
+#: Up to this many vectors a search compares all of them (15 MB at 384 dimensions, about 1 ms).
+EXACT_BELOW = 10_000
 
 _FOLDER = "chroma"
 _COLLECTION = "revela"
@@ -34,6 +43,8 @@ class ChromaStore:
         self._collection = collection
         self._folder = folder  # None: read only
         self._close = weakref.finalize(self, _close, client)
+        self._exact: FaissStore | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def create(cls, folder: Path, *, dimension: int, source: Path | None = None) -> ChromaStore:
@@ -60,8 +71,11 @@ class ChromaStore:
         store = cls(client, collection, None)
         with _errors(folder / _FOLDER):
             held = collection.count()
-            # load the graph now: a writer may remove this generation while it is open here
-            collection.query(query_embeddings=np.ones((1, dimension), dtype=np.float32), n_results=1, include=[])
+            # load now what searches need: a writer may remove this generation while it is open here
+            if 0 < held == count <= EXACT_BELOW:
+                store._all()
+            else:
+                collection.query(query_embeddings=np.ones((1, dimension), dtype=np.float32), n_results=1, include=[])
         if held != count:
             store.close()
             raise IndexingError(
@@ -85,11 +99,13 @@ class ChromaStore:
                 self._collection.delete(ids=[str(row) for row in rows[start : start + step]])
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:
-        """Approximate top k per query."""
+        """Top k per query: exact in small stores and filters, approximate above."""
         count = self._collection.count()
         k = min(k, count if allowed is None else len(allowed))
         if k < 1 or not len(queries):
             return [[] for _ in range(len(queries))]
+        if count <= EXACT_BELOW:
+            return self._all().search(queries, k, allowed)
         with _errors(self._folder):
             found = self._collection.query(
                 query_embeddings=np.ascontiguousarray(queries, dtype=np.float32),
@@ -97,10 +113,27 @@ class ChromaStore:
                 ids=None if allowed is None else [str(row) for row in allowed],
                 include=["distances"],
             )
+        if any(len(ids) < k for ids in found["ids"]):
+            return self._all().search(queries, k, allowed)
         return [
             [(int(id_), float(np.clip(1.0 - distance, -1.0, 1.0))) for id_, distance in zip(*pair, strict=True)]
             for pair in zip(found["ids"], found["distances"], strict=True)
         ]
+
+    def _all(self) -> FaissStore:
+        """Every vector of the collection, for exact search; read once."""
+        with self._lock:
+            if self._exact is None:
+                exact: FaissStore | None = None
+                for start in range(0, self._collection.count(), EXACT_BELOW):
+                    with _errors(self._folder):
+                        page = self._collection.get(limit=EXACT_BELOW, offset=start, include=["embeddings"])
+                    vectors = np.asarray(page["embeddings"], dtype=np.float32)
+                    exact = exact or FaissStore.in_memory(vectors.shape[1])
+                    exact.add(np.array([int(id_) for id_ in page["ids"]], dtype=np.int64), vectors)
+                assert exact is not None
+                self._exact = exact
+            return self._exact
 
     def save(self) -> None:
         """Write everything out, so that readers find nothing left to replay, and close."""

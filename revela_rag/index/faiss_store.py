@@ -35,6 +35,13 @@ class FaissStore:
         return cls(index, folder / _FILE)
 
     @classmethod
+    def in_memory(cls, dimension: int) -> FaissStore:
+        """An empty store that lives in memory alone."""
+        import faiss
+
+        return cls(faiss.index_factory(dimension, _FACTORY, faiss.METRIC_INNER_PRODUCT), None)
+
+    @classmethod
     def open(cls, folder: Path, *, dimension: int, count: int) -> FaissStore:
         """Open for reading."""
         index = _read(folder / _FILE, dimension)
