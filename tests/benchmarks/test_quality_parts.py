@@ -1,0 +1,143 @@
+"""The parts of the quality bench: cached vectors, adapters read back, averages, plots and the raw backbone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from revela_rag.encoder import Encoder
+from revela_training.backbone import TrainableRetriever
+from revela_training.export import export_model
+
+TEXTS = ["a river", "def paints(window): ...", "the engine " * 40, "a river"]
+
+
+def test_cached_vectors_are_those_of_the_backbone(bench, tiny_bert, tmp_path):
+    plain = TrainableRetriever(tiny_bert, adapter="linear", max_length=32)
+    expected = {length: plain.embed_base(TEXTS, "document", max_length=length) for length in (32, 64, None)}
+    cache = bench.cache.VectorCache(tmp_path)
+    with cache.installed():
+        for _ in range(2):
+            for length, vectors in expected.items():
+                found = plain.embed_base(TEXTS, "document", max_length=length)
+                assert torch.allclose(found, vectors, atol=1e-6)
+        # short texts once for all windows, the long one once per window
+        assert cache.embedded == 2 + 3
+    again = bench.cache.VectorCache(tmp_path)
+    with again.installed():
+        other = TrainableRetriever(tiny_bert, adapter="linear", query_prompt="ask: ")
+        assert torch.allclose(other.embed_base(TEXTS, "document"), expected[None], atol=1e-6)
+        assert again.embedded == 0
+        other.embed_base(TEXTS, "query")
+        assert again.embedded == 3  # another prompt
+    assert TrainableRetriever.embed_base is type(plain).embed_base
+    assert torch.allclose(plain.embed_base(TEXTS, "document"), expected[None], atol=1e-6)
+
+
+def test_another_model_has_other_vectors(bench, tiny_bert, tmp_path):
+    cache = bench.cache.VectorCache(tmp_path)
+    with cache.installed():
+        first = TrainableRetriever(tiny_bert, adapter="linear")
+        vectors = first.embed_base(TEXTS, "document")
+        second = TrainableRetriever(tiny_bert, adapter="linear")
+        with torch.no_grad():
+            for parameter in second.backbone.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        assert not torch.allclose(second.embed_base(TEXTS, "document"), vectors, atol=1e-3)
+
+
+def test_a_stored_adapter_gives_what_the_exported_model_gives(bench, toy, tiny_bert, tmp_path):
+    retriever = TrainableRetriever(tiny_bert, adapter="linear")
+    torch.nn.init.normal_(retriever.adapter.weight, std=0.3)
+    torch.nn.init.normal_(retriever.adapter.bias, std=0.1)
+    export_model(retriever, tmp_path / "model", strength=0.5, revela_json={})
+    task = bench.sets.BeirSet(toy).task(0)
+    measured = bench.systems.Bench(str(tiny_bert), task, {}, tmp_path)
+    embed = measured._through(bench.systems._load_linear(tmp_path / "model"))
+    encoder = Encoder(tmp_path / "model")
+    assert np.allclose(embed(TEXTS, "document", 0.5), encoder.encode_documents(TEXTS), atol=1e-5)
+    assert np.allclose(embed(TEXTS, "query", 0.5), encoder.encode_queries(TEXTS), atol=1e-5)
+    assert np.allclose(embed(TEXTS, "query", 0.0), Encoder(tiny_bert).encode_queries(TEXTS), atol=1e-5)
+    assert not np.allclose(embed(TEXTS, "document", 1.0), embed(TEXTS, "document", 0.5), atol=1e-2)
+
+
+def result(system, seed, values, *, name="cats", variant="full", strength=1.0):
+    metrics = {metric: dict(values) for metric in ("nDCG@10", "Recall@100", "MRR@10")}
+    adapter = "" if system == "base" else "linear"
+    place = {"system": system, "adapter": adapter, "backbone": "b", "set": name, "seed": seed}
+    return {**place, "status": "done", "strength": strength, "scores": {variant: metrics}}
+
+
+def test_seeds_are_averaged_query_by_query_and_sets_count_the_same(bench):
+    queries = [f"q{i}" for i in range(60)]
+    found = bench.summary.summarise(
+        [
+            result("base", None, dict.fromkeys(queries, 0.5)),
+            result("default", 0, dict.fromkeys(queries, 0.7), variant="gated", strength=0.25),
+            result("default", 1, {q: 0.9 if i % 2 else 0.1 for i, q in enumerate(queries)}, variant="gated"),
+            result("base", None, dict.fromkeys(queries[:2], 0.4), name="dogs"),
+            result("default", 0, dict.fromkeys(queries[:2], 0.3), name="dogs", variant="gated"),
+        ]
+    )
+    rows = {(row["set"], row["column"]): row for row in found["rows"]}
+    cats = rows["cats", "default"]
+    assert cats["metrics"]["nDCG@10"] == pytest.approx(0.6)
+    assert cats["seeds"] == [0, 1]
+    assert cats["strengths"] == {"0": 0.25, "1": 1.0}
+    assert cats["vs_base"]["difference"] == pytest.approx(0.1)
+    assert (cats["vs_base"]["risen"], cats["vs_base"]["fallen"]) == (30, 30)
+    overall = next(entry for entry in found["means"] if entry["column"] == "default")
+    assert overall["metrics"]["nDCG@10"] == pytest.approx(0.45)
+    assert overall["vs_base"]["difference"] == pytest.approx(0.0)
+    assert overall["vs_base"]["worst"] == pytest.approx(-0.1)
+    text = bench.table.markdown(found)
+    assert "| cats (60) | 0.500 | 0.600* |" in text
+    assert "| dogs (2) | 0.400 | 0.300* |" in text
+    assert "| **mean** | 0.450 | 0.450 |" in text
+    assert "0.600* (0.25, 1)" in text
+
+
+def test_over_sets_is_sure_of_a_shift_and_unsure_of_noise(bench):
+    rng = np.random.default_rng(1)
+    noise = [rng.normal(0, 0.2, 200) for _ in range(3)]
+    noise = [gain - gain.mean() for gain in noise]
+    assert bench.summary.over_sets(noise)["p_value"] > 0.9
+    shifted = bench.summary.over_sets([gain + 0.1 for gain in noise])
+    assert shifted["difference"] == pytest.approx(0.1)
+    assert shifted["p_value"] < 0.001
+    assert shifted["low"] == pytest.approx(0.1 - 1.96 * 0.2 / 600**0.5, abs=0.005)
+
+
+def test_what_was_not_run_is_said(bench):
+    base = result("base", None, {"q": 0.5})
+    failed = {**base, "system": "published", "adapter": "linear", "seed": 0, "status": "failed", "scores": {}}
+    text = bench.table.markdown(bench.summary.summarise([base, {**failed, "reason": "No gradient reached it"}]))
+    assert "published/linear (b, failed): No gradient reached it [cats, seed 0]" in text
+
+
+def test_crops_and_damage_depend_on_the_text_alone(bench):
+    text = "one two three four\nfive six seven eight nine ten"
+    crop, rest = bench.baselines.cropped(text)
+    assert (crop, rest) == bench.baselines.cropped(text)
+    assert crop in text and 3 <= len(crop.split()) <= 5
+    assert rest == text or crop not in rest
+    assert bench.baselines.cropped("too short") is None
+    ruins = bench.baselines.damaged("word " * 1000)
+    assert 350 < len(ruins.split()) < 450
+    assert bench.baselines.damaged("word") == "word"
+
+
+def test_the_small_lm_is_a_mean_pooled_backbone(bench, tmp_path):
+    folder = bench.backbones.resolve_backbone("small-lm", tmp_path)
+    assert folder == bench.backbones.resolve_backbone("small-lm", tmp_path)
+    model = Encoder(folder).model
+    tokens = model.tokenizer(["def add(a, b): return a + b"], return_tensors="pt")
+    with torch.no_grad():
+        state = model[0].auto_model(**tokens).last_hidden_state.mean(1)[0].numpy()
+    vector = Encoder(folder).encode_documents(["def add(a, b): return a + b", "a longer text " * 9])[0]
+    assert np.allclose(vector, state / np.linalg.norm(state), atol=1e-4)
+    retriever = TrainableRetriever(folder, adapter="linear")
+    assert np.allclose(
+        retriever.embed_base(["x = 1"], "query").numpy(), Encoder(folder).encode_queries(["x = 1"]), atol=1e-5
+    )
