@@ -9,9 +9,11 @@ import torch
 from revela_rag.errors import TrainingError
 from revela_training.backbone import TrainableRetriever
 from revela_training.batching import GroupDataset
+from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
 from revela_training.lm import load_lm
-from revela_training.model import GroupCollator, RevelaModel, first_half
+from revela_training.model import RevelaModel, first_half
+from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
 from revela_training.trainer import latest_checkpoint, train
 from revela_training.units import make_units
 
@@ -48,8 +50,10 @@ def parts(code_corpus, base_dir, lm_dir):
         if adapter == "linear":
             vectors = retriever.embed_base(dataset.texts, "document", max_length=config.max_tokens)
             cached = (vectors, vectors)
-        model = RevelaModel(retriever, lm, dataset.texts, config, cached=cached)
-        return model, dataset, GroupCollator(dataset.texts, tokenizer, max_tokens=config.max_tokens)
+        model = RevelaModel(retriever, lm, config, cached=cached)
+        passages = tokenize_for_retriever(dataset.texts, retriever, "document") if adapter == "lora" else None
+        reader = tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens)
+        return model, dataset, GroupCollator(reader, passages=passages)
 
     return build
 

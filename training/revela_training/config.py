@@ -39,7 +39,14 @@ class AdaptConfig:
         dual: add the loss of the stream without neighbours, which keeps the LM a language model.
         query_part: what of a text the retriever encodes as query, ``"first_half"`` or ``"whole"``.
         group_size: texts that can read each other, B.
-        groups_per_step: independent groups in one step, G.
+        groups_per_step: independent groups in one step, G, of each process where there are several.
+        groups_at_once: groups the LM reads at once, with the gradients of the whole step; None takes all, and fewer
+            after running out of memory.
+        retriever_chunk: texts the LoRA retriever encodes at once, encoding them again for the gradient (GradCache);
+            None keeps all activations until memory runs out.
+        precision: ``"bf16"`` runs LM and backbone under autocast, ``"fp32"`` does not, ``"auto"`` takes bf16 on GPUs
+            that have it. Weights, similarities and losses are float32 in any case.
+        shard: split LM, gradients and optimizer state between the processes (FSDP2) instead of repeating them.
         neighbours: units in each group that are BM25 neighbours of its seed; the rest is drawn at random.
         batching: ``"related"`` fills a group with neighbours and random units, ``"interleave"`` cuts groups out of
             d11, d21, ..., dn1, d12, ... (paper), ``"auto"`` interleaves where documents are long.
@@ -84,6 +91,10 @@ class AdaptConfig:
     query_part: Literal["first_half", "whole"] = "whole"
     group_size: int = 16
     groups_per_step: int = 2
+    groups_at_once: int | None = None
+    retriever_chunk: int | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    shard: bool = False
     neighbours: int = 3
     batching: Literal["auto", "related", "interleave"] = "auto"
     min_weight: float = 0.01
@@ -114,6 +125,15 @@ class AdaptConfig:
         _check(self.temperature > 0, "temperature", self.temperature, "a positive number such as 0.02")
         _check(self.group_size >= 2, "group_size", self.group_size, "at least 2 texts, 16 is the paper's")
         _check(self.groups_per_step >= 1, "groups_per_step", self.groups_per_step, "1 or more")
+        _check(
+            self.groups_at_once is None or self.groups_at_once >= 1, "groups_at_once", self.groups_at_once, "1 or more"
+        )
+        _check(
+            self.retriever_chunk is None or self.retriever_chunk >= 1,
+            "retriever_chunk",
+            self.retriever_chunk,
+            "1 or more",
+        )
         _check(0 <= self.min_weight < 1, "min_weight", self.min_weight, "a number in [0, 1)")
         _check(self.max_tokens is None or self.max_tokens >= 8, "max_tokens", self.max_tokens, "8 or more")
         _check(self.retriever_max_tokens >= 8, "retriever_max_tokens", self.retriever_max_tokens, "8 or more")
@@ -138,7 +158,7 @@ class AdaptConfig:
             self.strengths,
             "positive numbers",
         )
-        for name in ("adapter", "lm_training", "query_part", "batching"):
+        for name in ("adapter", "lm_training", "precision", "query_part", "batching"):
             allowed = _choices(name)
             _check(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
 

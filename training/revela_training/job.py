@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,14 @@ from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
+from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig, resolve_config
+from revela_training.distributed import World, start_world
 from revela_training.export import check_output, export_model
 from revela_training.gate import Embed, Gate, evaluation_pairs, make_evaluation_set, run_gate
 from revela_training.lm import load_lm
-from revela_training.model import GroupCollator, RevelaModel, first_half
+from revela_training.model import RevelaModel, first_half
+from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
 from revela_training.trainer import train
 from revela_training.units import Unit, make_units, split_pairs
 from revela_training.workspace import Workspace, digest
@@ -67,6 +71,9 @@ def adapt(
 ) -> AdaptResult:
     """Adapt a retriever to a corpus without labels (Cai et al., ICLR 2026).
 
+    Started by ``torchrun`` or ``accelerate launch`` all processes train together; the first one writes, evaluates
+    and keeps the caches, and all return the same.
+
     Args:
         source: folder, file, BEIR directory, JSONL or Parquet file, :class:`~revela_rag.corpus.Corpus`, or an
             iterable of documents (LangChain Documents and LlamaIndex Nodes among them).
@@ -97,6 +104,8 @@ def adapt(
     """
     started = time.monotonic()
     output = check_output(output)
+    world = start_world()
+    show_progress = show_progress and world.leads
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
     chosen = {**settings, **{name: value for name, value in given.items() if value is not None}}
     max_words = chosen.get("max_words", config.max_words if isinstance(config, AdaptConfig) else 120)
@@ -107,11 +116,12 @@ def adapt(
     cfg = resolve_config(corpus.chunks, preset=preset, config=config, changes=chosen)
     work = Workspace(
         output,
-        identity={**_jsonable(cfg.as_dict()), "corpus": digest(c.id for c in corpus.chunks)},
+        identity={**_jsonable(cfg.as_dict()), "corpus": digest(c.id for c in corpus.chunks), "processes": world.size},
         resume=resume,
+        world=world,
     )
     try:
-        result = _run(corpus, cfg, output, work, started=started, show_progress=show_progress)
+        result = _run(corpus, cfg, output, work, world, started=started, show_progress=show_progress)
     except (CorpusError, ModelError, TrainingError):
         work.remove()  # going on from there would only fail again
         raise
@@ -123,7 +133,14 @@ def adapt(
 
 
 def _run(
-    corpus: Corpus, cfg: AdaptConfig, output: Path, work: Workspace, *, started: float, show_progress: bool
+    corpus: Corpus,
+    cfg: AdaptConfig,
+    output: Path,
+    work: Workspace,
+    world: World,
+    *,
+    started: float,
+    show_progress: bool,
 ) -> AdaptResult:
     pairs, weak = evaluation_pairs(corpus.chunks)
     choose, report_pairs = split_pairs(pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries)
@@ -134,25 +151,19 @@ def _run(
     units = _select(make_units(corpus.chunks, [*choose, *report_pairs]), cfg)
 
     retriever = _build_retriever(cfg)
-    dataset = _build_dataset(units, cfg)
+    dataset = _build_dataset(units, cfg, world)
     reader, tokenizer = _build_lm(cfg)
     cached = _cache(retriever, dataset.texts, cfg, work, show_progress) if cfg.adapter == "linear" else None
-    model = RevelaModel(retriever, reader, dataset.texts, cfg, cached=cached)
     log = train(
-        model,
+        RevelaModel(retriever, reader, cfg, cached=cached),
         dataset,
-        GroupCollator(dataset.texts, tokenizer, max_tokens=cfg.max_tokens or 160),
+        _build_collator(retriever, tokenizer, dataset.texts, cfg, work),
         cfg,
         folder=work.checkpoints,
         resume=work.resuming,
         show_progress=show_progress,
+        world=world,
     )
-
-    data = make_evaluation_set(
-        corpus.chunks, choose, report_pairs, max_documents=cfg.max_eval_documents, weak=weak, seed=cfg.seed
-    )
-    retriever.eval()
-    gate = run_gate(data, _embedder(retriever, work, show_progress), cfg.strengths)
     report = {
         "config": cfg.as_dict(),
         "corpus": corpus.report.as_dict(),
@@ -160,13 +171,24 @@ def _run(
             "units": len(units),
             "texts": len(dataset.texts),
             "pairs": sum(u.is_pair for u in units),
+            "processes": world.size,
         },
         "log": log,
-        "gate": gate.as_dict(),
-        "seconds": round(time.monotonic() - started, 1),
     }
-    _write(retriever, output, gate, report)
-    return AdaptResult(output, gate.strength > 0, gate.strength, gate.summary, {**report, "queries": _queries(data)})
+    stored = ""
+    if world.leads:
+        data = make_evaluation_set(
+            corpus.chunks, choose, report_pairs, max_documents=cfg.max_eval_documents, weak=weak, seed=cfg.seed
+        )
+        retriever.eval()
+        gate = run_gate(data, _embedder(retriever, work, show_progress), cfg.strengths)
+        seconds = round(time.monotonic() - started, 1)
+        proof = {"gate": gate.as_dict(), "seconds": seconds, "queries": _queries(data)}
+        _write(retriever, output, gate, {**report, **proof})
+        stored = json.dumps({"strength": gate.strength, "summary": gate.summary, "proof": proof})
+    told = json.loads(world.text_from_leader(stored))
+    strength = told["strength"]
+    return AdaptResult(output, strength > 0, strength, told["summary"], {**report, **told["proof"]})
 
 
 def _select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
@@ -185,12 +207,12 @@ def _select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
     return [units[i] for i in sorted(kept)]
 
 
-def _build_dataset(units: list[Unit], cfg: AdaptConfig) -> GroupDataset:
+def _build_dataset(units: list[Unit], cfg: AdaptConfig, world: World) -> GroupDataset:
     interleave = cfg.batching == "interleave" or (cfg.batching == "auto" and prefers_interleave(units))
     return GroupDataset(
         units,
         group_size=cfg.group_size,
-        length=cfg.max_steps * cfg.groups_per_step * max(1, torch.cuda.device_count()),
+        length=cfg.max_steps * cfg.groups_per_step * world.size,
         neighbours=None if interleave or not cfg.neighbours else bm25_neighbours(units),
         neighbour_count=cfg.neighbours,
         interleave=interleave,
@@ -233,6 +255,26 @@ def _build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def _build_collator(
+    retriever: TrainableRetriever, tokenizer: Any, texts: Sequence[str], cfg: AdaptConfig, work: Workspace
+) -> GroupCollator:
+    """All texts tokenised once: for the LM, and for the retriever where its backbone trains."""
+    reader = tokenize_for_lm(texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
+    if cfg.adapter == "linear":
+        return GroupCollator(reader)
+    passages = tokenize_for_retriever(texts, retriever, "document", keep=work.array)
+    asked = _asked(retriever, texts, cfg)
+    queries = None if asked is None else tokenize_for_retriever(asked, retriever, "query", keep=work.array)
+    return GroupCollator(reader, passages=passages, queries=queries)
+
+
+def _asked(retriever: TrainableRetriever, texts: Sequence[str], cfg: AdaptConfig) -> list[str] | None:
+    """What of each text asks; None where that is the text itself, prompt included."""
+    if cfg.query_part == "first_half":
+        return [first_half(text) for text in texts]
+    return None if retriever.prompts["query"] == retriever.prompts["document"] else list(texts)
+
+
 def _cache(
     retriever: TrainableRetriever,
     texts: Sequence[str],
@@ -252,10 +294,8 @@ def _cache(
         return torch.from_numpy(values)
 
     passages = embed("passages", texts, "document")
-    if cfg.query_part == "whole" and retriever.prompts["query"] == retriever.prompts["document"]:
-        return passages, passages
-    asked = [first_half(text) for text in texts] if cfg.query_part == "first_half" else list(texts)
-    return embed("queries", asked, "query"), passages
+    asked = _asked(retriever, texts, cfg)
+    return passages if asked is None else embed("queries", asked, "query"), passages
 
 
 def _embedder(retriever: TrainableRetriever, work: Workspace, show_progress: bool) -> Embed:

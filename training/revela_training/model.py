@@ -1,21 +1,23 @@
-"""Retriever, LM and objective as one module that the Trainer can drive."""
+"""Retriever, LM and objective as one module, in the pieces a step is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from revela_training.backbone import TrainableRetriever
-from revela_training.batching import Group
 from revela_training.config import AdaptConfig
+from revela_training.distributed import full_tensor
+from revela_training.embedding import pool
 from revela_training.objective import RevelaObjective
 from revela_training.weights import similarity_weights
 
-__all__ = ["GroupCollator", "RevelaModel", "first_half"]
+__all__ = ["Reading", "RevelaModel", "first_half"]
 
 
 def first_half(text: str) -> str:
@@ -24,51 +26,35 @@ def first_half(text: str) -> str:
     return " ".join(words[: max(1, len(words) // 2)])
 
 
-class GroupCollator:
-    """Stack G groups into the LM's input.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the LM makes of some groups.
 
-    Args:
-        texts: all training texts.
-        tokenizer: the LM's tokenizer, with a padding token.
-        max_tokens: tokens kept of each text.
+    Attributes:
+        loss: () fp32, mean over tokens, with graph.
+        metrics: further means over tokens, without graph, by the names they are logged under.
+        max_weight: () mean over the texts of their largest in-batch weight.
     """
 
-    def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> None:
-        self._texts = texts
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
-
-    def __call__(self, groups: Sequence[Group]) -> dict[str, Tensor]:
-        """Batch of G groups: input_ids and attention_mask (G*B, L), text_index (G, B), pair_index (P, 2)."""
-        text_index = torch.stack([torch.from_numpy(group.texts) for group in groups])
-        encoded = self._tokenizer(
-            [self._texts[i] for i in text_index.flatten().tolist()],
-            truncation=True,
-            max_length=self._max_tokens,
-            padding=True,
-            return_tensors="pt",
-        )
-        pair_index = torch.cat([torch.from_numpy(group.pairs) for group in groups]).unique(dim=0)
-        return {
-            "input_ids": encoded["input_ids"],
-            "attention_mask": encoded["attention_mask"],
-            "text_index": text_index,
-            "pair_index": pair_index,
-        }
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    max_weight: Tensor
 
 
 class RevelaModel(nn.Module):
     """The objective over a retriever's similarities, plus the optional contrastive term.
 
     Loss = LM loss of the cross stream (+ base stream when dual) + contrastive_weight * InfoNCE over marked pairs.
+    `forward` is all of it in one graph. Training takes the pieces, see `revela_training.step.Step`, which gives the
+    same gradients in as little memory as is asked for.
 
     Args:
         retriever: the retriever that is adapted.
         lm: the causal LM that reads.
-        texts: all training texts, addressed by index.
         config: settings.
-        cached: pooled base embeddings of all texts as (queries, passages), each (N, d); needed by the linear adapter,
-            which never runs the backbone again; None encodes texts in every step.
+        cached: pooled base embeddings of all texts as (queries, passages), each (N, d), one tensor twice where they
+            are the same; needed by the linear adapter, which never runs the backbone again; None encodes texts in
+            every step.
     """
 
     query_cache: Tensor | None
@@ -78,7 +64,6 @@ class RevelaModel(nn.Module):
         self,
         retriever: TrainableRetriever,
         lm: PreTrainedModel,
-        texts: Sequence[str],
         config: AdaptConfig,
         *,
         cached: tuple[Tensor, Tensor] | None = None,
@@ -88,76 +73,108 @@ class RevelaModel(nn.Module):
         self.objective = RevelaObjective(lm, v_norm=config.v_norm, dual=config.dual, min_weight=config.min_weight)
         self.settings = config
         self.joint = False  # set by the trainer when the warm-up of the LM is over
-        self._texts = texts
-        self.register_buffer("query_cache", cached[0] if cached else None, persistent=False)
-        self.register_buffer("passage_cache", cached[1] if cached else None, persistent=False)
+        queries, passages = cached or (None, None)
+        self.register_buffer("query_cache", None if queries is passages else queries, persistent=False)
+        self.register_buffer("passage_cache", passages, persistent=False)
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, text_index: Tensor, pair_index: Tensor
-    ) -> dict[str, Any]:
-        """One step.
+    @property
+    def is_cached(self) -> bool:
+        """Whether embeddings come from the caches, so that the backbone never runs."""
+        return self.passage_cache is not None
+
+    def forward(self, **batch: Any) -> dict[str, Any]:
+        """One step in one graph.
 
         Args:
-            input_ids: (G*B, L) tokens for the LM.
-            attention_mask: (G*B, L).
-            text_index: (G, B) which text each row is.
-            pair_index: (P, 2) texts that structure marks as query and answer.
+            **batch: what `GroupCollator` makes.
 
         Returns:
-            ``loss`` (scalar) and ``metrics`` (name to float) for the log.
+            ``loss`` (scalar) and ``metrics`` (name to scalar) for the log.
         """
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
-            queries, passages = self._embed(text_index)
-            weights = similarity_weights(
-                queries, passages, temperature=self.settings.temperature, standardize=self.settings.standardize
+            queries, passages = self.embed(batch)
+        reading = self.read(batch["input_ids"], batch["attention_mask"], queries, passages)
+        loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
+        if self.contrasts:
+            pairs = batch["pair_index"]
+            contrastive = (
+                self.contrast_cached(pairs)
+                if self.is_cached
+                else self.contrast(queries.flatten(0, 1), passages.flatten(0, 1), batch["text_index"].flatten(), pairs)
             )
-        scale = self.settings.revela_weight
+            if contrastive is not None:
+                loss = loss + self.settings.contrastive_weight * contrastive
+                metrics["contrastive_loss"] = contrastive.detach()
+        return {"loss": loss, "metrics": metrics}
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether the contrastive term is part of the loss now."""
+        return self.joint and self.settings.contrastive_weight > 0
+
+    def embed(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Queries and passages of a batch, (G, B, d) each, unit rows."""
+        index = batch["text_index"]
+        if self.passage_cache is not None:
+            passages = self.retriever.adapt_embeddings(self.passage_cache[index])
+            if self.query_cache is None:
+                return passages, passages
+            return self.retriever.adapt_embeddings(self.query_cache[index]), passages
+        passages = self.encode(batch["passages"]).view(*index.shape, -1)
+        return self.encode(batch["queries"]).view(*index.shape, -1) if "queries" in batch else passages, passages
+
+    def encode(self, features: Mapping[str, Any]) -> Tensor:
+        """Embed tokenised texts with the backbone, LoRA inside: unit rows (n, d), float32."""
+        return pool(self.retriever.model, dict(features))
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor, queries: Tensor, passages: Tensor) -> Reading:
+        """Let the LM read groups whose texts see each other as much as the similarities say.
+
+        Args:
+            input_ids: (G*B, L), group after group.
+            attention_mask: (G*B, L).
+            queries: (G, B, d).
+            passages: (G, B, d).
+        """
+        settings = self.settings
+        weights = similarity_weights(
+            queries, passages, temperature=settings.temperature, standardize=settings.standardize
+        )
+        scale = settings.revela_weight
         if scale != 1.0:  # the LM's own loss stays whole, only what reaches the retriever is scaled
             weights = scale * weights + (1 - scale) * weights.detach() if scale else weights.detach()
         output = self.objective(input_ids, attention_mask, weights=weights)
-        loss = output.loss
-        metrics = {
-            "lm_loss": output.cross_loss,
-            "baseline_loss": output.baseline_loss,
-            "max_weight": weights.detach().amax(-1).mean(),
-        }
-        if self.joint and self.settings.contrastive_weight and len(pair_index) > 1:
-            contrastive = self._contrastive(queries, passages, text_index, pair_index)
-            if contrastive is not None:
-                loss = loss + self.settings.contrastive_weight * contrastive
-                metrics["contrastive_loss"] = contrastive
-        return {"loss": loss, "metrics": metrics}
+        metrics = {"lm_loss": output.cross_loss}
+        if output.baseline_loss is not None:
+            metrics["baseline_loss"] = output.baseline_loss.detach()
+        return Reading(output.loss, metrics, weights.detach().amax(-1).mean())
 
-    def _embed(self, text_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and passages (G, B, d), unit rows."""
-        if self.query_cache is not None and self.passage_cache is not None:
-            return (
-                self.retriever.adapt_embeddings(self.query_cache[text_index]),
-                self.retriever.adapt_embeddings(self.passage_cache[text_index]),
-            )
-        texts = [self._texts[i] for i in text_index.flatten().tolist()]
-        asked = [first_half(text) for text in texts] if self.settings.query_part == "first_half" else texts
-        shape = (*text_index.shape, -1)
-        return self.retriever.encode(asked, "query").view(shape), self.retriever.encode(texts, "document").view(shape)
+    def contrast_cached(self, pair_index: Tensor) -> Tensor | None:
+        """InfoNCE of each marked query (P, 2) against the answers of all, from the caches."""
+        if self.passage_cache is None or len(pair_index) < 2:
+            return None
+        asked = self.passage_cache if self.query_cache is None else self.query_cache
+        return self._info_nce(
+            self.retriever.adapt_embeddings(asked[pair_index[:, 0]]),
+            self.retriever.adapt_embeddings(self.passage_cache[pair_index[:, 1]]),
+        )
 
-    def _contrastive(self, queries: Tensor, passages: Tensor, text_index: Tensor, pair_index: Tensor) -> Tensor | None:
-        """InfoNCE of each marked query against all answers of the step: (P, d) x (P, d)."""
-        if self.query_cache is not None and self.passage_cache is not None:
-            asked = self.retriever.adapt_embeddings(self.query_cache[pair_index[:, 0]])
-            answers = self.retriever.adapt_embeddings(self.passage_cache[pair_index[:, 1]])
-        else:
-            place = {text: row for row, text in enumerate(text_index.flatten().tolist())}
-            rows = [(place[q], place[a]) for q, a in pair_index.tolist() if q in place and a in place]
-            if len(rows) < 2:
-                return None
-            index = torch.tensor(rows, device=queries.device)
-            asked, answers = queries.flatten(0, 1)[index[:, 0]], passages.flatten(0, 1)[index[:, 1]]
-        scores = asked.float() @ answers.float().T / self.settings.contrastive_temperature
-        target = torch.arange(len(scores), device=scores.device)
-        return nn.functional.cross_entropy(scores, target)
+    def contrast(self, queries: Tensor, passages: Tensor, texts: Tensor, pair_index: Tensor) -> Tensor | None:
+        """InfoNCE of those marked pairs (P, 2) whose texts (n,) are among the embeddings (n, d)."""
+        place = {text: row for row, text in enumerate(texts.tolist())}
+        rows = [(place[q], place[a]) for q, a in pair_index.tolist() if q in place and a in place]
+        if len(rows) < 2:
+            return None
+        index = torch.tensor(rows, device=queries.device)
+        return self._info_nce(queries[index[:, 0]], passages[index[:, 1]])
+
+    def _info_nce(self, asked: Tensor, answers: Tensor) -> Tensor:
+        with torch.autocast(asked.device.type, enabled=False):
+            scores = asked.float() @ answers.float().T / self.settings.contrastive_temperature
+            return nn.functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Trained parameters only: a checkpoint needs neither the frozen backbone nor tied copies."""
+        """Trained parameters only, whole: a checkpoint needs neither the frozen backbone nor tied copies."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        full: Mapping[str, Any] = super().state_dict(*args, **kwargs)
-        return {name: value for name, value in full.items() if name in trained}
+        kept: Mapping[str, Any] = super().state_dict(*args, **kwargs)
+        return {name: full_tensor(value) for name, value in kept.items() if name in trained}

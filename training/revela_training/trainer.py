@@ -1,9 +1,9 @@
-"""transformers.Trainer with two learning rates, an LM warm-up, a time limit and alarms."""
+"""transformers.Trainer around `Step`: two learning rates, an LM warm-up, checkpoints, several processes."""
 
 from __future__ import annotations
 
+import functools
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,72 +11,115 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import SequentialSampler
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch.utils.data import DataLoader, SequentialSampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from revela_rag.errors import TrainingError
 from revela_training.batching import GroupDataset
+from revela_training.callbacks import Alarms, Progress, TimeLimit, Warmup
+from revela_training.checkpoint import latest_checkpoint, load_optimizer_state, optimizer_state, whole_checkpoint
+from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.model import GroupCollator, RevelaModel
+from revela_training.distributed import World, copy_whole, shard_lm, start_world, wants_shards
+from revela_training.model import RevelaModel
+from revela_training.step import Step
 
 __all__ = ["RevelaTrainer", "latest_checkpoint", "train"]
 
 logger = logging.getLogger(__name__)
 
-_CALIBRATION_STEPS = 8
-_DEAD_STEPS = 20
+_OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
+_PREFETCHING_WORKERS = 2
 
 
 class RevelaTrainer(Trainer):
-    """Trainer of :class:`RevelaModel`: logs what the objective sees and stops when nothing can be learned."""
+    """Trainer of :class:`RevelaModel`: logs what the objective sees and stops when nothing can be learned.
 
-    def __init__(self, model: RevelaModel, config: AdaptConfig, args: TrainingArguments, **kwargs: Any) -> None:
+    Gradients are computed and summed over the processes by `Step`; the Trainer's own wrapping for several
+    processes is left out.
+    """
+
+    def __init__(
+        self,
+        model: RevelaModel,
+        config: AdaptConfig,
+        args: TrainingArguments,
+        *,
+        world: World | None = None,
+        split: bool = False,
+        **kwargs: Any,
+    ) -> None:
         self.config = config
+        self.revela = model
+        self.world = world or World()
         self.total_steps = config.max_steps
         self.warmup_steps = config.lm_warmup_steps
+        self.step = Step(model, config, world=self.world, split=split, bf16=use_bf16(config))
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
+        self._waited, self._since = 0.0, time.perf_counter()
+        self._writing: Path | None = None
         super().__init__(model, args, **kwargs)
         self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
         if not args.disable_tqdm:
-            self.remove_callback(ProgressCallback)
-            self.add_callback(_Progress())
-        self.add_callback(_Warmup(self))
-        self.add_callback(_Alarms(self))
+            self.add_callback(Progress())
+        self.add_callback(Warmup(self))
+        self.add_callback(Alarms(self))
         if config.time_limit is not None:
-            self.add_callback(_TimeLimit(self, config.time_limit))
+            self.add_callback(TimeLimit(self, config.time_limit))
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, dict[str, Any]]:
-        """Loss of one step; raises TrainingError when it is not finite."""
-        output = model(**inputs)
-        loss = output["loss"]
+    def create_accelerator_and_postprocess(self) -> None:
+        """Keep accelerate from wrapping the model: `Step` exchanges gradients."""
+        super().create_accelerator_and_postprocess()
+        self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Groups in order; made by other processes where the device is no CPU, whose cores they would take."""
+        dataset: Any = self.train_dataset
+        workers = 0 if self.args.device.type == "cpu" else _PREFETCHING_WORKERS
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            sampler=SequentialSampler(dataset),
+            collate_fn=self.data_collator,
+            drop_last=True,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context="fork" if workers else None,  # the data set holds an index that cannot be sent
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The next batch; the time that takes is logged as ``input_wait``, a share of all time."""
+        start = time.perf_counter()
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        finally:
+            self._waited += time.perf_counter() - start
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Gradients of one step; raises TrainingError when its loss is not finite."""
+        model.train()
+        result = self.step(self._prepare_inputs(inputs))
+        loss = torch.tensor(result.loss, device=self.args.device)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}, so training stopped; the base is "
                 "untouched. Lower retriever_lr and lm_lr, or train in float32."
             )
-        for name, value in output["metrics"].items():
-            self.note(name, float(value.detach()))
-        return (loss, output) if return_outputs else loss
+        for name, value in result.metrics.items():
+            self.note(name, value)
+        return loss
 
     def note(self, name: str, value: float) -> None:
         """Add a value to the mean that the next log line shows under ``name``."""
@@ -85,24 +128,14 @@ class RevelaTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log Trainer's values and the means of everything noted since the last line."""
+        if self._counts:
+            now = time.perf_counter()
+            logs = {**logs, "input_wait": self._waited / max(1e-9, now - self._since)}
+            self._waited, self._since = 0.0, now
         logs = {**logs, **{name: self._sums[name] / self._counts[name] for name in self._sums}}
         self._sums.clear()
         self._counts.clear()
         super().log(logs, start_time)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return SequentialSampler(dataset)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        state = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
-        module: Any = model or self.model
-        loaded = module.load_state_dict(state, strict=False)
-        if loaded.unexpected_keys:
-            raise TrainingError(
-                f"The checkpoint {resume_from_checkpoint} belongs to another model (it has "
-                f"{loaded.unexpected_keys[0]}). Run without --resume to start afresh."
-            )
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> Optimizer:
         """AdamW with a group for the retriever and one for the LM."""
@@ -141,102 +174,56 @@ class RevelaTrainer(Trainer):
             self.lr_scheduler = LambdaLR(used, clocks[: len(used.param_groups)])
         return self.lr_scheduler
 
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(self._writing or self.args.output_dir)
 
-class _Progress(ProgressCallback):
-    """A bar with the time left and what the LM gains from its neighbours, in place of printed dictionaries."""
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        folder = Path(str(self.args.output_dir))
+        with whole_checkpoint(folder, self.state.global_step, self.world) as self._writing:
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._writing = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.set_description("train")
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        state = self.revela.state_dict()  # in every process: parts that are split are gathered
+        if self.args.should_save:
+            target = Path(output_dir or self._get_output_dir())
+            target.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.contiguous() for name, value in state.items()}, target / SAFE_WEIGHTS_NAME)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.training_bar is not None:
-            self.training_bar.total = state.max_steps
-        super().on_step_end(args, state, control, **kwargs)
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        state = optimizer_state(self.optimizer)
+        if self.args.should_save:
+            assert self.lr_scheduler is not None
+            torch.save(state, Path(output_dir) / _OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / _SCHEDULER)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        if self.training_bar is not None and logs and "lm_loss" in logs:
-            gain = logs["baseline_loss"] - logs["lm_loss"]
-            self.training_bar.set_postfix(
-                loss=f"{logs['lm_loss']:.3f}", gain=f"{gain:.3f}", max_weight=f"{logs['max_weight']:.2f}"
-            )
-
-
-class _Warmup(TrainerCallback):
-    """Lets the retriever move only after the LM has learned to read its neighbours."""
-
-    def __init__(self, trainer: RevelaTrainer) -> None:
-        self._trainer = trainer
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        model.joint = state.global_step >= self._trainer.warmup_steps
-
-
-class _Alarms(TrainerCallback):
-    """Notes the retriever's gradient norm and stops when it is exactly zero for many steps."""
-
-    def __init__(self, trainer: RevelaTrainer) -> None:
-        self._trainer = trainer
-        self._dead = 0
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        if not model.joint:
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
             return
-        gradients = [p.grad for p in model.retriever.parameters() if p.grad is not None]
-        norm = math.sqrt(sum(float(g.float().pow(2).sum()) for g in gradients))
-        self._trainer.note("retriever_grad_norm", norm)
-        self._dead = self._dead + 1 if norm == 0.0 else 0
-        if self._dead >= _DEAD_STEPS:
-            temperature = self._trainer.config.temperature
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        load_optimizer_state(self.optimizer, _load(Path(checkpoint) / _OPTIMIZER))
+        self.lr_scheduler.load_state_dict(_load(Path(checkpoint) / _SCHEDULER))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        state = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+        module: Any = model or self.model
+        own = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if own.keys() != state.keys():
             raise TrainingError(
-                f"No gradient reached the retriever for {_DEAD_STEPS} steps: at temperature={temperature} the in-batch "
-                "weights are saturated. Raise the temperature (0.02 suits supervised models), or set standardize=true."
+                f"The checkpoint {resume_from_checkpoint} belongs to another model (only one of them has "
+                f"{min(own.keys() ^ state.keys())}). Run without --resume to start afresh."
             )
+        for name, parameter in own.items():
+            copy_whole(parameter, state[name])
 
 
-class _TimeLimit(TrainerCallback):
-    """Plans the number of steps from the speed of the first ones, and stops at the limit whatever happens."""
-
-    def __init__(self, trainer: RevelaTrainer, seconds: float) -> None:
-        self._trainer = trainer
-        self._seconds = seconds
-        self._start = time.monotonic()
-        self._first = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._start, self._first = time.monotonic(), state.global_step
-        if self._first:  # resumed: a warm-up that an earlier limit shortened must not start again
-            self._trainer.warmup_steps = min(self._trainer.warmup_steps, self._first)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        elapsed = time.monotonic() - self._start
-        done = state.global_step - self._first
-        if done == _CALIBRATION_STEPS:
-            fits = self._first + max(done, int(self._seconds * done / elapsed))
-            state.max_steps = self._trainer.total_steps = min(state.max_steps, fits)
-            self._trainer.warmup_steps = min(self._trainer.warmup_steps, state.max_steps // 3)
-            logger.info("%d steps fit into the time limit of %.0f s", state.max_steps, self._seconds)
-        if elapsed >= self._seconds or state.global_step >= state.max_steps:
-            control.should_training_stop = True
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint below ``folder``, or None."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return max(found, key=lambda p: int(p.name.rsplit("-", 1)[1]), default=None)
+def use_bf16(config: AdaptConfig) -> bool:
+    """Whether LM and backbone run under bfloat16 autocast."""
+    if config.precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return config.precision == "bf16"
 
 
 def train(
@@ -248,52 +235,72 @@ def train(
     folder: Path,
     resume: bool = False,
     show_progress: bool = True,
+    world: World | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place.
 
     Args:
         model: retriever and LM.
-        dataset: groups; one step takes ``groups_per_step`` of them.
-        collator: makes the LM's input.
+        dataset: groups; one step takes ``groups_per_step`` of them for each process.
+        collator: makes the model's input.
         config: settings.
-        folder: where checkpoints go.
+        folder: where checkpoints go; with several processes one that all of them see.
         resume: go on from the newest checkpoint in ``folder``, if there is one.
         show_progress: show a progress bar with the time left.
+        world: the processes that train together; None finds them.
 
     Returns:
         The log: one mapping per logged step with ``step``, ``lm_loss``, ``baseline_loss``, ``max_weight`` and more.
 
     Raises:
-        TrainingError: the loss is not finite or no gradient reaches the retriever.
+        TrainingError: the loss is not finite, no gradient reaches the retriever, or memory runs out.
+        DiskError: a checkpoint cannot be written.
     """
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    world = world or start_world()
+    split = wants_shards(config.shard) and world.size > 1
+    args = _arguments(config, folder, show_progress=show_progress and world.leads)
+    model.to(args.device)
+    world.same_start(model)
+    if split:
+        shard_lm(model, model.objective.lm, "read")
+    trainer = RevelaTrainer(
+        model, config, args, world=world, split=split, train_dataset=dataset, data_collator=collator
+    )
+    checkpoint = latest_checkpoint(folder) if resume else None
+    if checkpoint is not None:
+        logger.info("Resuming from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return [dict(entry) for entry in trainer.state.log_history]
+
+
+def _arguments(config: AdaptConfig, folder: Path, *, show_progress: bool) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
     args = TrainingArguments(
         output_dir=str(folder),
+        use_cpu=not cuda,
         max_steps=config.max_steps,
         per_device_train_batch_size=config.groups_per_step,
         save_steps=config.checkpoint_steps,
-        save_total_limit=2,
         logging_steps=10,
         logging_first_step=True,
         seed=config.seed,
         data_seed=config.seed,
-        bf16=bf16,
         remove_unused_columns=False,
         report_to=list(config.trackers) or "none",
         disable_tqdm=not show_progress,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=cuda,
         label_names=[],
     )
-    trainer = RevelaTrainer(model, config, args, train_dataset=dataset, data_collator=collator)
-    checkpoint = latest_checkpoint(folder) if resume else None
-    if checkpoint is not None:
-        logger.info("Resuming from %s", checkpoint)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"Out of memory with groups_per_step={config.groups_per_step}, group_size={config.group_size}, "
-            f"max_tokens={config.max_tokens}. Halve groups_per_step first."
-        ) from error
-    return [dict(entry) for entry in trainer.state.log_history]
+    if args.n_gpu > 1:
+        logger.warning(
+            "%d GPUs are here and one is used. Start with torchrun --nproc-per-node %d to use all.",
+            args.n_gpu,
+            args.n_gpu,
+        )
+        args._n_gpu = 1
+    return args
+
+
+def _load(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from revela_rag.errors import DiskError, TrainingError
+from revela_training.distributed import World
 
 __all__ = ["Workspace"]
 
@@ -23,10 +24,13 @@ logger = logging.getLogger(__name__)
 class Workspace:
     """A folder beside the output, removed when the output is complete.
 
+    With several processes the first one writes and the others wait for it and read.
+
     Args:
-        output: the directory the model will be written to.
+        output: the directory the model will be written to; one that all processes see.
         identity: what the job is made of; a resumed job must have the same.
         resume: go on from an earlier run instead of starting afresh.
+        world: the processes that share the folder; None for this one alone.
 
     Raises:
         TrainingError: asked to resume a job with other settings or another corpus, or another process is
@@ -34,15 +38,24 @@ class Workspace:
         DiskError: the folder cannot be written.
     """
 
-    def __init__(self, output: Path, *, identity: dict[str, Any], resume: bool) -> None:
+    def __init__(self, output: Path, *, identity: dict[str, Any], resume: bool, world: World | None = None) -> None:
         self.folder = output.parent / f".{output.name}.work"
         self.resuming = False
-        self._lock = self._take_lock(output)
-        try:
-            self._prepare(output, identity, resume)
-        except BaseException:
-            self.close()
-            raise
+        self._world = world or World()
+        self._lock: FileLock | None = None
+        if self._world.leads:
+            self._lock = self._take_lock(output)
+            try:
+                self._prepare(output, identity, resume)
+            except BaseException:
+                self.close()
+                raise
+        self.resuming = bool(self._world.from_leader(float(self.resuming)))
+        if not self._world.leads and not self.folder.is_dir():
+            raise DiskError(
+                f"{self.folder}, made by the first process, cannot be seen by process {self._world.rank}. "
+                "Choose an output on a file system that all nodes share."
+            )
 
     @staticmethod
     def _take_lock(output: Path) -> FileLock:
@@ -92,15 +105,41 @@ class Workspace:
         """Folder of the Trainer's checkpoints."""
         return self.folder / "checkpoints"
 
-    def array(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """An array that is computed once and read back after a restart."""
+    def array(self, name: str, compute: Callable[[], np.ndarray], *, mapped: bool = False) -> np.ndarray:
+        """An array that is computed once, by the first process, and read back by the others and after a restart.
+
+        Args:
+            name: of the file; all processes must ask for the same arrays in the same order.
+            compute: makes it.
+            mapped: give it back memory-mapped and read-only instead of in memory.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
         path = self.folder / f"{name}.npy"
-        if path.is_file():
-            try:
-                return np.load(path, allow_pickle=False)
-            except (OSError, ValueError):
-                logger.warning("%s is damaged and is computed again", path)
-        value = compute()
+        value = self._read(path, mapped) if self._world.leads else None
+        if self._world.leads and value is None:
+            value = compute()
+            self._write(path, value)
+            value = self._read(path, mapped) if mapped else value
+        self._world.wait()
+        value = self._read(path, mapped) if value is None else value
+        if value is None:
+            raise DiskError(f"Cannot read {path}, which the first process wrote. Choose an output all nodes share.")
+        return value
+
+    @staticmethod
+    def _read(path: Path, mapped: bool) -> np.ndarray | None:
+        if not path.is_file():
+            return None
+        try:
+            return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        except (OSError, ValueError):
+            logger.warning("%s is damaged and is computed again", path)
+            return None
+
+    @staticmethod
+    def _write(path: Path, value: np.ndarray) -> None:
         part = path.with_suffix(".part")
         try:
             with part.open("wb") as file:
@@ -111,15 +150,15 @@ class Workspace:
             raise DiskError(
                 f"Cannot write {path}: {error.strerror}. Free space and run again with --resume."
             ) from error
-        return value
 
     def remove(self) -> None:
         """Delete the folder; the output is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._world.leads:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Let another process have the output; safe to call twice."""
-        if self._lock.is_locked:
+        if self._lock is not None and self._lock.is_locked:
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 

@@ -1,0 +1,49 @@
+"""From groups of text indices to what the model is handed: slices of stored tokens, padded and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from revela_training.batching import Group
+from revela_training.tokens import TokenStore
+
+__all__ = ["GroupCollator"]
+
+
+class GroupCollator:
+    """Stack G groups of B texts into one step's input.
+
+    Args:
+        reader: what the LM reads of each text.
+        passages: what the retriever reads of each text; None where its embeddings are cached.
+        queries: the same for the part of a text that asks; None if that is the whole text with the same prompt.
+    """
+
+    def __init__(
+        self, reader: TokenStore, *, passages: TokenStore | None = None, queries: TokenStore | None = None
+    ) -> None:
+        self._reader = reader
+        self._passages = passages
+        self._queries = queries
+
+    def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
+        """One step's input.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` (G*B, L) for the LM, ``text_index`` (G, B), ``pair_index`` (P, 2),
+            and ``passages`` and ``queries``, features of G*B rows each, as far as there are tokens for them.
+        """
+        text_index = torch.stack([torch.from_numpy(group.texts) for group in groups])
+        rows = text_index.flatten().numpy()
+        batch = {
+            **self._reader.batch(rows),
+            "text_index": text_index,
+            "pair_index": torch.cat([torch.from_numpy(group.pairs) for group in groups]).unique(dim=0),
+        }
+        for name, store in (("passages", self._passages), ("queries", self._queries)):
+            if store is not None:
+                batch[name] = store.batch(rows)
+        return batch

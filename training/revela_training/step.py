@@ -1,0 +1,317 @@
+"""One optimisation step in as many pieces as memory asks for, with the gradients of one piece.
+
+The step goes over the embeddings: the retriever encodes, the LM reads some groups at a time and leaves its gradient
+on the embeddings, and from there the gradient goes back through the retriever, all at once or, after encoding again,
+in chunks (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", GradCache,
+arXiv 2101.06983). Every mean is over the tokens of the whole step, in all processes, however it is cut.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revela_rag.errors import TrainingError
+from revela_training.config import AdaptConfig
+from revela_training.distributed import World
+from revela_training.model import RevelaModel
+from revela_training.tokens import trim
+
+__all__ = ["Step", "StepResult", "is_out_of_memory"]
+
+logger = logging.getLogger(__name__)
+
+_SMALLEST_CHUNK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Loss and metrics of a step, over all processes."""
+
+    loss: float
+    metrics: dict[str, float]
+
+
+class Step:
+    """Leaves the gradients of one step on the parameters.
+
+    Args:
+        model: the model.
+        config: settings; ``groups_at_once`` and ``retriever_chunk`` say how small the pieces are to begin with.
+        world: the processes that share the step.
+        split: whether FSDP splits the LM; it averages gradients, and no process can repeat a step alone.
+        bf16: run LM and backbone under bfloat16 autocast; similarities and losses stay float32.
+
+    Attributes:
+        groups_at_once: groups the LM reads at once now; None is all.
+        chunk: texts the retriever encodes at once, without keeping activations, now; None is all of them, kept.
+    """
+
+    def __init__(
+        self, model: RevelaModel, config: AdaptConfig, *, world: World, split: bool = False, bf16: bool = False
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._world = world
+        self._split = split
+        self._bf16 = bf16
+        self.groups_at_once = config.groups_at_once
+        self.chunk = None if model.is_cached else config.retriever_chunk
+
+    def __call__(self, batch: Mapping[str, Any]) -> StepResult:
+        """Compute the gradients of ``batch``; parameters must come without any.
+
+        Raises:
+            TrainingError: not even one group fits into memory.
+        """
+        random = _RandomState(batch["input_ids"].device)
+        tokens = _predicted(batch)
+        total = self._world.sum([float(tokens.sum())])[0]
+        while True:
+            failed = False
+            try:
+                embeddings = _Embeddings(self._model, batch, self.chunk, bf16=self._bf16)
+            except (RuntimeError, MemoryError) as error:
+                failed = self._is_ours(error)
+            if not self._world.any(failed):
+                others = self._others(batch, embeddings)
+                try:
+                    sums = self._backward(batch, embeddings, others, tokens, total)
+                except (RuntimeError, MemoryError) as error:
+                    failed = self._is_ours(error)
+                del others
+                if not self._world.any(failed):
+                    break
+            embeddings = None  # type: ignore[assignment]  # frees its graph
+            self._model.zero_grad(set_to_none=True)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._shrink(len(batch["text_index"]), batch["text_index"].shape[1])
+            random.restore()
+        del embeddings
+        self._world.sum_gradients(self._model.parameters())
+        return self._result(sums)
+
+    def _is_ours(self, error: BaseException) -> bool:
+        if not is_out_of_memory(error):
+            raise error
+        if self._split:
+            raise TrainingError(
+                f"Out of memory with the LM split between {self._world.size} processes, where a step cannot be "
+                f"repeated in smaller pieces. Set groups_at_once below {self.groups_at_once or 'groups_per_step'}"
+                " or retriever_chunk, or use more processes."
+            ) from error
+        return True
+
+    def _shrink(self, groups: int, size: int) -> None:
+        """Halve what is computed at once; the same in all processes."""
+        now = self.groups_at_once or groups
+        chunk = self.chunk
+        if now > 1:
+            self.groups_at_once = now // 2
+            if not self._model.is_cached:
+                self.chunk = min(chunk or groups * size, self.groups_at_once * size)
+        elif not self._model.is_cached and (chunk is None or chunk > _SMALLEST_CHUNK):
+            self.chunk = max(_SMALLEST_CHUNK, (chunk or 2 * size) // 2)
+        else:
+            raise TrainingError(
+                f"Out of memory with a single group of group_size={self._config.group_size} texts of "
+                f"max_tokens={self._config.max_tokens} tokens. Halve max_tokens or group_size, or take a smaller LM."
+            )
+        text = "" if self.chunk is None else f", {self.chunk} texts in the retriever"
+        logger.warning(
+            "Out of memory: going on with %d of %d groups at once%s. The result stays the same; steps take longer.",
+            self.groups_at_once or groups,
+            groups,
+            text,
+        )
+
+    def _others(self, batch: Mapping[str, Any], embeddings: _Embeddings) -> dict[str, Tensor]:
+        """What the contrastive term needs of all processes."""
+        if not self._model.contrasts:
+            return {}
+        found = {"pairs": self._world.gather(batch["pair_index"]).unique(dim=0)}
+        if not self._model.is_cached:
+            found["texts"] = self._world.gather(batch["text_index"].flatten())
+            found["queries"] = self._world.gather(embeddings.queries.detach().flatten(0, 1))
+            found["passages"] = self._world.gather(embeddings.passages.detach().flatten(0, 1))
+        return found
+
+    def _backward(
+        self,
+        batch: Mapping[str, Any],
+        embeddings: _Embeddings,
+        others: Mapping[str, Tensor],
+        tokens: Tensor,
+        total: float,
+    ) -> dict[str, Tensor | float]:
+        model, groups = self._model, len(tokens)
+        factor = self._world.size if self._split else 1
+        sums: dict[str, Tensor | float] = {"tokens": float(tokens.sum()), "texts": float(groups)}
+        for rows in _slices(groups, self.groups_at_once or groups):
+            share = int(tokens[rows].sum())
+            if share == 0:
+                continue
+            queries, passages = embeddings.queries[rows], embeddings.passages[rows]
+            with _autocast(queries.device, self._bf16):
+                reading = model.read(*_texts(batch, rows), queries=queries, passages=passages)
+            (reading.loss * (share / total * factor)).backward()
+            found = {"loss": reading.loss.detach(), **reading.metrics}
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value * share
+            sums["max_weight"] = sums.get("max_weight", 0.0) + reading.max_weight * (rows.stop - rows.start)
+        if others:
+            self._contrast(embeddings, others, sums)
+        embeddings.backward()
+        return sums
+
+    def _contrast(self, embeddings: _Embeddings, others: Mapping[str, Tensor], sums: dict[str, Tensor | float]) -> None:
+        """Backward of the contrastive term over the pairs of all processes."""
+        model, world, pairs = self._model, self._world, others["pairs"]
+        if model.is_cached:  # every process computes all of it, and takes its share
+            loss, share = model.contrast_cached(pairs), 1 / world.size
+        else:  # every process has the gradient of its own embeddings
+            own = slice(world.rank * embeddings.count, (world.rank + 1) * embeddings.count)
+            queries = _with_own(others["queries"], own, embeddings.queries)
+            passages = _with_own(others["passages"], own, embeddings.passages)
+            loss, share = model.contrast(queries, passages, others["texts"], pairs), 1.0
+        if loss is None:
+            return
+        sums["contrastive_loss"] = loss.detach() / world.size
+        (loss * (self._config.contrastive_weight * share)).backward()
+
+    def _result(self, sums: Mapping[str, Tensor | float]) -> StepResult:
+        names = ("loss", "lm_loss", "baseline_loss", "max_weight", "contrastive_loss", "tokens", "texts")
+        there = [name for name in names if name in sums]
+        values = dict(zip(there, self._world.sum([float(sums[name]) for name in there]), strict=True))
+        tokens, texts = values.pop("tokens"), values.pop("texts")
+        by = {"max_weight": texts, "contrastive_loss": 1.0}
+        means = {name: value / by.get(name, tokens) for name, value in values.items()}
+        loss = means.pop("loss") + self._config.contrastive_weight * means.get("contrastive_loss", 0.0)
+        return StepResult(loss, means)
+
+
+class _Embeddings:
+    """Embeddings of a batch, cut off from the graph behind them; `backward` takes their gradient through it."""
+
+    def __init__(self, model: RevelaModel, batch: Mapping[str, Any], chunk: int | None, *, bf16: bool) -> None:
+        self._model = model
+        self._bf16 = bf16
+        self._batch = batch
+        self._pieces: list[_Piece] = []
+        shape = batch["text_index"].shape
+        self.count = int(shape.numel())
+        if chunk is None or model.is_cached:
+            with torch.set_grad_enabled(model.joint), _autocast(batch["input_ids"].device, bf16):
+                made = list(model.embed(batch))
+        else:
+            made = [self._encode(role, chunk).view(*shape, -1) for role in ("queries", "passages") if role in batch]
+        self._graphs = made if len(made) == 1 or made[0] is not made[1] else made[:1]
+        leaves = [values.detach().requires_grad_(model.joint) for values in self._graphs]
+        self.queries, self.passages = leaves[0], leaves[-1]
+
+    def _encode(self, role: str, chunk: int) -> Tensor:
+        """Embed in chunks without a graph; how each was made is kept."""
+        features = self._batch[role]
+        order = features["attention_mask"].sum(-1).argsort(descending=True)
+        out = torch.empty(0)
+        for rows in order.split(chunk):
+            piece = _Piece(role, rows, _RandomState(rows.device))
+            self._pieces.append(piece)
+            with torch.no_grad(), _autocast(rows.device, self._bf16):
+                part = self._model.encode(_rows(features, rows))
+            if len(out) == 0:
+                out = part.new_empty(len(order), part.shape[-1])
+            out[rows] = part
+        return out
+
+    def backward(self) -> None:
+        """Go on from the gradient that the embeddings have by now."""
+        if not self._model.joint:
+            return
+        leaves = [self.queries] if self.queries is self.passages else [self.queries, self.passages]
+        if not self._pieces:
+            pairs = [(graph, leaf.grad) for graph, leaf in zip(self._graphs, leaves, strict=True)]
+            pairs = [(graph, grad) for graph, grad in pairs if grad is not None]
+            torch.autograd.backward([graph for graph, _ in pairs], [grad for _, grad in pairs])
+            return
+        gradients = dict(zip(("queries", "passages") if len(leaves) > 1 else ("passages",), leaves, strict=True))
+        for piece in self._pieces:
+            gradient = gradients[piece.role].grad
+            if gradient is None:
+                continue
+            after = _RandomState(piece.rows.device)
+            piece.random.restore()
+            with _autocast(piece.rows.device, self._bf16):
+                part = self._model.encode(_rows(self._batch[piece.role], piece.rows))
+            part.backward(gradient.flatten(0, 1)[piece.rows])
+            after.restore()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows that were encoded together, and the random numbers that dropout drew for them."""
+
+    role: str
+    rows: Tensor
+    random: _RandomState
+
+
+class _RandomState:
+    """State of the random numbers of the CPU and of one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out, on a device or in the CPU's allocator."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "cannot allocate memory" in text)
+
+
+def _predicted(batch: Mapping[str, Any]) -> Tensor:
+    """Tokens the LM predicts in each group, (G,) on the CPU: all of a text but its first."""
+    lengths = batch["attention_mask"].sum(-1).cpu()
+    return (lengths - 1).clamp_min(0).view(batch["text_index"].shape).sum(-1)
+
+
+def _autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _texts(batch: Mapping[str, Any], groups: slice) -> tuple[Tensor, Tensor]:
+    """The LM's input for some of the groups, without columns of padding."""
+    size = batch["text_index"].shape[1]
+    rows = slice(groups.start * size, groups.stop * size)
+    return trim(batch["input_ids"][rows], batch["attention_mask"][rows])
+
+
+def _rows(features: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Features of some texts, without columns of padding."""
+    ids, mask = trim(features["input_ids"][rows], features["attention_mask"][rows])
+    return {**features, "input_ids": ids, "attention_mask": mask}
+
+
+def _with_own(everywhere: Tensor, own: slice, leaf: Tensor) -> Tensor:
+    return torch.cat([everywhere[: own.start], leaf.flatten(0, 1), everywhere[own.stop :]])
