@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from revela_rag.backends import Backend, Role, Wrapped
 from revela_rag.errors import ModelError
-from revela_rag.models import fingerprint, load_sentence_transformer, resolve_model
+from revela_rag.models import fingerprint, load_sentence_transformer, resolve_dtype, resolve_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -23,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # sentence-transformers looks for them in this order
-_BLOCK = 64  # batches per turn: long jobs let other threads in between turns
+_WINDOW = 2048  # texts that are tokenised and sorted together, and held at a time
+_CPU_TOKENS, _GPU_TOKENS = 1024, 32_768  # per forward pass: what the caches of a core hold; what keeps a GPU busy
 
 
 class Encoder:
@@ -32,11 +35,17 @@ class Encoder:
     The query and document prompts stored with the model are always applied, and newlines are kept. The
     model is loaded on first use. One encoder may be used by many threads at once.
 
+    Texts are tokenised together, sorted by their number of tokens and computed in batches of equal numbers of tokens,
+    so that little of the work is padding. A plain BERT retriever is computed by :class:`revela_rag.bert.BertModel`,
+    any other by sentence-transformers.
+
     Args:
         model: a directory, a hub id, ``"all-MiniLM-L6-v2"``, or a loaded ``SentenceTransformer``.
         device: as torch names it; None picks the best there is. Ignored for a loaded model.
         max_length: tokens kept of a text; None keeps the model's own setting.
-        batch_size: texts per forward pass; halved for good when memory runs out.
+        batch_size: at most this many texts per forward pass; None sets no limit.
+        batch_tokens: at most this many tokens per forward pass, padding included, unless one text alone has more;
+            None means 1024 on a CPU and 32,768 elsewhere. Halved for good when memory runs out.
         dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: bfloat16 on a GPU that has it,
             else float32. Ignored for a loaded model.
         trust_remote_code: let the model bring Python code of its own.
@@ -51,12 +60,14 @@ class Encoder:
         *,
         device: str | None = None,
         max_length: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
         dtype: Dtype = "float32",
         trust_remote_code: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ModelError(f"batch_size={batch_size} must be at least 1.")
+        for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+            if value is not None and value < 1:
+                raise ModelError(f"{name}={value} must be at least 1, or None.")
         if max_length is not None and max_length < 1:
             raise ModelError(f"max_length={max_length} must be at least 1, or None for the model's own.")
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
@@ -74,10 +85,10 @@ class Encoder:
         }
         self._max_length = max_length
         self._batch_size = batch_size
-        self._model: SentenceTransformer | None = None
+        self._batch_tokens = batch_tokens
+        self._backend: Backend | None = None
         self._fingerprint: str | None = None
         self._load_lock = threading.RLock()
-        self._encode_lock = threading.Lock()
 
     @property
     def model_path(self) -> str:
@@ -96,34 +107,52 @@ class Encoder:
 
     @property
     def model(self) -> SentenceTransformer:
-        """The loaded model; loads it on first use."""
+        """The model as a ``SentenceTransformer``, which encodes from now on; loads it on first use."""
         with self._load_lock:
-            if self._model is None:
-                if self._given is not None:
-                    self._model = self._given.eval()
-                    if self._max_length is not None:
-                        self._model.max_seq_length = self._max_length
-                else:
-                    self._model = load_sentence_transformer(self._name, max_length=self._max_length, **self._options)
-            return self._model
+            if not isinstance(self._backend, Wrapped):
+                self._backend = Wrapped(self._load())
+            return self._backend.model
+
+    def _load(self) -> SentenceTransformer:
+        if self._given is None:
+            return load_sentence_transformer(self._name, max_length=self._max_length, **self._options)
+        model = self._given.eval()
+        if self._max_length is not None:
+            model.max_seq_length = self._max_length
+        return model
+
+    @property
+    def _ready(self) -> Backend:
+        """What computes; loads it on first use."""
+        with self._load_lock:
+            if self._backend is None:
+                self._backend = self._read() or Wrapped(self._load())
+            return self._backend
+
+    def _read(self) -> Backend | None:
+        """A plain model without the seconds that sentence-transformers takes to import."""
+        if self._given is not None or not Path(self._name).is_dir() or self._options["trust_remote_code"]:
+            return None
+        from revela_rag.bert import BertModel
+
+        device = self._options["device"]
+        dtype = resolve_dtype(self._options["dtype"], device)
+        return BertModel.read(Path(self._name), device=device, max_length=self._max_length, dtype=dtype)
 
     @property
     def loaded(self) -> bool:
         """Whether the model is in memory."""
-        return self._model is not None
+        return self._backend is not None
 
     @property
     def dimension(self) -> int:
         """Length d of the vectors."""
-        model = self.model
-        read = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
-        dimension = model.truncate_dim or read()
-        return int(dimension) if dimension else int(self._run(["a"], "query").shape[1])
+        return self._ready.dimension or int(self._window(["a"], "query").shape[1])
 
     @property
     def max_length(self) -> int:
         """Tokens kept of a text, special tokens and prompt included."""
-        return int(self._max_length or self.model.max_seq_length or 0)
+        return self._max_length or self._ready.max_length
 
     @property
     def query_prompt(self) -> str:
@@ -158,7 +187,7 @@ class Encoder:
             (n, d) float32, unit rows, C-contiguous. (A row is zero where the model gives the zero vector.)
 
         Raises:
-            ModelError: the model gave a vector that is not finite, or memory ran out at batch size 1.
+            ModelError: the model gave a vector that is not finite, or memory ran out with a single text.
         """
         return self._encode(texts, "query", show_progress)
 
@@ -166,75 +195,93 @@ class Encoder:
         """Encode documents, each behind the document prompt; otherwise as :meth:`encode_queries`."""
         return self._encode(texts, "document", show_progress)
 
-    def _prompt(self, role: Literal["query", "document"]) -> str:
-        prompts = self.model.prompts or {}
-        names = ("query",) if role == "query" else _DOCUMENT_PROMPTS
-        name = next((name for name in names if name in prompts), self.model.default_prompt_name)
-        return str(prompts.get(name) or "") if name else ""
+    def encode_stream(
+        self, texts: Iterable[str], *, role: Role = "document", show_progress: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Encode texts one window after the other, so that neither they nor their vectors need to fit in memory.
 
-    def _encode(self, texts: Sequence[str], role: Literal["query", "document"], show_progress: bool) -> np.ndarray:
+        Args:
+            texts: any number; taken as they are needed, 2048 at a time.
+            role: whether they stand behind the query or the document prompt.
+            show_progress: draw a progress bar.
+
+        Yields:
+            (n, d) float32 unit rows in the order of the texts, n up to 2048; together one row per text.
+
+        Raises:
+            ModelError: as :meth:`encode_queries`; a position counts from the start of the stream.
+        """
         if isinstance(texts, str):
             raise TypeError("texts is one string; pass a list of strings.")
-        prepared = [self._prepare(text, role) for text in texts]
-        if not prepared:
-            return np.empty((0, self.dimension), dtype=np.float32)
-        blocks = []
-        step = self._batch_size * _BLOCK
-        with _progress(len(prepared), show_progress) as advance:
-            for start in range(0, len(prepared), step):
-                block = prepared[start : start + step]
-                vectors = self._run(block, role)
+        iterator, start = iter(texts), 0
+        total = len(texts) if isinstance(texts, Sized) else None
+        with _progress(total, show_progress) as advance:
+            while window := list(islice(iterator, _WINDOW)):
+                vectors = self._window(window, role)
                 self._check(vectors, start)
-                blocks.append(vectors)
-                advance(len(block))
+                start += len(window)
+                advance(len(window))
+                yield vectors
+
+    def _prompt(self, role: Role) -> str:
+        prompts = self._ready.prompts
+        names = ("query",) if role == "query" else _DOCUMENT_PROMPTS
+        name = next((name for name in names if name in prompts), self._ready.default_prompt_name)
+        return str(prompts.get(name) or "") if name else ""
+
+    def _encode(self, texts: Sequence[str], role: Role, show_progress: bool) -> np.ndarray:
+        blocks = list(self.encode_stream(texts, role=role, show_progress=show_progress))
+        if not blocks:
+            return np.empty((0, self.dimension), dtype=np.float32)
         return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
 
-    def _prepare(self, text: str, role: Literal["query", "document"]) -> str:
-        if not isinstance(text, str):
-            raise TypeError(f"texts must be strings, got {type(text).__name__}.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # lone surrogates, from files that were not UTF-8; tokenizers refuse them
-            text = text.encode("utf-8", "replace").decode()
-        if not text.strip() and not self._has_tokens(self._prompt(role) + text):
-            return "."  # decoders without special tokens cannot read nothing at all
-        return text
+    def _window(self, texts: Sequence[str], role: Role) -> np.ndarray:
+        """Texts → (n, d), longest first, so that memory runs out at once or not at all."""
+        backend, prompt = self._ready, self._prompt(role)
+        items = backend.tokenize([_clean(text) for text in texts], prompt)
+        empty = [place for place, item in enumerate(items) if not len(item)]
+        for place in empty:  # decoders without special tokens cannot read nothing at all
+            items[place] = backend.tokenize(["."], prompt)[0]
+        order = sorted(range(len(items)), key=lambda place: -len(items[place]))
+        vectors: np.ndarray | None = None
+        start = 0
+        while start < len(order):
+            places = order[start : start + self._fitting(len(items[order[start]]), backend)]
+            found = self._forward(backend, [items[place] for place in places], role)
+            if found is None:
+                continue  # with smaller batches
+            if vectors is None:
+                vectors = np.empty((len(items), found.shape[1]), dtype=np.float32)
+            vectors[places] = found
+            start += len(places)
+        assert vectors is not None
+        return _unit(vectors)
 
-    def _has_tokens(self, text: str) -> bool:
-        with self._encode_lock:
-            tokenizer = getattr(self.model, "tokenizer", None)
-            return not callable(tokenizer) or len(tokenizer(text)["input_ids"]) > 0
+    def _fitting(self, width: int, backend: Backend) -> int:
+        """How many texts of so many tokens make a batch."""
+        tokens = self._batch_tokens or (_CPU_TOKENS if backend.on_cpu else _GPU_TOKENS)
+        return max(1, min(tokens // width, self._batch_size or tokens))
 
-    def _run(self, texts: list[str], role: Literal["query", "document"]) -> np.ndarray:
-        """One block of texts → (n, d); halves the batch when memory runs out."""
+    def _forward(self, backend: Backend, items: list[Any], role: Role) -> np.ndarray | None:
+        """One batch → (n, d); None when memory ran out and the next batches will be smaller."""
         import torch
 
-        model = self.model
-        encode = model.encode_query if role == "query" else model.encode_document
-        while True:
-            size = self._batch_size
-            try:
-                with self._encode_lock:
-                    vectors = encode(
-                        texts,
-                        batch_size=size,
-                        show_progress_bar=False,
-                        convert_to_numpy=True,
-                        normalize_embeddings=False,
-                    )
-                return _unit(np.asarray(vectors, dtype=np.float32))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise ModelError(
-                        f"Memory ran out while encoding one text at a time with {self._name!r}; "
-                        f"lower max_length (now {self.max_length}) or use another device or dtype."
-                    ) from error
-            self._batch_size = min(self._batch_size, max(1, size // 2))
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            logger.warning("Out of memory at batch size %d; going on with %d.", size, self._batch_size)
+        try:
+            return backend.embed(items, role)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(items) == 1:
+                raise ModelError(
+                    f"Memory ran out while encoding one text at a time with {self._name!r}; "
+                    f"lower max_length (now {self.max_length}) or use another device or dtype."
+                ) from error
+        tokens = max(1, len(items) // 2) * len(items[0])
+        self._batch_tokens = min(self._batch_tokens or tokens, tokens)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("Out of memory at %d texts; going on with batches of %d tokens.", len(items), tokens)
+        return None
 
     def _check(self, vectors: np.ndarray, start: int) -> None:
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
@@ -259,12 +306,23 @@ class Encoder:
             return Path(self._name)
         from huggingface_hub import try_to_load_from_cache
 
-        self.model  # noqa: B018  (fetches it)
+        self._ready  # noqa: B018  (fetches it)
         found = try_to_load_from_cache(self._name, "config.json")
         return Path(found).parent if isinstance(found, str) else None
 
     def __repr__(self) -> str:
         return f"Encoder({self._name!r})"
+
+
+def _clean(text: str) -> str:
+    """Replace lone surrogates, from files that were not UTF-8; tokenizers refuse them."""
+    if not isinstance(text, str):
+        raise TypeError(f"texts must be strings, got {type(text).__name__}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -318,7 +376,7 @@ def _hash_model(model: Any) -> str:
 class _progress:
     """A progress bar over texts that costs nothing when it is off."""
 
-    def __init__(self, total: int, show: bool) -> None:
+    def __init__(self, total: int | None, show: bool) -> None:
         self._bar: Any = None
         if show:
             from tqdm.auto import tqdm

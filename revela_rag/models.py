@@ -22,7 +22,14 @@ from revela_rag.errors import MissingExtraError, ModelError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DEFAULT_BASE", "check_model", "fingerprint", "load_sentence_transformer", "resolve_model"]
+__all__ = [
+    "DEFAULT_BASE",
+    "check_model",
+    "fingerprint",
+    "load_sentence_transformer",
+    "resolve_dtype",
+    "resolve_model",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -185,10 +192,7 @@ def load_sentence_transformer(
     import torch
     from sentence_transformers import SentenceTransformer
 
-    if dtype == "auto":
-        on_gpu = (device or "cuda").startswith("cuda") and torch.cuda.is_available()
-        dtype = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
-    kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    kwargs = {"dtype": getattr(torch, resolve_dtype(dtype, device)), "use_safetensors": True}
     try:
         model = SentenceTransformer(
             name,
@@ -209,6 +213,16 @@ def load_sentence_transformer(
     if max_length is not None:
         model.max_seq_length = max_length
     return model.eval()
+
+
+def resolve_dtype(dtype: str, device: str | None) -> str:
+    """What ``"auto"`` means on a device: ``"bfloat16"`` on a GPU that has it, else ``"float32"``."""
+    if dtype != "auto":
+        return dtype
+    import torch
+
+    on_gpu = (device or "cuda").startswith("cuda") and torch.cuda.is_available()
+    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
 
 
 def _pool_by_kind(model: Any, path: Path) -> None:

@@ -25,7 +25,7 @@ class RevelaEmbeddings(Embeddings):
             ``"all-MiniLM-L6-v2"``.
         device: torch device such as ``"cuda:0"``; default: the best one found.
         max_length: longest input in tokens; default: what the model says.
-        batch_size: texts encoded at a time.
+        batch_size: at most this many texts per forward pass; None: as many as are efficient.
         dtype: floating point type of the model's weights and arithmetic.
         trust_remote_code: run code that comes with the model. Off unless you have read that code.
 
@@ -44,7 +44,7 @@ class RevelaEmbeddings(Embeddings):
         model: str | Path,
         device: str | None = None,
         max_length: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         dtype: Dtype = "float32",
         trust_remote_code: bool = False,
     ) -> None:

@@ -63,6 +63,41 @@ def test_order_and_values_do_not_depend_on_batching(model_dir):
     np.testing.assert_allclose(whole, single.encode_documents(texts * 2)[:50], atol=1e-6)
 
 
+def test_batches_hold_a_number_of_tokens(model_dir, monkeypatch):
+    encoder = Encoder(model_dir, device="cpu", batch_tokens=24, batch_size=6)
+    shapes, original = [], encoder._ready.embed
+
+    def embed(items, role):
+        shapes.append((len(items), max(map(len, items))))
+        return original(items, role)
+
+    monkeypatch.setattr(encoder._ready, "embed", embed)
+    texts = ["one " * (1 + number % 9) for number in range(40)] + ["two " * 60]
+    np.testing.assert_allclose(encoder.encode_queries(texts), Encoder(model_dir).encode_queries(texts), atol=1e-6)
+    assert sum(count for count, _ in shapes) == 41 and shapes[0] == (1, 32)
+    assert all(count * width <= 24 for count, width in shapes[1:]) and max(count for count, _ in shapes) == 4
+    assert [width for _, width in shapes] == sorted((width for _, width in shapes), reverse=True)
+
+
+def test_a_stream_takes_and_gives_a_window_at_a_time(encoder, monkeypatch):
+    monkeypatch.setattr("revela_rag.encoder._WINDOW", 4)
+    taken = []
+
+    def source():
+        for number in range(10):
+            taken.append(number)
+            yield TEXTS[number % 5]
+
+    stream = encoder.encode_stream(source(), role="query")
+    assert taken == []
+    blocks = [next(stream)]
+    assert len(taken) == 4
+    blocks += stream
+    assert [len(block) for block in blocks] == [4, 4, 2]
+    np.testing.assert_allclose(np.concatenate(blocks), encoder.encode_queries(TEXTS * 2), atol=1e-6)
+    assert list(encoder.encode_stream([])) == []
+
+
 def test_the_model_is_loaded_on_first_use(model_dir):
     encoder = Encoder(model_dir)
     assert encoder.fingerprint == fingerprint(model_dir) and encoder.model_path == str(model_dir)
@@ -137,16 +172,17 @@ def _failing(encoder, limit, error, monkeypatch):
     "error",
     [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
 )
-def test_the_batch_is_halved_when_memory_runs_out(model_dir, monkeypatch, caplog, error):
-    encoder = Encoder(model_dir, device="cpu", batch_size=16)
+def test_batches_get_smaller_when_memory_runs_out(model_dir, monkeypatch, caplog, error):
+    encoder = Encoder(model_dir, device="cpu")
     expected = encoder.encode_documents(TEXTS)
-    sizes = _failing(encoder, 5, error, monkeypatch)
+    sizes = _failing(encoder, 2, error, monkeypatch)
     with caplog.at_level(logging.WARNING, logger="revela_rag.encoder"):
         found = encoder.encode_documents(TEXTS)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert sizes == [16, 8, 4] and "going on with 4" in caplog.text
-    encoder.encode_documents(TEXTS)
-    assert sizes[3:] == [4]
+    assert sizes[0] == 5 and "Out of memory at 5 texts; going on with" in caplog.text
+    done = len(sizes)
+    np.testing.assert_allclose(encoder.encode_documents(TEXTS), expected, atol=1e-6)
+    assert max(sizes[done:]) <= 2  # for good
 
 
 def test_out_of_memory_at_one_text_is_an_error(model_dir, monkeypatch):
@@ -186,7 +222,9 @@ def test_eight_threads_share_one_encoder(model_dir, encoder):
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch_size": 0}, {"max_length": 0}, {"dtype": "int8"}, {"dtype": "float64"}], ids=str
+    "options",
+    [{"batch_size": 0}, {"batch_tokens": 0}, {"max_length": 0}, {"dtype": "int8"}, {"dtype": "float64"}],
+    ids=str,
 )
 def test_settings_are_checked(model_dir, options):
     with pytest.raises(ModelError, match=next(iter(options))):
