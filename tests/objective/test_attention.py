@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from revela_training.attention import cross_attention, select_pairs
+from revela_training.attention.sdpa import sdpa_cross_attention
 from revela_training.cross_entropy import chunked_cross_entropy
 from revela_training.objective import RevelaObjective
 from revela_training.weights import ObjectiveError
@@ -42,8 +43,8 @@ def test_chunks_change_nothing(softcap):
     query, key, value = _tensors(dtype=torch.float32)
     pairs = select_pairs(_weights(dtype=torch.float32))
     settings = {"key_mask": _MASK, "scaling": 0.4, "v_norm": True, "softcap": softcap}
-    whole = cross_attention(query, key, value, pairs, **settings)
-    chunked = cross_attention(query, key, value, pairs, **settings, max_elements=1)
+    whole = sdpa_cross_attention(query, key, value, pairs, **settings)
+    chunked = sdpa_cross_attention(query, key, value, pairs, **settings, max_elements=1)
     torch.testing.assert_close(chunked, whole)
     for ours, expected in zip(
         *(torch.autograd.grad(x.square().sum(), (query, key, value)) for x in (chunked, whole)), strict=True

@@ -51,7 +51,7 @@ def test_what_the_reference_cannot_do_is_refused(make_lm, make_batch):
     lm, (ids, mask, weights) = make_lm().train(), make_batch()
     with pytest.raises(ObjectiveError, match=r"reference attends to every pair, got min_weight = 0\.1"):
         RevelaObjective(lm, attention="reference", min_weight=0.1)
-    with pytest.raises(ObjectiveError, match="attention must be one of auto, reference"):
+    with pytest.raises(ObjectiveError, match="attention must be one of auto, triton, sdpa, reference"):
         RevelaObjective(lm, attention="dense")
     lm.gradient_checkpointing_enable()
     with pytest.raises(ObjectiveError, match="checkpointing"):

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from revela_training.attention import Pairs, cross_attention, read_twice, select_pairs
+from revela_training.attention import Implementation, Pairs, cross_attention, read_twice, select_pairs
 from revela_training.cross_entropy import chunked_cross_entropy
 from revela_training.interface import CausalLM
 from revela_training.weights import ObjectiveError
 
 __all__ = ["AttentionName", "ObjectiveOutput", "RevelaObjective"]
 
-AttentionName = Literal["auto", "reference"]
+AttentionName = Literal["auto", "triton", "sdpa", "reference"]
 
 
 @dataclass
@@ -85,9 +85,9 @@ class RevelaObjective(nn.Module):
         min_weight: leave out pairs with W[i, j] <= this. 0 computes all of them, exactly; 0.01 is faster and
             changes little where W is peaked (read ``dropped_mass``; keep it well below 1 / (B - 1)).
             `revela_training.attention.select_pairs` says what the dropped mass bounds.
-        attention: "auto" computes the pairs that are kept, fused. "reference" is the dense form the method was
-            published with (two passes, all pairs, scores and logits written out): many times slower and larger,
-            there to compare with.
+        attention: how attention between texts is computed. "auto", and "triton" and "sdpa" to insist, are those of
+            `revela_training.attention.cross_attention`. "reference" is the dense form the method was published
+            with (two passes, all pairs, scores and logits written out): slower and larger, there to compare with.
 
     Raises:
         ModelError: the attention of the LM, or of some of its layers, cannot be reached.
@@ -119,7 +119,7 @@ class RevelaObjective(nn.Module):
         self.v_norm = v_norm
         self.dual = dual
         self.min_weight = min_weight
-        self.attention = attention
+        self.attention: AttentionName = attention
         self._parts = CausalLM(lm)
 
     def forward(
@@ -175,7 +175,8 @@ class RevelaObjective(nn.Module):
         )
 
     def _run(self, input_ids: Tensor, mask: Tensor, positions: Tensor, real: Tensor, pairs: Pairs) -> Tensor:
-        reader = _CrossReader(pairs, None if bool(real.all()) else real, self.v_norm)
+        assert self.attention != "reference"
+        reader = _CrossReader(pairs, None if bool(real.all()) else real, self.v_norm, self.attention)
         hook = None
         if pairs.weights.requires_grad and torch.is_grad_enabled() and self._parts.reentrant_checkpointing():
             # reentrant checkpoints run a backward per layer: let those end in a leaf, and hand its sum on
@@ -218,6 +219,7 @@ class _CrossReader:
     pairs: Pairs
     key_mask: Tensor | None
     v_norm: bool
+    implementation: Implementation
 
     def attend(
         self,
@@ -239,6 +241,7 @@ class _CrossReader:
             scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
             v_norm=self.v_norm,
             softcap=arguments.get("softcap"),
+            implementation=self.implementation,
         )
         return torch.cat([output[:n], output[n:] + read.transpose(1, 2)])
 

@@ -21,12 +21,18 @@ class Pairs:
         sources: (P,) int64, j.
         weights: (P,) fp32, W[i, j], with gradient where W has one.
         dropped_mass: () fp32, mean over rows of the weight that pruning left out.
+        reader_starts: (N + 1,) int32, where the pairs of every reader begin, and the last end.
+        by_source: (P,) int32, the pairs in ascending order of their source.
+        source_starts: (N + 1,) int32, where the pairs of every source begin in ``by_source``, and the last end.
     """
 
     readers: Tensor
     sources: Tensor
     weights: Tensor
     dropped_mass: Tensor
+    reader_starts: Tensor
+    by_source: Tensor
+    source_starts: Tensor
 
 
 def select_pairs(weights: Tensor, min_weight: float = 0.0) -> Pairs:
@@ -68,4 +74,15 @@ def select_pairs(weights: Tensor, min_weight: float = 0.0) -> Pairs:
             "lower min_weight or the temperature"
         )
     dropped = weights.detach().masked_fill(kept, 0.0).sum() / (groups * size)
-    return Pairs(group * size + reader, group * size + source, weights[group, reader, source], dropped)
+    readers, sources = group * size + reader, group * size + source
+    by_source = sources.argsort(stable=True)
+    bounds = torch.arange(groups * size + 1, device=weights.device)
+    return Pairs(
+        readers=readers,
+        sources=sources,
+        weights=weights[group, reader, source],
+        dropped_mass=dropped,
+        reader_starts=torch.searchsorted(readers, bounds, out_int32=True),
+        by_source=by_source.int(),
+        source_starts=torch.searchsorted(sources[by_source], bounds, out_int32=True),
+    )

@@ -16,13 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from revela_training.attention.pairs import Pairs
 
-__all__ = ["cross_attention"]
+__all__ = ["sdpa_cross_attention"]
 
 _NORM_EPSILON = 1e-6
 _MAX_ELEMENTS = 2**25  # most numbers in one gathered tensor
 
 
-def cross_attention(
+def sdpa_cross_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -34,26 +34,13 @@ def cross_attention(
     softcap: float | None = None,
     max_elements: int = _MAX_ELEMENTS,
 ) -> Tensor:
-    """What every text reads in the others: sum_j W[i, j] b_ij, b_ij the full attention of i over j.
+    """What `cross_attention` gives, with its arguments, through `scaled_dot_product_attention`.
 
-    With ``v_norm`` b_ij is divided, per head and token, by (attention_ij @ ||V_j||) + 1e-6. The norms ride along
-    as one more value column, so a pair costs one fused attention call and no L x L scores exist.
+    The value norms ride along as one more value column, so a pair costs one fused attention call and no L x L scores
+    exist. Only soft caps, which no fused kernel knows, have scores materialised, chunk by chunk.
 
-    Args:
-        query: (N, H, L, D), of the reading stream, after rotary embedding.
-        key: (N, K, L, D), of the stream that is read, after rotary embedding; H is a multiple of K.
-        value: (N, K, L, E).
-        pairs: who reads whom.
-        key_mask: (N, L) bool, true for real tokens; None when all are.
-        scaling: factor of the scores before the softmax.
-        v_norm: divide by the mean norm of the values read.
-        softcap: cap of the scores, softcap * tanh(scores / softcap), as Gemma 2 has it. No fused kernel knows it,
-            so scores are materialised, chunk by chunk.
-        max_elements: most numbers in one gathered tensor; more pairs than that go in chunks whose attention is
-            recomputed in the backward.
-
-    Returns:
-        (N, H, L, E) in the dtype of ``value``; sums are made in fp32.
+    ``max_elements`` is the most numbers in one gathered tensor; more pairs than that go in chunks whose attention
+    is recomputed in the backward.
     """
     n, heads, length, size = query.shape
     kv_heads, value_size = key.shape[1], value.shape[-1]
