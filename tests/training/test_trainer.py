@@ -82,6 +82,20 @@ def test_lm_moves_first_then_the_retriever(parts, tmp_path: Path, adapter: str) 
     assert any(entry.get("retriever_grad_norm", 0) > 0 for entry in log)
 
 
+def test_a_frozen_lm_stays_while_the_retriever_trains(parts, tmp_path: Path) -> None:
+    model, dataset, collator = parts(CONFIG)
+    model.objective.lm.requires_grad_(False)
+    train(model, dataset, collator, CONFIG, folder=tmp_path, show_progress=False)
+    assert set(model.state_dict()) == {"retriever.adapter.weight", "retriever.adapter.bias"}
+    assert model.state_dict()["retriever.adapter.weight"].any()
+
+
+def test_the_log_says_how_long_the_device_waited_for_input(parts, tmp_path: Path) -> None:
+    _, log, _ = run(parts, CONFIG, tmp_path)
+    shares = [entry["input_wait"] for entry in log if "input_wait" in entry]
+    assert shares and all(0 <= share < 1 for share in shares)
+
+
 def test_the_lm_learns(parts, tmp_path: Path) -> None:
     _, log, _ = run(parts, CONFIG.replace(max_steps=40, lm_warmup_steps=30), tmp_path)
     losses = [entry["lm_loss"] for entry in log if "lm_loss" in entry]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from revela_rag.errors import TrainingError
 
-__all__ = ["World", "copy_whole", "full_tensor", "shard_lm", "start_world", "wants_shards"]
+__all__ = ["World", "clip_gradients", "copy_whole", "full_tensor", "shard_lm", "start_world", "wants_shards"]
 
 _BUCKET_ELEMENTS = 2**23
 _PATIENCE = timedelta(days=7)  # embedding a large corpus on the first process takes hours
@@ -168,6 +168,23 @@ def shard_lm(model: nn.Module, lm: Any, entry: str) -> None:
         fully_shard(layer)
     fully_shard(model, ignored_params={p for p in model.parameters() if id(p) not in split})
     register_fsdp_forward_method(model, entry)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
+    """Scale all gradients so that their norm, over whole and split ones together, is at most ``largest``.
+
+    Returns:
+        () the norm before.
+    """
+    moved = [p for p in parameters if p.grad is not None]
+    kinds = [[p for p in moved if _is_split(p) == split] for split in (False, True)]
+    norms = [
+        full_tensor(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds if kind
+    ]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms or [torch.zeros(())]))
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, largest, norm)
+    return norm
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class Step:
         total: float,
     ) -> dict[str, Tensor | float]:
         model, groups = self._model, len(tokens)
-        factor = self._world.size if self._split else 1
+        factor = self._world.size if self._split else 1  # FSDP averages where a sum is wanted
         sums: dict[str, Tensor | float] = {"tokens": float(tokens.sum()), "texts": float(groups)}
         for rows in _slices(groups, self.groups_at_once or groups):
             share = int(tokens[rows].sum())
@@ -162,11 +162,13 @@ class Step:
             queries, passages = embeddings.queries[rows], embeddings.passages[rows]
             with _autocast(queries.device, self._bf16):
                 reading = model.read(*_texts(batch, rows), queries=queries, passages=passages)
-            (reading.loss * (share / total * factor)).backward()
+            if reading.loss.requires_grad:  # not where the LM is frozen and the retriever stands still
+                (reading.loss * (share / total * factor)).backward()
             found = {"loss": reading.loss.detach(), **reading.metrics}
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value * share
             sums["max_weight"] = sums.get("max_weight", 0.0) + reading.max_weight * (rows.stop - rows.start)
+        embeddings.divide_gradient(factor)
         if others:
             self._contrast(embeddings, others, sums)
         embeddings.backward()
@@ -231,6 +233,12 @@ class _Embeddings:
                 out = part.new_empty(len(order), part.shape[-1])
             out[rows] = part
         return out
+
+    def divide_gradient(self, factor: int) -> None:
+        """Take back a factor that was meant for the LM's own gradients."""
+        for leaf in {id(leaf): leaf for leaf in (self.queries, self.passages)}.values():
+            if factor != 1 and leaf.grad is not None:
+                leaf.grad /= factor
 
     def backward(self) -> None:
         """Go on from the gradient that the embeddings have by now."""

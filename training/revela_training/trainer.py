@@ -25,7 +25,7 @@ from revela_training.callbacks import Alarms, Progress, TimeLimit, Warmup
 from revela_training.checkpoint import latest_checkpoint, load_optimizer_state, optimizer_state, whole_checkpoint
 from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World, copy_whole, shard_lm, start_world, wants_shards
+from revela_training.distributed import World, clip_gradients, copy_whole, shard_lm, start_world, wants_shards
 from revela_training.model import RevelaModel
 from revela_training.step import Step
 
@@ -173,6 +173,9 @@ class RevelaTrainer(Trainer):
             clocks: list[Callable[[int], float]] = [retriever, reader]
             self.lr_scheduler = LambdaLR(used, clocks[: len(used.param_groups)])
         return self.lr_scheduler
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Tensor:
+        return clip_gradients(self.revela.parameters(), self.args.max_grad_norm)
 
     def _get_output_dir(self, trial: Any = None) -> str:
         return str(self._writing or self.args.output_dir)
