@@ -21,6 +21,7 @@ Examples:
   revela index docs/ --model models/docs --output indexes/docs
   revela index docs/ --output indexes/docs              (again: embeds only what changed)
   revela index src/ --model models/code --output indexes/code --store chroma
+  revela index huge.jsonl --model models/docs --output indexes/huge --kind hnsw
   revela index src/ --model models/new --output indexes/code --overwrite
 """
 
@@ -32,6 +33,19 @@ class Store(StrEnum):
     chroma = "chroma"
 
 
+class Kind(StrEnum):
+    """How FAISS searches."""
+
+    flat = "flat"
+    hnsw = "hnsw"
+    ivf_sq8 = "ivf-sq8"
+
+
+_KINDS: dict[Kind, Literal["flat", "hnsw", "ivf-sq8"]] = {
+    Kind.flat: "flat",
+    Kind.hnsw: "hnsw",
+    Kind.ivf_sq8: "ivf-sq8",
+}
 _STORES: dict[Store, Literal["faiss", "chroma"]] = {Store.faiss: "faiss", Store.chroma: "chroma"}
 
 
@@ -47,6 +61,14 @@ def command(
     store: Annotated[
         Store | None, typer.Option(help="Where vectors live.", show_default="faiss, or what the index has")
     ] = None,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            help="How FAISS searches: all vectors, a graph, or clusters of 8-bit codes; the last two for 100,000 "
+            "chunks and more.",
+            show_default="flat, or what the index has",
+        ),
+    ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Only bring an existing index up to date.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Build anew in place of an old index.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -61,6 +83,7 @@ def command(
             output=output,
             model=model,
             store=_STORES[store] if store else None,
+            kind=_KINDS[kind] if kind else None,
             sync=sync,
             overwrite=overwrite,
             show_progress=settings(context).show_progress,
@@ -82,6 +105,7 @@ def index_corpus(
     output: str | Path,
     model: str | None = None,
     store: Literal["faiss", "chroma"] | None = None,
+    kind: Literal["flat", "hnsw", "ivf-sq8"] | None = None,
     sync: bool = False,
     overwrite: bool = False,
     show_progress: bool = False,
@@ -93,13 +117,15 @@ def index_corpus(
         output: directory of the index.
         model: model directory or name; None takes the one an existing index was built with.
         store: ``"faiss"`` or ``"chroma"``; None means FAISS, or what an existing index has.
+        kind: how FAISS searches, see :meth:`revela_rag.Index.build`; None means ``"flat"``, or what an existing index
+            has.
         sync: fail where there is no index yet.
         overwrite: build anew where there is one.
         show_progress: show progress bars on stderr.
 
     Returns:
-        ``index``, ``model``, ``store``, ``chunks``, ``corpus`` (counts), ``summary``, ``seconds`` and ``sync``
-        (added, updated, deleted, unchanged and embedded chunks, or None for a new index).
+        ``index``, ``model``, ``store``, ``kind``, ``chunks``, ``corpus`` (counts), ``summary``, ``seconds``
+        and ``sync`` (added, updated, deleted, unchanged and embedded chunks, or None for a new index).
 
     Raises:
         IndexingError: the arguments do not fit what is there.
@@ -129,6 +155,10 @@ def index_corpus(
                 raise IndexingError(
                     f"the index in {folder} uses {index.store}, not {store}. Add --overwrite to build it anew"
                 )
+            if kind is not None and kind != index.kind:
+                raise IndexingError(
+                    f"the index in {folder} is of kind {index.kind}, not {kind}. Add --overwrite to build it anew"
+                )
             corpus = load_corpus(source, show_progress=show_progress)
             changes = asdict(index.sync(corpus.chunks, show_progress=show_progress))
             found = _describe(index)
@@ -139,6 +169,7 @@ def index_corpus(
             encoder=encoder,
             path=folder,
             store=store or "faiss",
+            kind=kind or "flat",
             show_progress=show_progress,
             overwrite=overwrite,
         ) as index:
@@ -157,5 +188,6 @@ def _describe(index: Any) -> dict[str, Any]:
         "index": str(index.path),
         "model": index.manifest.model.name,
         "store": index.store,
+        "kind": index.kind,
         "chunks": len(index),
     }

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
-from revela_rag.index.faiss_store import FaissStore
+from revela_rag.index.faiss_store import pairs
+from revela_rag.index.segments import Segment, bitmap
 
 __all__ = ["EXACT_BELOW", "ChromaStore"]
 
@@ -43,12 +44,12 @@ class ChromaStore:
         self._collection = collection
         self._folder = folder  # None: read only
         self._close = weakref.finalize(self, _close, client)
-        self._exact: FaissStore | None = None
+        self._exact: Segment | None = None
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, folder: Path, *, dimension: int, source: Path | None = None) -> ChromaStore:
-        """Start a draft in ``folder``."""
+    def create(cls, folder: Path, *, dimension: int, kind: str = "flat", source: Path | None = None) -> ChromaStore:
+        """Start a draft in ``folder``; Chroma has one kind."""
         target = folder / _FOLDER
         if source is not None:
             shutil.copytree(source / _FOLDER, target)
@@ -63,7 +64,7 @@ class ChromaStore:
         return cls(client, collection, folder)
 
     @classmethod
-    def open(cls, folder: Path, *, dimension: int, count: int) -> ChromaStore:
+    def open(cls, folder: Path, *, dimension: int, count: int, kind: str = "flat") -> ChromaStore:
         """Open for reading."""
         if not (folder / _FOLDER).is_dir():
             raise IndexingError(f"{str(folder / _FOLDER)!r} is missing; build the index again.")
@@ -105,7 +106,7 @@ class ChromaStore:
         if k < 1 or not len(queries):
             return [[] for _ in range(len(queries))]
         if count <= EXACT_BELOW:
-            return self._all().search(queries, k, allowed)
+            return self._compare(queries, k, allowed)
         with _errors(self._folder):
             found = self._collection.query(
                 query_embeddings=np.ascontiguousarray(queries, dtype=np.float32),
@@ -114,25 +115,29 @@ class ChromaStore:
                 include=["distances"],
             )
         if any(len(ids) < k for ids in found["ids"]):
-            return self._all().search(queries, k, allowed)
+            return self._compare(queries, k, allowed)
         return [
             [(int(id_), float(np.clip(1.0 - distance, -1.0, 1.0))) for id_, distance in zip(*pair, strict=True)]
             for pair in zip(found["ids"], found["distances"], strict=True)
         ]
 
-    def _all(self) -> FaissStore:
-        """Every vector of the collection, for exact search; read once."""
+    def _compare(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> list[list[tuple[int, float]]]:
+        """Exact top k per query."""
+        everything = self._all()
+        bits = None if allowed is None else bitmap(allowed, int(max(everything.rows.max(), allowed.max())))
+        return pairs(*everything.search(np.ascontiguousarray(queries, dtype=np.float32), k, bits))
+
+    def _all(self) -> Segment:
+        """Every vector of the collection; read once."""
         with self._lock:
             if self._exact is None:
-                exact: FaissStore | None = None
+                rows, vectors = [], []
                 for start in range(0, self._collection.count(), EXACT_BELOW):
                     with _errors(self._folder):
                         page = self._collection.get(limit=EXACT_BELOW, offset=start, include=["embeddings"])
-                    vectors = np.asarray(page["embeddings"], dtype=np.float32)
-                    exact = exact or FaissStore.in_memory(vectors.shape[1])
-                    exact.add(np.array([int(id_) for id_ in page["ids"]], dtype=np.int64), vectors)
-                assert exact is not None
-                self._exact = exact
+                    rows += [int(id_) for id_ in page["ids"]]
+                    vectors.append(np.asarray(page["embeddings"], dtype=np.float32))
+                self._exact = Segment.of(np.array(rows, dtype=np.int64), np.concatenate(vectors))
             return self._exact
 
     def save(self) -> None:

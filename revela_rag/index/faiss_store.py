@@ -1,122 +1,223 @@
-"""Vectors in FAISS: exact inner product over unit vectors, that is, cosine."""
+"""Vectors in FAISS: exact inner products over unit vectors, that is, cosines, with a faster search on request.
+
+The originals lie in segments of up to ``SEGMENT`` vectors. A write adds segments and lists the dead rows of older ones,
+so its cost follows what changed, and memory holds one segment. The kinds ``"hnsw"`` and ``"ivf-sq8"`` add a structure
+that finds candidates; what was added since it was built is searched exactly, so nothing new is ever missed.
+"""
 
 from __future__ import annotations
 
-import shutil
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from revela_rag.errors import DiskError, IndexingError
+from revela_rag.errors import IndexingError
+from revela_rag.index.approximate import LEAST, Approximate
+from revela_rag.index.segments import Found, Segment, dead_file, link
 
-__all__ = ["FaissStore"]
+__all__ = ["SEGMENT", "FaissStore", "pairs"]
 
-_FILE = "vectors.faiss"
-_FACTORY = "IDMap2,Flat"
+logger = logging.getLogger(__name__)
+
+#: Vectors in a segment: 100 MB at 384 dimensions.
+SEGMENT = 65_536
+_NAME = "vectors-{:06d}.faiss"
+_STALE = 0.2  # share of dead or uncovered vectors at which a structure is made anew
+_SMALL = 8  # so many segments of a few vectors may lie around before they are merged
+_SELECTIVE = 0.05  # filters that leave less are searched exactly
 
 
 class FaissStore:
-    """``IDMap2,Flat`` in one file. The ids are rows of the text store, which are never used twice."""
+    """Segments and, for some kinds, an :class:`Approximate` over them."""
 
-    def __init__(self, index: Any, file: Path | None) -> None:
-        self._index = index
-        self._file = file  # None: read only
+    def __init__(
+        self,
+        segments: list[Segment],
+        approximate: Approximate | None,
+        *,
+        dimension: int,
+        kind: str,
+        folder: Path | None,
+    ) -> None:
+        self._segments = segments
+        self._approximate = approximate
+        self._dimension = dimension
+        self._kind = kind
+        self._folder = folder  # None: read only
+        self._rows: list[np.ndarray] = []  # a draft's vectors that fill no segment yet
+        self._vectors: list[np.ndarray] = []
+        self._removed: list[np.ndarray] = []
+        self._fresh: list[Segment] = []
+        self._number = 1 + max((_number(segment) for segment in segments), default=0)
+        self._highest = max((int(segment.rows.max()) for segment in segments if len(segment.rows)), default=0)
+        self._parts = [self._part(segment) for segment in segments] if folder is None else []
 
     @classmethod
-    def create(cls, folder: Path, *, dimension: int, source: Path | None = None) -> FaissStore:
+    def create(cls, folder: Path, *, dimension: int, kind: str = "flat", source: Path | None = None) -> FaissStore:
         """Start a draft in ``folder``."""
-        import faiss
-
-        if source is None:
-            index = faiss.index_factory(dimension, _FACTORY, faiss.METRIC_INNER_PRODUCT)
-        else:
-            index = _read(source / _FILE, dimension)
-        return cls(index, folder / _FILE)
+        segments = [] if source is None else _segments(source, dimension)
+        approximate = None if source is None else Approximate.open(source, kind, dimension)
+        return cls(segments, approximate, dimension=dimension, kind=kind, folder=folder)
 
     @classmethod
-    def in_memory(cls, dimension: int) -> FaissStore:
-        """An empty store that lives in memory alone."""
-        import faiss
-
-        return cls(faiss.index_factory(dimension, _FACTORY, faiss.METRIC_INNER_PRODUCT), None)
-
-    @classmethod
-    def open(cls, folder: Path, *, dimension: int, count: int) -> FaissStore:
+    def open(cls, folder: Path, *, dimension: int, count: int, kind: str = "flat") -> FaissStore:
         """Open for reading."""
-        index = _read(folder / _FILE, dimension)
-        if index.ntotal != count:
-            raise IndexingError(
-                f"{str(folder / _FILE)!r} holds {index.ntotal} vectors, the manifest says {count}; build again."
-            )
-        return cls(index, None)
+        segments = _segments(folder, dimension)
+        held = sum(len(segment) for segment in segments)
+        if held != count:
+            raise IndexingError(f"{str(folder)!r} holds {held} vectors, the manifest says {count}; build again.")
+        return cls(segments, Approximate.open(folder, kind, dimension), dimension=dimension, kind=kind, folder=None)
+
+    # -- writing -----------------------------------------------------------------------------------------------
 
     def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Add vectors under new rows."""
         if len(rows):
-            self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), rows.astype(np.int64))
+            self._rows.append(rows.astype(np.int64))
+            self._vectors.append(np.asarray(vectors, dtype=np.float32))
+            if sum(map(len, self._rows)) >= SEGMENT:
+                self._flush()
 
     def remove(self, rows: np.ndarray) -> None:
-        """Remove rows."""
-        import faiss
-
+        """Remove rows that were there before this draft was begun."""
         if len(rows):
-            self._index.remove_ids(faiss.IDSelectorBatch(rows.astype(np.int64)))
-
-    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:
-        """Exact top k per query."""
-        import faiss
-
-        k = min(k, self._index.ntotal if allowed is None else len(allowed))
-        if k < 1 or not len(queries):
-            return [[] for _ in range(len(queries))]
-        parameters = None
-        if allowed is not None:
-            bits = np.zeros(int(allowed.max()) + 1, dtype=bool)
-            bits[allowed] = True
-            packed = np.packbits(bits, bitorder="little")
-            selector = faiss.IDSelectorBitmap(packed)  # type: ignore[call-arg, arg-type]
-            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=parameters)
-        scores = np.clip(scores, -1.0, 1.0)
-        return [
-            [(int(row), float(score)) for row, score in zip(*pair, strict=True) if row >= 0]
-            for pair in zip(rows, scores, strict=True)
-        ]
+            self._removed.append(rows.astype(np.int64))
 
     def save(self) -> None:
-        """Write the file and make sure all of it arrived."""
-        import faiss
-
-        assert self._file is not None
-        try:
-            faiss.write_index(self._index, str(self._file))
-        except RuntimeError as error:
-            free = shutil.disk_usage(self._file.parent).free
-            raise DiskError(f"Writing {str(self._file)!r} failed ({free:,} bytes free): {error}") from error
-        # FAISS ignores an error of the last flush, so compare with what an index of this shape takes
-        empty = faiss.index_factory(self._index.d, _FACTORY, faiss.METRIC_INNER_PRODUCT)
-        expected = len(faiss.serialize_index(empty)) + self._index.ntotal * (4 * self._index.d + 8)
-        written = self._file.stat().st_size
-        if written != expected:
-            raise DiskError(
-                f"Only {written:,} of {expected:,} bytes of {str(self._file)!r} were written; free some space."
-            )
+        """Write what changed, link what did not."""
+        assert self._folder is not None
+        removed = np.unique(np.concatenate(self._removed)) if self._removed else np.empty(0, dtype=np.int64)
+        kept = []
+        for segment in self._segments:
+            dead = np.intersect1d(segment.rows, removed)
+            segment.dead = np.union1d(segment.dead, dead) if len(dead) else segment.dead
+            if len(segment.dead) <= _STALE * len(segment.rows):
+                kept.append(segment)
+            else:
+                self.add(*segment.living())
+        small = [segment for segment in kept if len(segment) < SEGMENT // 4]
+        if len(small) > _SMALL:
+            kept = [segment for segment in kept if segment not in small]
+            for segment in small:
+                self.add(*segment.living())
+        self._flush()
+        for segment in kept:
+            assert segment.file is not None
+            link(segment.file, self._folder / segment.file.name)
+            if len(segment.dead):
+                np.save(dead_file(self._folder / segment.file.name), segment.dead, allow_pickle=False)
+        self._save_approximate([*kept, *self._fresh], removed)
         self.close()
 
+    def _flush(self) -> None:
+        """Write the vectors that wait as a segment."""
+        if self._rows:
+            assert self._folder is not None
+            file = self._folder / _NAME.format(self._number)
+            Segment.of(np.concatenate(self._rows), np.concatenate(self._vectors)).write(file)
+            self._number += 1
+            self._rows, self._vectors = [], []
+            self._fresh.append(Segment.open(file, self._dimension))
+
+    def _save_approximate(self, segments: Sequence[Segment], removed: np.ndarray) -> None:
+        if self._kind == "flat":
+            return
+        assert self._folder is not None
+        count = sum(len(segment) for segment in segments)
+        if count < LEAST:
+            logger.info("%d vectors are searched exactly; kind %r begins at %d.", count, self._kind, LEAST)
+            return
+        old = self._approximate
+        if old is not None:
+            old.remove(removed)
+            uncovered = count - len(old)
+            if uncovered <= _STALE * count and len(old.dead) <= _STALE * len(old.rows):
+                old.link(self._folder)
+                return
+        logger.info("Building %r over %d vectors.", self._kind, count)
+        Approximate.build(self._kind, segments, self._dimension).write(self._folder)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:
+        """Top k per query; exact for kind ``"flat"``, for selective filters, and where candidates run short."""
+        count = sum(len(segment) for segment in self._segments)
+        k = min(k, count if allowed is None else len(allowed))
+        if k < 1 or not len(queries):
+            return [[] for _ in range(len(queries))]
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        bits = None
+        if allowed is not None:
+            bits = np.zeros(self._highest + 1, dtype=bool)
+            bits[allowed] = True
+        quick = self._approximate is not None and (allowed is None or len(allowed) > _SELECTIVE * count)
+        if quick:
+            assert self._approximate is not None
+            found = [
+                self._approximate.search(queries, k, bits, self._segments),
+                *self._exact(queries, k, bits, new=True),
+            ]
+            rows, scores = _merge(found, k)
+            if (rows >= 0).all():
+                return pairs(rows, scores)
+        return pairs(*_merge(self._exact(queries, k, bits, new=False), k))
+
+    def _part(self, segment: Segment) -> tuple[Segment, np.ndarray | None, np.ndarray]:
+        """A segment, its living rows as bits (None: all live), and those that the structure does not cover."""
+        living = segment.alive
+        bits = None
+        if len(segment.dead):
+            bits = np.zeros(self._highest + 1, dtype=bool)
+            bits[living] = True
+        covered = np.empty(0, dtype=np.int64) if self._approximate is None else self._approximate.alive
+        return segment, bits, living[~np.isin(living, covered)]
+
+    def _exact(self, queries: np.ndarray, k: int, allowed: np.ndarray | None, *, new: bool) -> list[Found]:
+        """Exact search of every segment, or of what the structure does not cover."""
+        found = []
+        for segment, living, uncovered in self._parts:
+            if new and not len(uncovered):
+                continue
+            chosen = living
+            if new:
+                chosen = np.zeros(self._highest + 1, dtype=bool)
+                chosen[uncovered] = True
+            if allowed is not None:
+                chosen = allowed if chosen is None else chosen & allowed
+            packed = None if chosen is None else np.packbits(chosen, bitorder="little")
+            found.append(segment.search(queries, k, packed))
+        return found
+
     def close(self) -> None:
-        """Forget the index; searches that still run keep it alive until they end."""
-        self._file = None
+        """Forget the vectors; searches that still run keep them alive until they end."""
+        self._folder = None
 
 
-def _read(file: Path, dimension: int) -> Any:
-    import faiss
+def pairs(rows: np.ndarray, scores: np.ndarray) -> list[list[tuple[int, float]]]:
+    """(q, k) rows and cosines as one list per query, without the places where nothing was found."""
+    clipped = np.clip(scores, -1.0, 1.0)
+    return [
+        [(int(row), float(score)) for row, score in zip(*both, strict=True) if row >= 0]
+        for both in zip(rows, clipped, strict=True)
+    ]
 
-    try:
-        file.stat()
-        index = faiss.read_index(str(file))
-    except (RuntimeError, OSError, MemoryError) as error:
-        raise IndexingError(f"{str(file)!r} is missing or damaged; build the index again. ({error})") from error
-    if index.d != dimension or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise IndexingError(f"{str(file)!r} holds vectors of length {index.d}, not {dimension}; build again.")
-    return index
+
+def _merge(found: Sequence[Found], k: int) -> Found:
+    """The best k of several searches, (q, k)."""
+    if len(found) == 1 and found[0][0].shape[1] >= k:
+        return found[0]
+    rows = np.concatenate([rows for rows, _ in found], axis=1)
+    scores = np.concatenate([scores for _, scores in found], axis=1)
+    scores = np.where(rows >= 0, scores, -np.inf)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+
+
+def _segments(folder: Path, dimension: int) -> list[Segment]:
+    return [Segment.open(file, dimension) for file in sorted(folder.glob("vectors-*.faiss"))]
+
+
+def _number(segment: Segment) -> int:
+    return 0 if segment.file is None else int(segment.file.stem.rpartition("-")[2])

@@ -19,8 +19,8 @@ __all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_fil
 
 MANIFEST_FILE = "manifest.json"
 GENERATION = re.compile(r"generation-[0-9]{6,12}")
-_FORMAT, _VERSION = "revela-index", 1
-_STORES = ("faiss", "chroma")
+_FORMAT, _VERSION = "revela-index", 2
+_STORES, _KINDS = ("faiss", "chroma"), ("flat", "hnsw", "ivf-sq8")
 _MAX_BYTES = 16_000_000
 _HASHED_ALWAYS = 64 * 2**20  # bytes; larger files are hashed only on request
 _TOUCHED_BY_READERS = "chroma/chroma.sqlite3"  # Chroma writes into it whenever it is opened
@@ -55,10 +55,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything an index says about itself. ``metric`` is always cosine."""
+    """Everything an index says about itself. ``metric`` is always cosine; ``kind`` says how FAISS searches."""
 
     generation: str
     store: str
+    kind: str
     dimension: int
     count: int
     model: ModelEntry
@@ -102,6 +103,7 @@ class Manifest:
         manifest = cls(
             generation=_of(data, "generation", str),
             store=_of(data, "store", str),
+            kind=_of(data, "kind", str),
             dimension=_of(data, "dimension", int),
             count=_of(data, "count", int),
             model=ModelEntry(
@@ -119,6 +121,8 @@ class Manifest:
             raise ValueError(f"generation {manifest.generation!r} is not the name of a generation")
         if manifest.store not in _STORES:
             raise ValueError(f"store {manifest.store!r} is not one of {', '.join(_STORES)}")
+        if manifest.kind not in _KINDS:
+            raise ValueError(f"kind {manifest.kind!r} is not one of {', '.join(_KINDS)}")
         if not 1 <= manifest.dimension <= 1_000_000 or manifest.count < 0:
             raise ValueError(f"dimension {manifest.dimension} or count {manifest.count} is out of range")
         return manifest
@@ -147,14 +151,27 @@ class Manifest:
                 raise IndexingError(f"{str(file)!r} is missing or unreadable ({error}); build again.") from error
 
 
-def describe_files(folder: Path) -> dict[str, FileEntry]:
-    """Size and hash of every file below ``folder``."""
-    entries = {}
+def describe_files(
+    folder: Path, *, known: Path | None = None, entries: Mapping[str, FileEntry] | None = None
+) -> dict[str, FileEntry]:
+    """Size and hash of every file below ``folder``.
+
+    Args:
+        folder: a generation.
+        known: the generation before it.
+        entries: what is known of its files; those that were linked are not hashed again.
+    """
+    described = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
-        touched = name == _TOUCHED_BY_READERS
-        entries[name] = FileEntry(None, None) if touched else FileEntry(file.stat().st_size, _sha256(file))
-    return entries
+        entry = (entries or {}).get(name)
+        if name == _TOUCHED_BY_READERS:
+            described[name] = FileEntry(None, None)
+        elif entry is not None and known is not None and (known / name).exists() and file.samefile(known / name):
+            described[name] = entry
+        else:
+            described[name] = FileEntry(file.stat().st_size, _sha256(file))
+    return described
 
 
 def _of(data: Mapping[str, Any], key: str, kind: type) -> Any:

@@ -54,7 +54,9 @@ class Snapshot:
                 f"{str(self.folder / TEXTS_FILE)!r} holds {len(self.texts)} chunks, the manifest says "
                 f"{manifest.count}; build again."
             )
-        self.vectors = store_class(manifest.store).open(self.folder, dimension=manifest.dimension, count=manifest.count)
+        self.vectors = store_class(manifest.store).open(
+            self.folder, dimension=manifest.dimension, count=manifest.count, kind=manifest.kind
+        )
         self._lexical: tuple[LexicalIndex, np.ndarray] | None = None
         self._lock = threading.Lock()
 
@@ -111,7 +113,7 @@ class Snapshot:
                 try:
                     index = LexicalIndex.load(self.folder / LEXICAL_FOLDER)
                 except IndexingError:
-                    # not written by add and delete, or removed by a writer while this generation was open
+                    # not written by add and delete nor for very many chunks, or removed by a writer meanwhile
                     logger.info("Building the lexical index of %s in memory.", self.folder)
                     index = LexicalIndex.build(map(str, self.texts.rows()), self.texts.texts())
                 self._lexical = index, np.array([int(row) for row in index.ids], dtype=np.int64)

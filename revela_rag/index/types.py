@@ -67,12 +67,12 @@ class VectorStore(Protocol):
     """
 
     @classmethod
-    def create(cls, folder: Path, *, dimension: int, source: Path | None = None) -> VectorStore:
+    def create(cls, folder: Path, *, dimension: int, kind: str, source: Path | None = None) -> VectorStore:
         """Start a draft in ``folder``: empty, or holding what the store in the folder ``source`` holds."""
         ...
 
     @classmethod
-    def open(cls, folder: Path, *, dimension: int, count: int) -> VectorStore:
+    def open(cls, folder: Path, *, dimension: int, count: int, kind: str) -> VectorStore:
         """Open for reading; IndexingError when damaged or not of this shape."""
         ...
 
@@ -81,7 +81,7 @@ class VectorStore(Protocol):
         ...
 
     def remove(self, rows: np.ndarray) -> None:
-        """Remove (n,) int64 rows that are in use."""
+        """Remove (n,) int64 rows that were in use when the draft was begun."""
         ...
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:

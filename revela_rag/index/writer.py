@@ -18,6 +18,7 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
+from revela_rag.index.approximate import KINDS
 from revela_rag.index.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.snapshot import LEXICAL_FOLDER, store_class
@@ -28,9 +29,11 @@ from revela_rag.lexical import LexicalIndex
 if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
 
-__all__ = ["build", "delete", "merge", "model_entry"]
+__all__ = ["LEXICAL_LIMIT", "build", "delete", "merge", "model_entry"]
 
 _BATCH = 2048
+#: Up to this many chunks the lexical index is written along; it takes about 1.5 KB of memory per chunk to make.
+LEXICAL_LIMIT = 200_000
 
 
 def build(
@@ -39,6 +42,7 @@ def build(
     *,
     encoder: Encoder,
     store: str,
+    kind: str,
     vectors: np.ndarray | None,
     overwrite: bool,
     show_progress: bool,
@@ -46,13 +50,17 @@ def build(
 ) -> SyncReport:
     """Write an index of ``chunks`` as the new generation of ``root``."""
     store_class(store)
+    if kind not in KINDS or (kind != "flat" and store != "faiss"):
+        raise IndexingError(
+            f"kind={kind!r} is not one of {', '.join(KINDS)} of store='faiss'; leave it out for Chroma."
+        )
     with writing(root, timeout=timeout, create=True, overwrite=overwrite) as workspace:
         if workspace.current is not None and not overwrite:
             raise IndexingError(
                 f"{str(root)!r} is already an index; bring it up to date with Index.open(...).sync(chunks), "
                 "or replace it with overwrite=True."
             )
-        job = _Job(workspace, encoder, store, fresh=True)
+        job = _Job(workspace, encoder, store, kind, fresh=True)
         job.consume(chunks, vectors, show_progress)
         return job.finish(lexical=True)
 
@@ -69,7 +77,7 @@ def merge(
 ) -> SyncReport:
     """Add and update ``chunks``; with ``prune`` also delete everything else. Writes nothing when nothing changed."""
     with writing(root, timeout=timeout) as workspace:
-        job = _Job(workspace, encoder, None, fresh=False)
+        job = _Job(workspace, encoder, fresh=False)
         job.consume(chunks, vectors, show_progress)
         if prune:
             job.prune()
@@ -79,7 +87,7 @@ def merge(
 def delete(root: Path, ids: Sequence[str], *, timeout: float) -> int:
     """Delete chunks by id; ids that are not there are passed over."""
     with writing(root, timeout=timeout) as workspace:
-        job = _Job(workspace, None, None, fresh=False)
+        job = _Job(workspace, None, fresh=False)
         job.delete(ids)
         return job.finish(lexical=False).deleted
 
@@ -107,12 +115,15 @@ class _Counts:
 class _Job:
     """One write: compares with the current generation, and starts a new one at the first difference."""
 
-    def __init__(self, workspace: Workspace, encoder: Encoder | None, store: str | None, *, fresh: bool) -> None:
+    def __init__(
+        self, workspace: Workspace, encoder: Encoder | None, store: str = "", kind: str = "", *, fresh: bool
+    ) -> None:
         self._workspace = workspace
         self._encoder = encoder
         self._old = None if fresh else workspace.current
         self._old_folder = workspace.root / self._old.generation if self._old else None
         self._store = store or (self._old.store if self._old else "faiss")
+        self._kind = kind or (self._old.kind if self._old else "flat")
         self._before: TextStore | None = None
         if self._old and self._old_folder:
             self._old.verify(self._old_folder)
@@ -228,7 +239,9 @@ class _Job:
             if self._old_folder is not None:
                 shutil.copyfile(self._old_folder / TEXTS_FILE, folder / TEXTS_FILE)
             self._texts = TextStore.create(folder / TEXTS_FILE)
-            self._vectors = store_class(self._store).create(folder, dimension=self._dimension, source=self._old_folder)
+            self._vectors = store_class(self._store).create(
+                folder, dimension=self._dimension, kind=self._kind, source=self._old_folder
+            )
         if dimension is not None and dimension != self._dimension:
             raise IndexMismatchError(
                 f"The vectors have length {dimension}, the index {str(self._workspace.root)!r} has "
@@ -254,7 +267,7 @@ class _Job:
     def _publish(self, lexical: bool) -> None:
         texts, store = self._draft(None)
         store.save()
-        if lexical:
+        if lexical and len(texts) <= LEXICAL_LIMIT:
             index = LexicalIndex.build(map(str, texts.rows()), texts.texts())
             index.save(self._workspace.folder / LEXICAL_FOLDER)
         count = len(texts)
@@ -263,12 +276,15 @@ class _Job:
         manifest = Manifest(
             generation=self._workspace.folder.name,
             store=self._store,
+            kind=self._kind,
             dimension=self._dimension,
             count=count,
             model=self._model(),
             library=str(import_module("revela_rag").__version__),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            files=describe_files(self._workspace.folder),
+            files=describe_files(
+                self._workspace.folder, known=self._old_folder, entries=self._old.files if self._old else None
+            ),
         )
         self._close()
         publish(self._workspace, manifest)

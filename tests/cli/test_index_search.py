@@ -50,6 +50,7 @@ def test_a_new_index_needs_a_model(docs: Path, model: Path, tmp_path: Path, reve
 
 def test_errors_of_index(index: Path, docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
     assert "uses faiss, not chroma" in revela("index", docs, "-o", index, "--store", "chroma", code=1).stderr
+    assert "of kind flat, not hnsw" in revela("index", docs, "-o", index, "--kind", "hnsw", code=1).stderr
     assert "nowhere" in revela("index", tmp_path / "nowhere", "-o", index, code=1).stderr
     assert "./no-model" in revela("index", docs, "-o", tmp_path / "b", "-m", "./no-model", code=1).stderr
     (tmp_path / "empty").mkdir()
@@ -57,6 +58,14 @@ def test_errors_of_index(index: Path, docs: Path, model: Path, tmp_path: Path, r
     assert not (tmp_path / "c").exists(), "nothing half-written is left"
     revela("index", docs, "-o", index, "--sync", "--overwrite", code=2)
     revela("index", docs, "-o", index, "--store", "shelf", code=2)
+
+
+def test_kinds(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    built = revela("-q", "index", docs, "-m", model, "-o", tmp_path / "ix", "--kind", "ivf-sq8", "--json")
+    assert json.loads(built.stdout)["kind"] == "ivf-sq8"
+    again = json.loads(revela("-q", "index", docs, "-o", tmp_path / "ix", "--json").stdout)
+    assert again["kind"] == "ivf-sq8" and again["sync"]["unchanged"] == 3
+    revela("index", docs, "-m", model, "-o", tmp_path / "b", "--kind", "pq", code=2)
 
 
 @pytest.mark.parametrize("mode", ["dense", "hybrid", "lexical"])

@@ -12,7 +12,7 @@ from revela_rag.index.texts import TextStore
 
 from .support import DIMENSION, chunks
 
-FILES = ["vectors.faiss", "texts.sqlite", "lexical/data.npy", "lexical/terms.json"]
+FILES = ["vectors-000001.faiss", "texts.sqlite", "lexical/data.npy", "lexical/terms.json"]
 
 
 def edit(path: Path, **changes) -> None:
@@ -56,7 +56,7 @@ def test_damaged_files_are_noticed(plain, name, how):
         Index.open(plain.path)
 
 
-@pytest.mark.parametrize("name", ["vectors.faiss", "texts.sqlite"])
+@pytest.mark.parametrize("name", ["vectors-000001.faiss", "texts.sqlite"])
 def test_damage_that_hashes_do_not_show_is_still_an_error(plain, name):
     """Large files are not hashed on every open; the readers behind must not crash either."""
     file = plain.path / plain.manifest.generation / name
@@ -79,7 +79,7 @@ def test_damage_that_hashes_do_not_show_is_still_an_error(plain, name):
 
 def test_verify_hashes_large_files_too(plain, monkeypatch):
     monkeypatch.setattr("revela_rag.index.manifest._HASHED_ALWAYS", 100)
-    file = plain.path / plain.manifest.generation / "vectors.faiss"
+    file = plain.path / plain.manifest.generation / "vectors-000001.faiss"
     data = bytearray(file.read_bytes())
     data[-9] ^= 1
     file.write_bytes(data)
@@ -128,7 +128,8 @@ def test_manifests_that_are_none(plain, content):
         {"dimension": 33},
         {"count": -1},
         {"count": 39},
-        {"version": 2},
+        {"version": 1},
+        {"kind": "pq"},
         {"model": "m"},
         {"model__fingerprint": None},
         {"model__max_length": "x"},
@@ -178,7 +179,7 @@ def test_an_unknown_store(path, encoder):
 
 
 def test_the_stores_open_only_what_fits(tmp_path):
-    with pytest.raises(IndexingError, match="missing or damaged"):
-        FaissStore.open(tmp_path, dimension=3, count=0)
+    with pytest.raises(IndexingError, match="holds 0 vectors, the manifest says 1"):
+        FaissStore.open(tmp_path, dimension=3, count=1)
     with pytest.raises(IndexingError, match="missing or damaged"):
         TextStore.open(tmp_path / "texts.sqlite")

@@ -231,5 +231,5 @@ def test_the_manifest_says_what_is_there(plain):
     manifest = json.loads((plain.path / "manifest.json").read_text())
     assert manifest["format"] == "revela-index" and manifest["metric"] == "cosine"
     assert manifest["count"] == 40 and manifest["model"]["fingerprint"] == "f" * 64
-    assert set(manifest["files"]) >= {"vectors.faiss", "texts.sqlite", "lexical/terms.json"}
+    assert set(manifest["files"]) >= {"vectors-000001.faiss", "texts.sqlite", "lexical/terms.json"}
     assert all(len(entry["sha256"]) == 64 for entry in manifest["files"].values())

@@ -1,0 +1,162 @@
+"""Candidates without looking at every vector: a graph (HNSW) or clusters of 8-bit codes (IVF-SQ8).
+
+Neither is changed once it is written. Rows that die later are left out while searching; the store searches rows that
+came later by itself, and has a new structure built when a fifth is stale.
+
+Sources: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using HNSW graphs", 2018;
+Jégou et al., "Product quantization for nearest neighbor search", 2011 (inverted lists).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from revela_rag.errors import IndexingError
+from revela_rag.index.segments import Found, Segment, dead_file, link, read_faiss, read_rows, write_faiss
+
+__all__ = ["KINDS", "LEAST", "Approximate"]
+
+KINDS = ("flat", "hnsw", "ivf-sq8")
+#: Below so many vectors every kind searches exactly, which takes about 2 ms; clusters also need as many to be found.
+LEAST = 10_000
+_FILE, _ROWS = "approximate.faiss", "approximate.rows.npy"
+_LINKS, _EF_CONSTRUCTION, _EF_SEARCH = 32, 80, 128
+_PROBES = 24
+_SAMPLE = 64  # training vectors per cluster; FAISS asks for 39 at least
+_CANDIDATES = 4  # per hit, compared exactly afterwards
+
+
+class Approximate:
+    """A FAISS structure over the living vectors of some segments.
+
+    Attributes:
+        rows: (n,) int64, what it was built over.
+        dead: (m,) int64, sorted; those of them that are not to be found any more.
+    """
+
+    def __init__(self, index: Any, kind: str, rows: np.ndarray, dead: np.ndarray, *, folder: Path | None) -> None:
+        self.rows = rows
+        self.dead = dead
+        self._index = index
+        self._kind = kind
+        self._folder = folder
+        self._living: np.ndarray | None = None
+        if len(dead):
+            self._living = np.zeros(int(rows.max()) + 1, dtype=bool)
+            self._living[self.alive] = True
+
+    @classmethod
+    def open(cls, folder: Path, kind: str, dimension: int) -> Approximate | None:
+        """Read the structure of a generation; None when it has none."""
+        file = folder / _FILE
+        if kind == "flat" or not file.exists():
+            return None
+        index, rows = read_faiss(file, dimension), read_rows(folder / _ROWS)
+        if index.ntotal != len(rows):
+            raise IndexingError(f"{str(file)!r} does not fit {_ROWS!r}; build the index again.")
+        return cls(index, kind, rows, read_rows(dead_file(file)), folder=folder)
+
+    @classmethod
+    def build(cls, kind: str, segments: Sequence[Segment], dimension: int) -> Approximate:
+        """Build over all living vectors, segment by segment."""
+        import faiss
+
+        index: Any
+        rows = np.concatenate([segment.alive for segment in segments])
+        metric = faiss.METRIC_INNER_PRODUCT
+        if kind == "hnsw":
+            index = faiss.index_factory(dimension, f"IDMap,HNSW{_LINKS},Flat", metric)
+            graph: Any = faiss.downcast_index(index.index)
+            graph.hnsw.efConstruction = _EF_CONSTRUCTION
+        else:
+            lists = clusters(len(rows))
+            index = faiss.index_factory(dimension, f"IVF{lists},SQ8", metric)
+            index.train(_sample(segments, _SAMPLE * lists))
+        for segment in segments:
+            numbers, vectors = segment.living()
+            index.add_with_ids(np.ascontiguousarray(vectors), numbers)
+        return cls(index, kind, rows, np.empty(0, dtype=np.int64), folder=None)
+
+    def __len__(self) -> int:
+        return len(self.rows) - len(self.dead)
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Rows that can be found."""
+        return np.setdiff1d(self.rows, self.dead)
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Leave rows out from now on."""
+        self.dead = np.union1d(self.dead, np.intersect1d(self.rows, rows))
+
+    def write(self, folder: Path) -> None:
+        """Write it into a generation."""
+        write_faiss(self._index, folder / _FILE)
+        np.save(folder / _ROWS, self.rows, allow_pickle=False)
+
+    def link(self, folder: Path) -> None:
+        """Take it over into another generation."""
+        assert self._folder is not None
+        for name in (_FILE, _ROWS):
+            link(self._folder / name, folder / name)
+        if len(self.dead):
+            np.save(dead_file(folder / _FILE), self.dead, allow_pickle=False)
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None, segments: Sequence[Segment]) -> Found:
+        """Up to k rows and cosines per query.
+
+        Args:
+            queries: (q, d) float32 unit vectors.
+            k: how many.
+            allowed: (n,) bool by row, which rows may be found; None means all.
+            segments: where the originals are, to compare candidates exactly.
+        """
+        import faiss
+
+        chosen = self._living
+        if allowed is not None:
+            size = min(len(allowed), len(chosen)) if chosen is not None else len(allowed)
+            chosen = allowed[:size] if chosen is None else chosen[:size] & allowed[:size]
+        packed = None if chosen is None else np.packbits(chosen, bitorder="little")
+        options: dict[str, Any] = {} if packed is None else {"sel": faiss.IDSelectorBitmap(packed)}  # type: ignore[call-arg, arg-type]
+        if self._kind == "hnsw":
+            parameters = faiss.SearchParametersHNSW(efSearch=max(_EF_SEARCH, 2 * k), **options)  # type: ignore[attr-defined]
+            scores, rows = self._index.search(queries, min(k, len(self.rows)), params=parameters)
+            return rows, scores
+        parameters = faiss.SearchParametersIVF(nprobe=_PROBES, **options)  # type: ignore[call-arg]
+        _, rows = self._index.search(queries, min(_CANDIDATES * k, len(self.rows)), params=parameters)
+        scores = np.stack([_cosines(query, some, segments) for query, some in zip(queries, rows, strict=True)])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+
+
+def clusters(count: int) -> int:
+    """Number of inverted lists for so many vectors: 4 √n, but no more than there are vectors to train them."""
+    return max(1, min(round(4 * count**0.5), count // 39))
+
+
+def _cosines(query: np.ndarray, rows: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+    """Exact cosines of (n,) rows; -inf for the places that hold none."""
+    scores = np.full(len(rows), -np.inf, dtype=np.float32)
+    for segment in segments:
+        places = segment.locate(rows)
+        here = places >= 0
+        if here.any():
+            scores[here] = segment.vectors(places[here]) @ query
+    return scores
+
+
+def _sample(segments: Sequence[Segment], size: int) -> np.ndarray:
+    """About ``size`` living vectors, evenly from all segments and always the same."""
+    total = sum(len(segment) for segment in segments)
+    random = np.random.default_rng(0)
+    taken = []
+    for segment in segments:
+        places = np.flatnonzero(~np.isin(segment.rows, segment.dead))
+        share = min(len(places), -(-size * len(places) // total))
+        taken.append(segment.vectors(np.sort(random.choice(places, share, replace=False))))
+    return np.ascontiguousarray(np.concatenate(taken))
