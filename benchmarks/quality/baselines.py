@@ -6,8 +6,8 @@
   on the frozen embedding, as nothing else is random there.
 - ``tsdae``: a decoder restores a text from the embedding of its ruins (Wang, Reimers & Gurevych 2021).
 
-The losses are those of sentence-transformers. Its trainer is not used: all methods must draw the same texts in the same
-order, which `GroupDataset` decides.
+The losses are those of sentence-transformers. Its trainer is not used: all methods must see the same texts in the same
+order, which the `GroupDataset` of `adapt` decides.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sentence_transformers.sentence_transformer.losses import DenoisingAutoEncod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from revela_rag.errors import TrainingError
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
 from revela_training.embedding import tokenize
-from revela_training.units import Unit
 
 METHODS = ("contrastive", "ict", "simcse", "tsdae")
 DROPOUT = 0.1
@@ -37,7 +37,7 @@ _KEPT_SPANS = 0.1  # ICT leaves the query in its passage that often
 _WARMUP_STEPS = 20
 
 
-class NotRunError(Exception):
+class NotRunError(TrainingError):
     """The method cannot be run in this setting; the message says why."""
 
 
@@ -49,24 +49,24 @@ class Step:
     right: list[str]
 
 
-def plan(method: str, dataset: GroupDataset, units: Sequence[Unit], cfg: AdaptConfig) -> list[Step]:
-    """The texts of every step: those of the groups and pairs that `adapt` would draw with the same settings."""
-    owner = [unit for unit in units for _ in unit.texts]
+def plan(method: str, dataset: GroupDataset, cfg: AdaptConfig) -> list[Step]:
+    """The texts of every step: those of the groups and pairs that `adapt` draws with the same settings."""
+    chunks: dict[int, list[str]] = {}
+    for owner, text in zip(dataset.owners.tolist(), dataset.texts, strict=True):
+        chunks.setdefault(owner, []).append(text)
     steps = []
     for start in range(0, cfg.max_steps * cfg.groups_per_step, cfg.groups_per_step):
         groups = [dataset[start + i] for i in range(cfg.groups_per_step)]
         pairs = np.unique(np.concatenate([group.pairs for group in groups]), axis=0)
-        drawn = np.unique(np.concatenate([*(group.texts for group in groups), pairs.ravel()])).tolist()
+        drawn = np.unique(np.concatenate([*(group.texts for group in groups), pairs.ravel()]))
         if method == "contrastive":
-            rows = [(dataset.texts[q], dataset.texts[a]) for q, a in pairs.tolist()]
-        elif method == "ict":
-            chunks = dict.fromkeys("\n".join(owner[i].texts) for i in drawn)
-            rows = [crop for crop in map(cropped, chunks) if crop]
+            rows = [(dataset.texts[query], dataset.texts[answer]) for query, answer in pairs.tolist()]
         elif method == "simcse":
-            rows = [(text, text) for text in dict.fromkeys(dataset.texts[i] for i in drawn)]
+            rows = [(text, text) for text in dict.fromkeys(dataset.texts[i] for i in drawn.tolist())]
         else:
-            chunks = dict.fromkeys("\n".join(owner[i].texts) for i in drawn)
-            rows = [(damaged(chunk), chunk) for chunk in chunks]
+            whole = dict.fromkeys("\n".join(chunks[owner]) for owner in np.unique(dataset.owners[drawn]).tolist())
+            made = [cropped(chunk) if method == "ict" else (damaged(chunk), chunk) for chunk in whole]
+            rows = [row for row in made if row]
         if len(rows) > 1:
             steps.append(Step([left for left, _ in rows], [right for _, right in rows]))
     if not steps:

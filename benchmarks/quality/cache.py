@@ -64,21 +64,26 @@ class VectorCache:
                 )
                 return vectors.numpy(force=True)
 
-            if retriever.adapter is None or options.get("compute_dtype", "float32") != "float32":
+            if retriever.adapter is None:
                 return original(retriever, texts, role, batch_size, show_progress, max_length=max_length, **options)
             length = min(max_length or retriever.inference_max_length, retriever.inference_max_length)
-            vectors = self._vectors(texts, self._keys(retriever, texts, role, length), compute, retriever.dimension)
+            vectors = self._vectors(
+                texts, self._keys(retriever, texts, role, length, options), compute, retriever.dimension
+            )
             return torch.from_numpy(vectors).to(retriever.device)
 
         with patch.object(TrainableRetriever, "embed_base", embed_base):
             yield
 
-    def _keys(self, retriever: TrainableRetriever, texts: Sequence[str], role: Role, length: int) -> list[bytes]:
+    def _keys(
+        self, retriever: TrainableRetriever, texts: Sequence[str], role: Role, length: int, options: dict[str, Any]
+    ) -> list[bytes]:
         """One key per text; one that fits has the same vector at every window, so it is kept under its own length."""
         if retriever not in self._fingerprints:
             self._fingerprints[retriever] = Encoder(retriever.model).fingerprint
         prompt = retriever.prompts[role]
-        start = hashlib.sha256(f"{self._fingerprints[retriever]}\0{prompt}\0".encode("utf-8", "surrogatepass"))
+        dtype = options.get("compute_dtype", "float32")
+        start = hashlib.sha256(f"{self._fingerprints[retriever]}\0{dtype}\0{prompt}\0".encode("utf-8", "surrogatepass"))
         lengths = [length] * len(texts)
         short = [i for i, text in enumerate(texts) if len(text) <= length * _CHARACTERS_PER_TOKEN]
         if short:

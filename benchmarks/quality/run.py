@@ -27,18 +27,20 @@ from backbones import resolve_backbone
 from cache import VectorCache
 from sets import BeirSet, StdlibSet
 from systems import SYSTEMS, UNTRAINED, Bench, identity
+from transformers.utils.logging import disable_progress_bar
 
 from revela_rag.errors import RevelaError
 from revela_rag.models import fingerprint
 from revela_training.lm import bundled_lm_path
 
 SMOKE: dict[str, Any] = {
-    "max_steps": 12,
-    "lm_warmup_steps": 4,
+    "max_steps": 8,
+    "lm_warmup_steps": 3,
+    "max_tokens": 32,
     "contrastive_pairs": 32,
-    "max_training_texts": 400,
+    "max_training_texts": 300,
     "max_eval_queries": 40,
-    "max_eval_documents": 200,
+    "max_eval_documents": 150,
 }
 ALL = (*SYSTEMS, "hybrid")
 
@@ -58,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of AdaptConfig")
     parser.add_argument("--limit-queries", type=int, metavar="N")
     parser.add_argument("--limit-documents", type=int, metavar="N")
-    parser.add_argument("--smoke", action="store_true", help="a few minutes: small parts of the sets, 12 steps, seed 0")
+    parser.add_argument("--smoke", action="store_true", help="a few minutes: small parts of the sets, 8 steps, seed 0")
     parser.add_argument("--keep-models", action="store_true", help="keep what adapt writes, in OUT/models")
     parser.add_argument("--report", action="store_true", help="run nothing, only summarise OUT")
     args = parser.parse_args(arguments)
@@ -71,7 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args.settings = {name: _value(value) for name, _, value in (entry.partition("=") for entry in args.set)}
     if args.smoke:
         args.settings = {**SMOKE, **args.settings}
-        args.limit_queries, args.limit_documents = args.limit_queries or 30, args.limit_documents or 200
+        args.limit_queries, args.limit_documents = args.limit_queries or 20, args.limit_documents or 60
         args.stdlib = args.stdlib and min(args.stdlib, 200)
         args.seeds = args.seeds[:1]
     if not args.data and not args.stdlib and not args.report:
@@ -83,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run what is missing, then summarise."""
     args = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    disable_progress_bar()
     if not args.report:
         cache = VectorCache(args.cache, show_progress=True)
         with cache.installed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,23 +10,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import baselines
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from sets import Task
 
-from revela_rag.encoder import Encoder
 from revela_rag.evaluation import Run, dense_run, hybrid_run, lexical_run, score_run
 from revela_rag.evaluation.vectors import passages
-from revela_training import adapt
-from revela_training.adapters import LinearAdapter
+from revela_training import adapt, job
 from revela_training.backbone import Role, TrainableRetriever
-from revela_training.config import AdaptConfig, resolve_config
-from revela_training.gate import evaluation_pairs, make_evaluation_set, run_gate
-from revela_training.job import _build_dataset, _build_retriever, _select  # the very texts and adapter of `adapt`
-from revela_training.units import make_units, split_pairs
+from revela_training.batching import GroupDataset
+from revela_training.config import AdaptConfig
+from revela_training.job import AdaptResult
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
 ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -41,25 +39,6 @@ SYSTEMS = (*UNTRAINED, *baselines.METHODS, *ADAPTED)
 Embed = Callable[[Sequence[str], Role, float], np.ndarray]
 #: Metric to {query id: value}.
 Scores = dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What training gave.
-
-    Attributes:
-        embed: vectors at a strength.
-        strength: what the gate chose; 0 is the base.
-        variants: name to strength of what is scored: "full" as trained, "gated" as the gate chose.
-        details: facts for the result file.
-        output: model folder to remove when all is scored.
-    """
-
-    embed: Embed
-    strength: float
-    variants: dict[str, float]
-    details: dict[str, Any]
-    output: Path | None = None
 
 
 @dataclass
@@ -93,66 +72,76 @@ class Bench:
         if system == "base":
             run = self._dense(lambda texts, role, strength: self._base_vectors(texts, role), 0.0)
             return {"scores": {"full": self._score(run), "hybrid": self._score(self._hybrid(run))}}
+        if system == "tsdae" and adapter == "linear":
+            raise baselines.NotRunError(
+                "TSDAE trains an encoder, and the linear adapter has none that learns: use tsdae/lora"
+            )
         started = time.monotonic()
-        trained = self._adapted(system, adapter, seed) if system in ADAPTED else self._baseline(system, adapter, seed)
+        retriever, result = self._train(system, adapter, seed)
         seconds = round(time.monotonic() - started, 1)
-        runs = {name: self._dense(trained.embed, strength) for name, strength in trained.variants.items()}
+        embed = self._embedder(retriever)
+        runs = {name: self._dense(embed, strength) for name, strength in (("full", 1.0), ("gated", result.strength))}
         scores = {name: self._score(run) for name, run in runs.items()}
         scores["hybrid"] = self._score(self._hybrid(runs["gated"]))
-        if trained.output is not None and not self.keep_models:
-            shutil.rmtree(trained.output)
-        return {"scores": scores, "strength": trained.strength, "seconds": seconds, **trained.details}
+        log = [entry for entry in result.report["log"] if "lm_loss" in entry]
+        return {
+            "scores": scores,
+            "strength": result.strength,
+            "summary": result.summary,
+            "choosing": result.report["gate"]["choosing"],
+            "training": result.report["training"],
+            "log": log[:1] + log[-1:],
+            "seconds": seconds,
+        }
 
-    def _adapted(self, system: str, adapter: str, seed: int) -> Trained:
-        """Through the front door: `adapt`, as a user calls it."""
-        preset, own = ADAPTED[system]
-        output = self.work / f"{system}-{adapter}-{seed}"
+    def _train(self, system: str, adapter: str, seed: int) -> tuple[TrainableRetriever, AdaptResult]:
+        """Through the front door, `adapt`; for a method of the field its training alone is another.
+
+        So all have the same texts, held-back queries, draws and gate. The retriever is taken along, because the
+        exported model has only the strength that the gate chose.
+        """
+        preset, own = ADAPTED.get(system, ("auto", {}))
         # the published preset's learning rate is for LoRA; None follows the adapter
         settings = {"retriever_lr": None, **self.settings, **own, "adapter": adapter, "seed": seed}
-        result = adapt(
-            self.task.corpus, output=output, base=self.base, preset=preset, resume=True, show_progress=False, **settings
-        )
-        log = [entry for entry in result.report["log"] if "lm_loss" in entry]
-        choosing = result.report["gate"]["choosing"]
-        details = {"summary": result.summary, "choosing": choosing, "first": log[0], "last": log[-1]}
-        if adapter == "linear":
-            variants = {"full": 1.0, "gated": result.strength}
-            return Trained(self._through(_load_linear(output)), result.strength, variants, details, output)
-        encoder = Encoder(output)  # the updates are merged, so no other strength can be had
+        made_of = repr(
+            (self.base, self.task.digest, identity(system, self.settings))
+        )  # else there is nothing to resume
+        output = self.work / f"{system}-{adapter}-{seed}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+        trained: list[TrainableRetriever] = []
+        own_training = job.train
+
+        def train(model: Any, dataset: GroupDataset, collator: Any, cfg: AdaptConfig, **options: Any) -> list[Any]:
+            trained.append(model.retriever)
+            if system in ADAPTED:
+                return own_training(model, dataset, collator, cfg, **options)
+            steps = baselines.plan(system, dataset, cfg)
+            baselines.train(system, model.retriever, steps, cfg, base=self.base)
+            return []
+
+        with patch.object(job, "train", train):
+            result = adapt(
+                self.task.corpus,
+                output=output,
+                base=self.base,
+                preset=preset,
+                resume=True,
+                show_progress=False,
+                **settings,
+            )
+        if not self.keep_models:
+            shutil.rmtree(output)
+        return trained[0], result
+
+    def _embedder(self, retriever: TrainableRetriever) -> Embed:
+        """Embed at any strength. Under a linear adapter the backbone's vectors are computed once for all systems."""
 
         def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
-            return encoder.encode_queries(texts) if role == "query" else encoder.encode_documents(texts)
-
-        return Trained(embed, result.strength, {"gated": result.strength}, details, output)
-
-    def _baseline(self, method: str, adapter: str, seed: int) -> Trained:
-        """A method of the field on the texts `adapt` would draw, with the same gate behind it."""
-        chunks = self.task.corpus.chunks
-        changes = {**self.settings, "base": self.base, "adapter": adapter, "seed": seed}
-        cfg = resolve_config(chunks, preset="auto", config=None, changes=changes)
-        pairs, weak = evaluation_pairs(chunks)
-        choose, report = split_pairs(pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries)
-        units = _select(make_units(chunks, [*choose, *report]), cfg)
-        steps = baselines.plan(method, _build_dataset(units, cfg), units, cfg)
-        retriever = _build_retriever(cfg)
-        baselines.train(method, retriever, steps, cfg, base=self.base)
-
-        embed = self._through(retriever.adapter) if retriever.adapter is not None else _within(retriever)
-        held = make_evaluation_set(
-            chunks, choose, report, max_documents=cfg.max_eval_documents, weak=weak, seed=cfg.seed
-        )
-        gate = run_gate(held, embed, cfg.strengths)
-        details = {"summary": gate.summary, "choosing": gate.as_dict()["choosing"], "steps": len(steps)}
-        return Trained(embed, gate.strength, {"full": 1.0, "gated": gate.strength}, details)
-
-    def _through(self, adapter: LinearAdapter) -> Embed:
-        """Embed with a linear adapter on the backbone's vectors, which are computed once."""
-
-        def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
-            adapter.strength = strength
+            retriever.set_strength(strength)
+            if retriever.adapter is None:
+                return retriever.embed(texts, role).numpy(force=True)
             with torch.no_grad():
-                base = torch.from_numpy(self._base_vectors(texts, role)).to(adapter.weight.device)
-                return adapter(base).numpy(force=True)
+                base = torch.from_numpy(self._base_vectors(texts, role)).to(retriever.device)
+                return retriever.adapt_embeddings(base).numpy(force=True)
 
         return embed
 
@@ -197,19 +186,3 @@ def identity(system: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     preset, own = ADAPTED.get(system, ("auto", {}))
     defaults = AdaptConfig().replace(**{**settings, **own}).as_dict()
     return {"preset": preset, "config": {name: v for name, v in defaults.items() if name not in ("base", "seed")}}
-
-
-def _within(retriever: TrainableRetriever) -> Embed:
-    def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
-        retriever.set_strength(strength)
-        return retriever.embed(texts, role).numpy(force=True)
-
-    return embed
-
-
-def _load_linear(model: Path) -> LinearAdapter:
-    """The adapter of an exported model, as trained."""
-    state = load_file(model / "adapter" / "adapter_model.safetensors")
-    adapter = LinearAdapter(state["weight"].shape[0], bias="bias" in state)
-    adapter.load_state_dict(state)
-    return adapter

@@ -54,7 +54,7 @@ def test_every_system_and_going_on_after_a_stop(bench, toy, tiny_bert, tiny_lm, 
     assert set(found) == set(bench.systems.SYSTEMS)
     assert found["tsdae"]["status"] == "not run"
     assert {name for name, result in found.items() if result["status"] != "done"} == {"tsdae"}
-    assert not list((tmp_path / "models").glob("*/*/*"))  # models are scored and removed
+    assert not list((tmp_path / "models").glob("*/*/*"))  # models are removed when they are scored
 
     table = (tmp_path / "table.md").read_text()
     heads = next(line for line in table.splitlines() if line.startswith("| set (queries)"))
@@ -113,7 +113,7 @@ def test_training_sees_no_query_and_no_judgement(bench, toy, tiny_bert, tmp_path
     monkeypatch.setattr(bench.baselines, "train", remember)
     task = bench.sets.BeirSet(toy).task(0)
     settings = {name: value for name, value in SETTINGS.items() if name != "strengths"}
-    for method in bench.baselines.METHODS:
+    for method in ("contrastive", "ict", "simcse"):
         bench.systems.Bench(str(tiny_bert), task, settings, tmp_path).run(method, "linear", 0)
     assert len(seen) > 50
     assert not [text for text in seen if "unspoken wish" in text]

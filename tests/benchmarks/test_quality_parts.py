@@ -47,14 +47,14 @@ def test_another_model_has_other_vectors(bench, tiny_bert, tmp_path):
         assert not torch.allclose(second.embed_base(TEXTS, "document"), vectors, atol=1e-3)
 
 
-def test_a_stored_adapter_gives_what_the_exported_model_gives(bench, toy, tiny_bert, tmp_path):
+def test_what_is_scored_is_what_the_exported_model_gives(bench, toy, tiny_bert, tmp_path):
     retriever = TrainableRetriever(tiny_bert, adapter="linear")
     torch.nn.init.normal_(retriever.adapter.weight, std=0.3)
     torch.nn.init.normal_(retriever.adapter.bias, std=0.1)
     export_model(retriever, tmp_path / "model", strength=0.5, revela_json={})
     task = bench.sets.BeirSet(toy).task(0)
     measured = bench.systems.Bench(str(tiny_bert), task, {}, tmp_path)
-    embed = measured._through(bench.systems._load_linear(tmp_path / "model"))
+    embed = measured._embedder(retriever)
     encoder = Encoder(tmp_path / "model")
     assert np.allclose(embed(TEXTS, "document", 0.5), encoder.encode_documents(TEXTS), atol=1e-5)
     assert np.allclose(embed(TEXTS, "query", 0.5), encoder.encode_queries(TEXTS), atol=1e-5)

@@ -44,6 +44,10 @@ class GroupDataset(Dataset[Group]):
         extra_pairs: pairs drawn from the whole corpus for the contrastive term of each group; 0 takes the group's own.
         seed: seed of the draw.
 
+    Attributes:
+        texts: the texts of all units, N of them, unit after unit.
+        owners: (N,) index of the unit each text belongs to.
+
     Raises:
         CorpusError: fewer texts than one group.
     """
@@ -66,6 +70,7 @@ class GroupDataset(Dataset[Group]):
                 f"The corpus gives {len(self.texts)} texts to train on and one group needs {group_size}. "
                 "Add documents, or set a smaller group_size."
             )
+        self.owners = np.repeat(np.arange(len(units)), [len(unit.texts) for unit in units])
         ends = np.cumsum([len(unit.texts) for unit in units])
         self._members = [np.arange(end - len(unit.texts), end) for unit, end in zip(units, ends, strict=True)]
         self._pairs = np.array(
