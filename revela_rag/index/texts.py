@@ -36,6 +36,7 @@ CREATE TABLE attributes (
 CREATE INDEX attributes_row ON attributes (row);
 """
 _COLUMNS = "id, text, title, document_id, position, kind, parts, metadata"
+_SORTED = json.JSONEncoder(sort_keys=True)
 _VARIABLES = 500  # bound per statement; SQLite allows at least 999
 
 #: One chunk as it is stored: the values of ``_COLUMNS``.
@@ -49,8 +50,8 @@ def record(chunk: Chunk) -> Record:
         IndexingError: the metadata cannot be written as JSON.
     """
     try:
-        metadata = json.dumps(dict(chunk.metadata), sort_keys=True)
-        parts = json.dumps([[part.role, part.text] for part in chunk.parts])
+        metadata = _SORTED.encode(dict(chunk.metadata))
+        parts = json.dumps([[part.role, part.text] for part in chunk.parts]) if chunk.parts else "[]"
     except (TypeError, ValueError) as error:
         raise IndexingError(
             f"The metadata of chunk {chunk.id!r} ({chunk.document_id!r}) cannot be stored: {error}. "
