@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 __all__ = ["chunked_cross_entropy"]
 
-_CHUNK_ELEMENTS = 2**23
+_CHUNK_ELEMENTS = {"cpu": 2**21}  # more logits than the caches hold gain nothing
+_CHUNK_ELEMENTS_ELSEWHERE = 2**27  # each chunk adds to the gradient of the head: few, large ones
 
 
 def chunked_cross_entropy(
@@ -38,7 +39,8 @@ def chunked_cross_entropy(
     Returns:
         () fp32.
     """
-    rows = max(512, _CHUNK_ELEMENTS // vocabulary)
+    elements = _CHUNK_ELEMENTS.get(hidden.device.type, _CHUNK_ELEMENTS_ELSEWHERE)
+    rows = max(256, elements // vocabulary)
     total: Tensor = _ChunkedCrossEntropy.apply(head, targets, rows, hidden, *parameters)
     return total / len(targets)
 

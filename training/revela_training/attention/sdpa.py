@@ -6,11 +6,14 @@ E head size of values, F fused head size: D or E + 1, whichever is more, in mult
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -56,10 +59,12 @@ def sdpa_cross_attention(
 
     def attend(query: Tensor, key: Tensor, value: Tensor, readers: Tensor, sources: Tensor) -> Tensor:
         mask = None if key_mask is None else key_mask[sources][:, None, None, :]
-        arguments = (_gather(query, readers), _gather(key, sources), _gather(value, sources))
-        if softcap is not None:
-            return _capped_attention(*arguments, mask, scaling, softcap)
-        return functional.scaled_dot_product_attention(*arguments, attn_mask=mask, scale=scaling)
+        with _copies((query, readers), (key, sources), (value, sources)) as (query_rows, key_rows, value_rows):
+            if softcap is not None:
+                return _capped_attention(query_rows, key_rows, value_rows, mask, scaling, softcap)
+            return functional.scaled_dot_product_attention(
+                query_rows, key_rows, value_rows, attn_mask=mask, scale=scaling
+            )
 
     cost = query.shape[1] * query.shape[2] * (width if softcap is None else max(width, length))
     step = max(1, max_elements // cost)
@@ -98,6 +103,27 @@ def _add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:
 def _gather(tensor: Tensor, index: Tensor) -> Tensor:
     rows: Tensor = _Gather.apply(tensor, index)
     return rows
+
+
+@contextmanager
+def _copies(*origins: tuple[Tensor, Tensor]) -> Iterator[list[Tensor]]:
+    """Copies of rows; what is made of them within keeps for the backward what they are copies of, not the copies.
+
+    Every text is read several times; kept until the backward, its copies would outweigh what the LM itself keeps.
+    """
+    rows = [_gather(tensor, index) for tensor, index in origins]
+    known = {row.data_ptr(): (row.shape, x.detach(), index) for row, (x, index) in zip(rows, origins, strict=True)}
+
+    def pack(saved: Tensor) -> tuple[Tensor, Tensor | None]:
+        shape, tensor, index = known.get(saved.data_ptr(), (None, saved, None))
+        return (tensor, index) if saved.shape == shape else (saved, None)
+
+    def unpack(packed: tuple[Tensor, Tensor | None]) -> Tensor:
+        tensor, index = packed
+        return tensor if index is None else tensor.index_select(0, index)
+
+    with saved_tensors_hooks(pack, unpack):
+        yield rows
 
 
 class _Gather(torch.autograd.Function):
