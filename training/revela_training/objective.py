@@ -75,8 +75,8 @@ class RevelaObjective(nn.Module):
     in memory (not when saved), and the LM, called on its own, computes what it did before.
 
     Padding may stand on either side: positions count real tokens, and no token is predicted from padding, so
-    both sides give the same loss. Gradient checkpointing (also reentrant), PEFT, frozen parameters, autocast and
-    bf16 work as usual.
+    both sides give the same loss. Gradient checkpointing (also reentrant), PEFT, frozen parameters, autocast,
+    bf16 and a compiled decoder (``lm.get_decoder().compile()``) work as usual; an LM compiled as a whole is refused.
 
     Args:
         lm: a causal LM (``AutoModelForCausalLM``), or a PEFT model around one.
@@ -91,7 +91,8 @@ class RevelaObjective(nn.Module):
 
     Raises:
         ModelError: the attention of the LM, or of some of its layers, cannot be reached.
-        ObjectiveError: ``min_weight`` is not in [0, 1), or ``attention`` is unknown or cannot do what is asked.
+        ObjectiveError: ``min_weight`` is not in [0, 1), ``attention`` is unknown or cannot do what is asked, or the LM
+            was compiled as a whole.
 
     Example:
         >>> objective = RevelaObjective(lm, min_weight=0.01)
@@ -120,6 +121,7 @@ class RevelaObjective(nn.Module):
         self.dual = dual
         self.min_weight = min_weight
         self.attention: AttentionName = attention
+        _refuse_compiled_whole(lm)
         self._parts = CausalLM(lm)
 
     def forward(
@@ -221,6 +223,7 @@ class _CrossReader:
     v_norm: bool
     implementation: Implementation
 
+    @torch.compiler.disable  # its loops and kernels gain nothing; the LM around it is compiled as usual
     def attend(
         self,
         module: nn.Module,
@@ -260,6 +263,16 @@ class _HandOn(torch.autograd.Function):
         (leaf,) = ctx.leaf
         collected, leaf.grad = leaf.grad, None
         return None, grad, collected
+
+
+def _refuse_compiled_whole(lm: nn.Module) -> None:
+    """Decoder and head are called one by one: a compiled whole would never run, or run as something else."""
+    base = getattr(lm, "get_base_model", lambda: lm)()
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in (lm, base)):
+        raise ObjectiveError(
+            "the LM was compiled as a whole, but the objective calls its decoder and its head one by one: "
+            "load it anew and compile its decoder, lm.get_decoder().compile(), or its layers"
+        )
 
 
 def _check(
