@@ -22,6 +22,7 @@ Examples:
   revela index docs/ --output indexes/docs              (again: embeds only what changed)
   revela index src/ --model models/code --output indexes/code --store chroma
   revela index huge.jsonl --model models/docs --output indexes/huge --kind hnsw
+  revela index huge.jsonl --model models/docs --output indexes/huge --engine ray --workers 8
   revela index src/ --model models/new --output indexes/code --overwrite
 """
 
@@ -31,6 +32,13 @@ class Store(StrEnum):
 
     faiss = "faiss"
     chroma = "chroma"
+
+
+class Engine(StrEnum):
+    """Where texts are embedded."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Kind(StrEnum):
@@ -69,11 +77,17 @@ def command(
             show_default="flat, or what the index has",
         ),
     ] = None,
+    engine: Annotated[Engine, typer.Option(help="Where texts are embedded: here, or on a Ray cluster.")] = Engine.local,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --engine ray: processes that embed.", show_default="one per CPU")
+    ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Only bring an existing index up to date.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Build anew in place of an old index.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Chunk, embed and store a corpus, or bring an existing index up to date with it."""
+    if workers is not None and engine is not Engine.ray:
+        raise typer.BadParameter("--workers is for --engine ray, add that or leave it out")
     if sync and overwrite:
         raise typer.BadParameter("--sync and --overwrite exclude each other, give one of them")
     on_interrupt(context, "The index is as it was before. Run the same command again.")
@@ -84,6 +98,8 @@ def command(
             model=model,
             store=_STORES[store] if store else None,
             kind=_KINDS[kind] if kind else None,
+            engine="ray" if engine is Engine.ray else "local",
+            workers=workers,
             sync=sync,
             overwrite=overwrite,
             show_progress=settings(context).show_progress,
@@ -106,6 +122,8 @@ def index_corpus(
     model: str | None = None,
     store: Literal["faiss", "chroma"] | None = None,
     kind: Literal["flat", "hnsw", "ivf-sq8"] | None = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
     sync: bool = False,
     overwrite: bool = False,
     show_progress: bool = False,
@@ -119,6 +137,8 @@ def index_corpus(
         store: ``"faiss"`` or ``"chroma"``; None means FAISS, or what an existing index has.
         kind: how FAISS searches, see :meth:`revela_rag.Index.build`; None means ``"flat"``, or what an existing index
             has.
+        engine: ``"ray"`` embeds on a Ray cluster, see :class:`revela_rag.index.ray_encoder.RayEncoder`.
+        workers: processes that embed there; None means one per CPU.
         sync: fail where there is no index yet.
         overwrite: build anew where there is one.
         show_progress: show progress bars on stderr.
@@ -147,9 +167,18 @@ def index_corpus(
             "all-MiniLM-L6-v2 for one that is not adapted"
         )
     started = time.perf_counter()
-    encoder = Encoder(model) if model is not None else None
+    encoder: Any = None
+    if engine == "ray":
+        from revela_rag.index.manifest import Manifest
+        from revela_rag.index.ray_encoder import RayEncoder
+
+        recorded = Manifest.read(folder).model if model is None else None
+        named = model or (recorded.name if recorded else "")
+        encoder = RayEncoder(named, workers=workers, max_length=recorded.max_length if recorded else None)
+    elif model is not None:
+        encoder = Encoder(model)
     changes = None
-    if encoder is None or (exists and not overwrite):
+    if model is None or (exists and not overwrite):
         with Index.open(folder, encoder=encoder) as index:
             if store is not None and store != index.store:
                 raise IndexingError(

@@ -142,7 +142,7 @@ class _Job:
         """Take in chunks, in batches; the first of several with one id counts."""
         rows = None if vectors is None else _unit_rows(vectors)
         position = 0
-        for batch in _batches(chunks, show_progress):
+        for batch in _batches(chunks, getattr(self._encoder, "window", _BATCH), show_progress):
             given = None if rows is None else rows[position : position + len(batch)]
             if given is not None and len(given) != len(batch):
                 raise IndexingError(
@@ -324,7 +324,7 @@ def _unit_rows(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
-def _batches(chunks: Iterable[Chunk], show_progress: bool) -> Iterator[list[Chunk]]:
+def _batches(chunks: Iterable[Chunk], size: int, show_progress: bool) -> Iterator[list[Chunk]]:
     iterator = iter(chunks)
     bar: Any = None
     if show_progress:
@@ -333,8 +333,8 @@ def _batches(chunks: Iterable[Chunk], show_progress: bool) -> Iterator[list[Chun
         total = len(chunks) if isinstance(chunks, Sized) else None
         bar = tqdm(total=total, desc="index", unit="chunk")
     try:
-        # a bar that moves only every 2048 chunks says little, so show smaller steps
-        size = 256 if show_progress else _BATCH
+        if show_progress and size == _BATCH:
+            size = 256  # a bar that moves only every 2048 chunks says little
         while batch := list(islice(iterator, size)):
             yield batch
             if bar is not None:
