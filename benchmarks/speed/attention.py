@@ -190,16 +190,15 @@ def _plot(figure: Any, result: dict[str, Any]) -> None:
     rows = [result["variants"][name] for name in names]
     panels[0].barh(names, [1 / row["seconds"] for row in rows])
     panels[0].plot([1 / row["floor_seconds"] for row in rows], names, "k|", markersize=18, label="floor")
-    panels[0].set(title="steps per second", xscale="log")
+    panels[0].set(title="steps per second")
     panels[0].legend()
     panels[1].barh(names, [row["activation_bytes"] / 1e6 for row in rows])
     panels[1].set(title="activation memory, MB")
     for panel in panels[:2]:
         panel.invert_yaxis()
-    sizes = list(result["sizes"])
-    panels[2].plot(sizes, [1e3 * result["sizes"][size]["seconds"] / size for size in sizes], "o-")
-    panels[2].set(title="milliseconds per text", xlabel="texts in a group, B", xscale="log", ylim=(0, None))
-    panels[2].set_xticks(sizes, [str(size) for size in sizes])
+    costs = {str(size): 1e3 * row["seconds"] / size for size, row in result["sizes"].items()}
+    panels[2].bar(list(costs), list(costs.values()))
+    panels[2].set(title="milliseconds per text", xlabel="texts in a group, B")
 
 
 if __name__ == "__main__":

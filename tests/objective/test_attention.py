@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from revela_training.attention import cross_attention, select_pairs
+from revela_training.attention import cross_attention, sdpa, select_pairs
 from revela_training.attention.sdpa import sdpa_cross_attention
 from revela_training.cross_entropy import chunked_cross_entropy
 from revela_training.objective import RevelaObjective
@@ -61,6 +61,28 @@ def test_the_fused_cpu_kernel_is_used_forward_and_backward():
     assert operations["aten::_scaled_dot_product_flash_attention_for_cpu"] == 1
     assert operations["aten::_scaled_dot_product_flash_attention_for_cpu_backward"] == 1
     assert not any(name.startswith("aten::_softmax") for name in operations)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("v_norm", [True, False])
+def test_copies_of_texts_are_not_kept_until_the_backward(v_norm, dtype, monkeypatch):
+    kept = []
+
+    def spied(pack, unpack):
+        def spy(tensor):
+            kept.append(pack(tensor))
+            return kept[-1]
+
+        return torch.autograd.graph.saved_tensors_hooks(spy, unpack)
+
+    monkeypatch.setattr(sdpa, "saved_tensors_hooks", spied)
+    pairs = select_pairs(_weights(dtype=torch.float32))
+    settings = {"key_mask": None, "scaling": 0.4, "v_norm": v_norm}
+    sdpa_cross_attention(*_tensors(dtype=dtype), pairs, **settings).float().sum().backward()
+    originals = [tensor for tensor, index in kept if index is not None]
+    assert [len(tensor) for tensor in originals] == [4, 4, 4]
+    copies = [tensor for tensor, index in kept if index is None and tensor.ndim == 4]
+    assert len(copies) <= 1  # what the attention gave
 
 
 def test_pairs_stay_within_their_group():
