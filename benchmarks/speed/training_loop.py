@@ -29,7 +29,7 @@ from revela_training.distributed import World
 from revela_training.embedding import pool, tokenize
 from revela_training.lm import load_lm
 from revela_training.model import RevelaModel
-from revela_training.step import Step
+from revela_training.step import Embeddings, Step
 from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
 from revela_training.trainer import train, use_bf16
 from revela_training.units import make_units
@@ -141,9 +141,7 @@ def padding(loop: Loop, options: argparse.Namespace) -> dict[str, float]:
         torch.autograd.grad(pool(loop.retriever.model, dict(features)).sum(), parameters)
 
     def like_lengths() -> None:
-        from revela_training.step import _Embeddings
-
-        made = _Embeddings(loop.model, batch, None, bf16=use_bf16(loop.config))
+        made = Embeddings(loop.model, batch, None, bf16=use_bf16(loop.config))
         made.passages.grad = torch.ones_like(made.passages)
         loop.model.zero_grad(set_to_none=True)
         made.backward()

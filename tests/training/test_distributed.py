@@ -86,3 +86,24 @@ def test_a_split_lm_is_resumed_to_the_same_weights(runs: tuple[Path, Path]) -> N
     assert straight.keys() == resumed.keys()
     for name, value in straight.items():
         assert torch.equal(value, resumed[name]), name
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "split"])
+def test_the_command_adapts_with_two_processes_and_writes_once(
+    base_dir: Path, lm_dir: Path, code_folder: Path, tmp_path: Path, shard: bool
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(
+        f"lm_warmup_steps = 2\ngroup_size = 4\ngroups_per_step = 1\nmax_tokens = 24\nshard = {str(shard).lower()}\n"
+        'adapter = "lora"\nlora_rank = 4\nstrengths = [1.0]\n'
+    )
+    output = tmp_path / "out" / "model"
+    done = torchrun(
+        *("--module", "revela_rag.cli", "adapt", str(code_folder), "--output", str(output), "--base", str(base_dir)),
+        *("--lm", str(lm_dir), "--config", str(settings), "--max-steps", "4", "--json"),
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [path.name for path in output.parent.iterdir()] == ["model"], "work folders are removed"
+    stored = json.loads((output / "revela.json").read_text())
+    assert stored["training"]["processes"] == 2
+    assert done.stdout.count(json.dumps(stored["summary"])) == 2, "all processes return the same"

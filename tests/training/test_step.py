@@ -104,11 +104,9 @@ def test_pieces_give_the_gradients_of_one_graph(parts, adapter: str, queries: bo
 
 def test_the_gradient_cache_repeats_dropout(parts) -> None:
     model, batch = parts(CONFIG.replace(lora_dropout=0.3), "lora")
-    # one chunk of all texts draws what the plain path draws, if the rows come in the same order
-    order = batch["passages"]["attention_mask"].sum(-1).argsort(descending=True)
-    batch["passages"] = {k: v[order] if torch.is_tensor(v) else v for k, v in batch["passages"].items()}
+    # one chunk of all texts draws what the plain path draws
     plain = step_gradients(model, batch, CONFIG)
-    cached = step_gradients(model, batch, CONFIG.replace(retriever_chunk=len(order)))
+    cached = step_gradients(model, batch, CONFIG.replace(retriever_chunk=16))
     assert_same(cached, plain)
     again = step_gradients(model, batch, CONFIG.replace(retriever_chunk=5))
     assert any(not torch.allclose(again[n], plain[n], rtol=1e-3) for n in plain), "dropout drew nothing"

@@ -23,11 +23,12 @@ from revela_training.distributed import World
 from revela_training.model import RevelaModel
 from revela_training.tokens import trim
 
-__all__ = ["Step", "StepResult", "is_out_of_memory"]
+__all__ = ["Embeddings", "Step", "StepResult", "is_out_of_memory"]
 
 logger = logging.getLogger(__name__)
 
 _SMALLEST_CHUNK = 4
+_PIECE_TOKENS = (1024, 16384)  # on a CPU shorter padding is worth more than larger products
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Step:
         while True:
             failed = False
             try:
-                embeddings = _Embeddings(self._model, batch, self.chunk, bf16=self._bf16)
+                embeddings = Embeddings(self._model, batch, self.chunk, bf16=self._bf16)
             except (RuntimeError, MemoryError) as error:
                 failed = self._is_ours(error)
             if not self._world.any(failed):
@@ -133,7 +134,7 @@ class Step:
             text,
         )
 
-    def _others(self, batch: Mapping[str, Any], embeddings: _Embeddings) -> dict[str, Tensor]:
+    def _others(self, batch: Mapping[str, Any], embeddings: Embeddings) -> dict[str, Tensor]:
         """What the contrastive term needs of all processes."""
         if not self._model.contrasts:
             return {}
@@ -147,7 +148,7 @@ class Step:
     def _backward(
         self,
         batch: Mapping[str, Any],
-        embeddings: _Embeddings,
+        embeddings: Embeddings,
         others: Mapping[str, Tensor],
         tokens: Tensor,
         total: float,
@@ -174,7 +175,7 @@ class Step:
         embeddings.backward()
         return sums
 
-    def _contrast(self, embeddings: _Embeddings, others: Mapping[str, Tensor], sums: dict[str, Tensor | float]) -> None:
+    def _contrast(self, embeddings: Embeddings, others: Mapping[str, Tensor], sums: dict[str, Tensor | float]) -> None:
         """Backward of the contrastive term over the pairs of all processes."""
         model, world, pairs = self._model, self._world, others["pairs"]
         if model.is_cached:  # every process computes all of it, and takes its share
@@ -200,8 +201,20 @@ class Step:
         return StepResult(loss, means)
 
 
-class _Embeddings:
-    """Embeddings of a batch, cut off from the graph behind them; `backward` takes their gradient through it."""
+class Embeddings:
+    """Embeddings of a batch, cut off from the graph behind them; `backward` takes their gradient through it.
+
+    Args:
+        model: the model.
+        batch: what `GroupCollator` makes.
+        chunk: texts to encode at once without a graph, and again with one for the gradient; None keeps the graph.
+        bf16: encode under bfloat16 autocast.
+
+    Attributes:
+        queries: (G, B, d), collects the gradient.
+        passages: (G, B, d), the same tensor where both are the same.
+        count: G * B.
+    """
 
     def __init__(self, model: RevelaModel, batch: Mapping[str, Any], chunk: int | None, *, bf16: bool) -> None:
         self._model = model
@@ -210,29 +223,30 @@ class _Embeddings:
         self._pieces: list[_Piece] = []
         shape = batch["text_index"].shape
         self.count = int(shape.numel())
-        if chunk is None or model.is_cached:
-            with torch.set_grad_enabled(model.joint), _autocast(batch["input_ids"].device, bf16):
-                made = list(model.embed(batch))
-        else:
-            made = [self._encode(role, chunk).view(*shape, -1) for role in ("queries", "passages") if role in batch]
+        roles = [role for role in ("queries", "passages") if role in batch]
+        with torch.set_grad_enabled(model.joint and (chunk is None or model.is_cached)):
+            made = (
+                list(model.embed(batch))
+                if model.is_cached
+                else [self._encode(role, chunk).view(*shape, -1) for role in roles]
+            )
         self._graphs = made if len(made) == 1 or made[0] is not made[1] else made[:1]
         leaves = [values.detach().requires_grad_(model.joint) for values in self._graphs]
         self.queries, self.passages = leaves[0], leaves[-1]
 
-    def _encode(self, role: str, chunk: int) -> Tensor:
-        """Embed in chunks without a graph; how each was made is kept."""
+    def _encode(self, role: str, chunk: int | None) -> Tensor:
+        """Embed texts of like length together; in chunks how each was made is kept, to make it again with a graph."""
         features = self._batch[role]
-        order = features["attention_mask"].sum(-1).argsort(descending=True)
-        out = torch.empty(0)
-        for rows in order.split(chunk):
-            piece = _Piece(role, rows, _RandomState(rows.device))
-            self._pieces.append(piece)
-            with torch.no_grad(), _autocast(rows.device, self._bf16):
-                part = self._model.encode(_rows(features, rows))
-            if len(out) == 0:
-                out = part.new_empty(len(order), part.shape[-1])
-            out[rows] = part
-        return out
+        lengths = features["attention_mask"].sum(-1)
+        order = lengths.argsort(descending=True, stable=True)
+        parts = order.split(chunk or _rows_at_once(lengths[order]))
+        made = []
+        for rows in parts:
+            if chunk is not None:
+                self._pieces.append(_Piece(role, rows, _RandomState(rows.device)))
+            with _autocast(rows.device, self._bf16):
+                made.append(self._model.encode(_rows(features, rows)))
+        return torch.cat(made)[order.argsort()]
 
     def divide_gradient(self, factor: int) -> None:
         """Take back a factor that was meant for the LM's own gradients."""
@@ -302,6 +316,18 @@ def _predicted(batch: Mapping[str, Any]) -> Tensor:
 
 def _autocast(device: torch.device, bf16: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def _rows_at_once(lengths: Tensor) -> list[int]:
+    """How many texts to encode together, of ``lengths`` that fall: as many as make a good load for the device."""
+    budget, counts, longest, count = _PIECE_TOKENS[lengths.device.type != "cpu"], [], 0, 0
+    for length in lengths.tolist():
+        if count and longest * (count + 1) > budget:
+            counts.append(count)
+            count = 0
+        longest = longest if count else length
+        count += 1
+    return [*counts, count]
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:
