@@ -119,6 +119,7 @@ def _measure(cases: dict[Any, Case], rounds: int) -> dict[Any, dict[str, Any]]:
             command = [sys.executable, __file__, "--case", case.to_json()]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             row = json.loads(run.stdout.splitlines()[-1])
+            print(f"{name}: {row['seconds']:.3g} s, {row['activation_bytes'] / 1e6:.0f} MB", file=sys.stderr)
             if name not in best or row["seconds"] < best[name]["seconds"]:
                 best[name] = row
     return best
