@@ -27,7 +27,7 @@ from backbones import resolve_backbone
 from cache import VectorCache
 from sets import BeirSet, StdlibSet
 from systems import SYSTEMS, UNTRAINED, Bench, identity
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from revela_rag.errors import RevelaError
 from revela_rag.models import fingerprint
@@ -85,7 +85,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run what is missing, then summarise."""
     args = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:  # bm25s sets its own logger to DEBUG
+        handler.setLevel(logging.WARNING)
+    set_verbosity_error()
     disable_progress_bar()
     if not args.report:
         cache = VectorCache(args.cache, show_progress=True)

@@ -152,3 +152,12 @@ def test_every_seed_of_the_standard_library_reports_on_other_docstrings(bench):
     assert not [q for q in first.data.queries.values() if any(q in text for text in texts)]
     trained = [chunk for chunk in first.corpus.chunks if chunk.part(QUERY_ROLES)]
     assert len(trained) == len(each._corpus.chunks) - len(first.data.queries)
+
+
+def test_a_failed_training_is_a_result(bench, toy, tiny_bert, tiny_lm, tmp_path):
+    call = arguments(toy, tiny_bert, tiny_lm, tmp_path, systems="base,revela")
+    bench.run.main([*call, "--set=group_size=4000"])  # more texts than there are
+    found = results(tmp_path)
+    assert (found["base"]["status"], found["revela"]["status"]) == ("done", "failed")
+    assert "one group needs 4000" in found["revela"]["reason"]
+    assert f"revela/linear (tiny-bert, failed): {found['revela']['reason']}" in (tmp_path / "table.md").read_text()
