@@ -156,7 +156,7 @@ def search_process(index: Path, *flags: str) -> tuple[list[dict[str, Any]], str]
         "from revela_rag.cli import main\n"
         "try: main()\n"
         "finally:\n"
-        "    names = ('torch', 'chromadb', 'revela_training')\n"
+        "    names = ('torch', 'transformers', 'sentence_transformers', 'sklearn', 'chromadb', 'revela_training')\n"
         "    print(Watch.asked, [m for m in names if m in sys.modules], file=sys.stderr)\n"
     )
     result = shell(code=code)
