@@ -239,9 +239,9 @@ def main() -> None:
     parser.add_argument("--lm", default=None)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--group-size", type=int, default=16)
-    parser.add_argument("--units", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--units", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     linear = Loop(options, "linear")
     result: dict[str, Any] = {"machine": machine(options.device), "input": {"linear": input_share(linear, options)}}

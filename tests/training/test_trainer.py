@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from revela_training.backbone import TrainableRetriever
 from revela_training.batching import GroupDataset
 from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
+from revela_training.distributed import wants_shards
 from revela_training.lm import load_lm
 from revela_training.model import RevelaModel, first_half
 from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
@@ -179,3 +181,10 @@ def test_the_retriever_gradient_can_be_scaled_and_switched_off(parts) -> None:
     assert whole.abs().sum() > 0
     assert torch.allclose(half, whole / 2, rtol=1e-4, atol=1e-9)
     assert gradient(0.0).abs().sum() == 0
+
+
+def test_accelerates_own_sharding_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (wants_shards(False), wants_shards(True)) == (False, True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert wants_shards(False)
+    assert "ACCELERATE_USE_FSDP" not in os.environ, "accelerate would wrap the model again"
