@@ -6,14 +6,12 @@ SIGKILL, in the middle of a file if that is what it is at.
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save, save_file
 from world_worker import STEPS, build, settings
 
@@ -36,7 +34,7 @@ def count(target: Path | None = None, content: bytes = b"") -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-compute, torch_save = Step.__call__, torch.save
+compute = Step.__call__
 
 
 def counted_step(self: Step, batch: Any) -> Any:
@@ -45,21 +43,13 @@ def counted_step(self: Step, batch: Any) -> Any:
     return result
 
 
-def counted_save(value: Any, target: Any, *args: Any, **kwargs: Any) -> None:
-    buffer = io.BytesIO()
-    torch_save(value, buffer)
-    count(Path(target), buffer.getvalue())
-    torch_save(value, target, *args, **kwargs)
-
-
 def counted_save_file(tensors: Any, target: Any, *args: Any, **kwargs: Any) -> None:
-    count(Path(target), save(tensors))
+    count(Path(target), save(tensors, *args, **kwargs))
     save_file(tensors, target, *args, **kwargs)
 
 
 Step.__call__ = counted_step  # type: ignore[method-assign]
-torch.save = counted_save
-trainer.save_file = counted_save_file
+trainer.save_file = checkpoint.save_file = counted_save_file
 
 world = World()
 config = settings(case, world).replace(checkpoint_steps=3, lora_dropout=0.1, max_steps=STEPS)

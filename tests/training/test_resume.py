@@ -11,13 +11,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from world_worker import build, settings
 
-from revela_rag.errors import DiskError
-from revela_training.checkpoint import latest_checkpoint, whole_checkpoint
+from revela_rag.errors import DiskError, TrainingError
+from revela_training.checkpoint import (
+    latest_checkpoint,
+    load_optimizer_state,
+    load_state,
+    optimizer_state,
+    random_state,
+    restore_random_state,
+    save_state,
+    whole_checkpoint,
+)
 from revela_training.distributed import World
 from revela_training.trainer import train
 
@@ -94,6 +104,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert [path.name for path in folder.iterdir()] == ["checkpoint-3"]
+    assert {path.suffix for path in (folder / "checkpoint-3").iterdir()} == {".safetensors", ".json"}
     resumed, *rest = build(config, world, *sources)
     train(resumed, *rest, config, folder=folder, resume=True, show_progress=False, world=world)
     for (name, wanted), found in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
@@ -117,3 +128,38 @@ def test_torch_reports_a_full_disk_as_a_runtime_error(tmp_path: Path) -> None:
         raise RuntimeError("shapes differ")
     with pytest.raises(DiskError), whole_checkpoint(tmp_path, 5, World()):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_optimizer_is_stored_without_pickle_and_exactly(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    models = [torch.nn.Linear(3, 2) for _ in range(2)]
+    first, second = (torch.optim.AdamW(model.parameters(), lr=0.1 / 3, betas=(0.9, 0.98)) for model in models)
+    models[0](torch.randn(4, 3)).sum().backward()
+    first.step()
+    save_state(optimizer_state(first), tmp_path / "optimizer.safetensors")
+    load_optimizer_state(second, load_state(tmp_path / "optimizer.safetensors"))
+    assert second.param_groups[0]["lr"] == 0.1 / 3
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert first.state[one].keys() == second.state[other].keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert all(torch.equal(first.state[one][name], second.state[other][name]) for name in first.state[one])
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
+    def draw() -> list[float]:
+        return [random.random(), random.gauss(0, 1), np.random.normal(), torch.rand(()).item()]
+
+    draw()  # leaves a spare normal number in both
+    save_state(random_state(), tmp_path / "random.safetensors")
+    wanted = draw()
+    draw()
+    restore_random_state(load_state(tmp_path / "random.safetensors"))
+    assert draw() == wanted
+
+
+def test_a_damaged_state_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "optimizer.safetensors"
+    with pytest.raises(TrainingError, match="without --resume"):
+        load_state(path)
+    path.write_bytes(b"cut in the midd")
+    with pytest.raises(TrainingError, match="without --resume"):
+        load_state(path)

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from revela_rag.errors import DiskError
+from revela_rag.errors import DiskError, TrainingError
 from revela_training.distributed import World, copy_whole, full_tensor
 
-__all__ = ["latest_checkpoint", "load_optimizer_state", "optimizer_state", "whole_checkpoint"]
+__all__ = [
+    "latest_checkpoint",
+    "load_optimizer_state",
+    "load_state",
+    "optimizer_state",
+    "random_state",
+    "restore_random_state",
+    "save_state",
+    "whole_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
 
 _KEPT = 2
+_STATE, _TENSOR = "state", "tensor"
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -85,8 +99,64 @@ def load_optimizer_state(optimizer: Any, state: dict[str, Any]) -> None:
 
         return convert
 
-    values = {i: _map(entry, split(parameters[int(i)])) for i, entry in state["state"].items()}
+    values = {int(i): _map(entry, split(parameters[int(i)])) for i, entry in state["state"].items()}
     optimizer.load_state_dict({**state, "state": values})
+
+
+def save_state(state: Any, path: Path) -> None:
+    """Write nested mappings and sequences of tensors, numbers and text as one safetensors file, its structure as JSON.
+
+    Keys come back as text and tuples as lists.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def take(tensor: Tensor) -> dict[str, str]:
+        name = str(len(tensors))
+        tensors[name] = tensor.detach().contiguous()
+        return {_TENSOR: name}
+
+    structure = json.dumps(state, default=take)
+    save_file(tensors, path, metadata={_STATE: structure})
+
+
+def load_state(path: Path) -> Any:
+    """What `save_state` wrote, tensors on the CPU.
+
+    Raises:
+        TrainingError: there is no such file, or it holds no state.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+
+            def give(found: dict[str, Any]) -> Any:
+                return file.get_tensor(found[_TENSOR]) if found.keys() == {_TENSOR} else found
+
+            return json.loads(file.metadata()[_STATE], object_hook=give)
+    except (FileNotFoundError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise TrainingError(
+            f"{path} is missing or damaged, or another version wrote it ({type(error).__name__}: {error}). "
+            "Run without --resume to start afresh."
+        ) from error
+
+
+def random_state() -> dict[str, Any]:
+    """States of all random number generators of this process: Python's, NumPy's, torch's, and that of its GPU."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
+    state["cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` gave, after `save_state` and `load_state` too."""
+    version, numbers, spare = state["python"]
+    random.setstate((version, tuple(numbers), spare))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _map(values: dict[str, Any], convert: Callable[[Tensor], Tensor]) -> dict[str, Any]:

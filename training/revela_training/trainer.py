@@ -22,7 +22,16 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from revela_rag.errors import TrainingError
 from revela_training.batching import GroupDataset
 from revela_training.callbacks import Alarms, Progress, TimeLimit, Warmup
-from revela_training.checkpoint import latest_checkpoint, load_optimizer_state, optimizer_state, whole_checkpoint
+from revela_training.checkpoint import (
+    latest_checkpoint,
+    load_optimizer_state,
+    load_state,
+    optimizer_state,
+    random_state,
+    restore_random_state,
+    save_state,
+    whole_checkpoint,
+)
 from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World, clip_gradients, copy_whole, shard_lm, start_world, wants_shards
@@ -33,7 +42,7 @@ __all__ = ["RevelaTrainer", "latest_checkpoint", "train"]
 
 logger = logging.getLogger(__name__)
 
-_OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
+_OPTIMIZER, _SCHEDULER, _RANDOM = "optimizer.safetensors", "scheduler.safetensors", "random-{rank}.safetensors"
 _PREFETCHING_WORKERS = 2
 
 
@@ -199,15 +208,28 @@ class RevelaTrainer(Trainer):
         state = optimizer_state(self.optimizer)
         if self.args.should_save:
             assert self.lr_scheduler is not None
-            torch.save(state, Path(output_dir) / _OPTIMIZER)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / _SCHEDULER)
+            save_state(state, Path(output_dir) / _OPTIMIZER)
+            save_state(self.lr_scheduler.state_dict(), Path(output_dir) / _SCHEDULER)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         assert self.optimizer is not None and self.lr_scheduler is not None
-        load_optimizer_state(self.optimizer, _load(Path(checkpoint) / _OPTIMIZER))
-        self.lr_scheduler.load_state_dict(_load(Path(checkpoint) / _SCHEDULER))
+        load_optimizer_state(self.optimizer, load_state(Path(checkpoint) / _OPTIMIZER))
+        self.lr_scheduler.load_state_dict(load_state(Path(checkpoint) / _SCHEDULER))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # the first process may not have come here yet
+        save_state(random_state(), Path(output_dir) / _RANDOM.format(rank=self.world.rank))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        path = Path(str(checkpoint)) / _RANDOM.format(rank=self.world.rank)
+        if checkpoint is None:
+            return
+        if path.is_file():
+            restore_random_state(load_state(path))
+        else:
+            logger.warning("%s is missing (fewer processes wrote it): random numbers are not those of one run.", path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         state = load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
@@ -302,8 +324,3 @@ def _arguments(config: AdaptConfig, folder: Path, *, show_progress: bool) -> Tra
         )
         args._n_gpu = 1
     return args
-
-
-def _load(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
