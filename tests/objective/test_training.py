@@ -218,6 +218,26 @@ def test_labels_choose_what_is_predicted(make_lm, make_batch):
     assert objective(ids, mask, weights=weights, baseline=False).baseline_loss is None
 
 
+def test_short_convolutions_between_attention_layers_keep_the_objective_whole(make_lm, make_batch):
+    lm = make_lm("lfm2", layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False)
+    right_ids, right_mask, weights = make_batch(groups=2, side="right")
+    left_ids, left_mask, _ = make_batch(groups=2, side="left")
+    right, weight_grad, grads = _step(lm, (right_ids, right_mask, weights))
+    left, weight_grad_again, grads_again = _step(lm, (left_ids, left_mask, weights))
+    torch.testing.assert_close(left.loss, right.loss)
+    torch.testing.assert_close(weight_grad_again, weight_grad)
+    torch.testing.assert_close(grads_again, grads)
+    assert abs(float(right.loss.detach() - right.baseline_loss)) > 1e-3  # the cross stream reads neighbours
+    neighbours = ~torch.eye(4, dtype=torch.bool).expand(2, 4, 4)
+    predicts = (right_mask.sum(1) > 1).view(2, 4, 1)  # a text of one token predicts none
+    assert weight_grad[neighbours & predicts].abs().min() > 0
+    assert grads["model.layers.0.conv.conv.weight"].any()
+    swapped = right_ids.clone()
+    swapped[1, 0] = 7 if swapped[1, 0] != 7 else 8
+    reached = RevelaObjective(lm)(swapped, right_mask, weights=weights).logits[0] - right.logits[0]
+    assert reached.abs().max() > 1e-4  # a neighbour's token changes what the first text predicts
+
+
 def _config(kind, **changes):
     common = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 61, "num_attention_heads": 4}
     return AutoConfig.for_model(kind, **{**common, **changes})
@@ -230,12 +250,23 @@ def _config(kind, **changes):
         (_config("rwkv", attention_hidden_size=32, context_length=32), "RwkvForCausalLM"),
         (_config("bloom"), "in none of its 2 layers|cannot be driven"),
         (
-            _config("lfm2", layer_types=["conv", "full_attention"], num_key_value_heads=2, intermediate_size=32),
+            _config(
+                "qwen3_next",
+                layer_types=["linear_attention", "full_attention"],
+                num_key_value_heads=2,
+                intermediate_size=32,
+                head_dim=8,
+                mlp_only_layers=[0, 1],
+                linear_num_value_heads=2,
+                linear_num_key_heads=2,
+                linear_key_head_dim=8,
+                linear_value_head_dim=8,
+            ),
             "only in 1 of its 2 layers",
         ),
         (_config("bert", intermediate_size=32), "not causal"),
     ],
-    ids=["mamba", "rwkv", "bloom", "lfm2", "bert"],
+    ids=["mamba", "rwkv", "bloom", "qwen3_next", "bert"],
 )
 def test_an_lm_that_cannot_be_reached_is_refused_and_left_alone(config, why):
     lm = AutoModelForCausalLM.from_config(config)

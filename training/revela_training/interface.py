@@ -124,7 +124,7 @@ class CausalLM:
 
     def _probe(self, name: str) -> None:
         """Run four tokens and see that every decoder layer calls, and that the two halves make the whole."""
-        layers = int(self.decoder.config.get_text_config().num_hidden_layers)
+        layers = _attention_layers(self.decoder.config.get_text_config())
         ids = torch.arange(4, device=self.model.device)[None] % self.vocabulary
         probe = _Probe()
         modes = [(module, module.training) for module in self.model.modules()]
@@ -201,6 +201,12 @@ class CausalLM:
             if getattr(module, "gradient_checkpointing", False) and module.training
         )
         return any(getattr(f, "keywords", {}).get("use_reentrant", True) for f in functions if f is not None)
+
+
+def _attention_layers(config: Any) -> int:
+    """Layers that must be reached: all but short convolutions (LFM2), which see a text's last few tokens only."""
+    kinds = getattr(config, "layer_types", None) or []
+    return int(config.num_hidden_layers) - kinds.count("conv")
 
 
 @contextmanager
