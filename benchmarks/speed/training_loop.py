@@ -72,7 +72,7 @@ class Loop:
         cached = passages = None
         if adapter == "linear":
             vectors = self.retriever.embed_base(self.texts, "document", max_length=160)
-            cached = (vectors, vectors)
+            cached = (vectors, vectors, vectors)
         else:
             passages = tokenize_for_retriever(self.texts, self.retriever, "document")
         start = time.perf_counter()

@@ -1,10 +1,10 @@
 """Retrieval quality: data in, per-query metrics with confidence intervals out, with or without labels."""
 
 from revela_rag.evaluation.beir import RetrievalData, load_beir
-from revela_rag.evaluation.bootstrap import Comparison, bootstrap_interval, compare
+from revela_rag.evaluation.bootstrap import Comparison, balanced_p_value, bootstrap_interval, compare
 from revela_rag.evaluation.evaluate import evaluate
 from revela_rag.evaluation.metrics import METRICS, Evaluation, score_run
-from revela_rag.evaluation.runs import Run, dense_run, hybrid_run, lexical_run
+from revela_rag.evaluation.runs import Run, dense_run, hybrid_run, interpolated_run, lexical_run
 from revela_rag.evaluation.structural import structural_data
 
 __all__ = [
@@ -13,11 +13,13 @@ __all__ = [
     "Evaluation",
     "RetrievalData",
     "Run",
+    "balanced_p_value",
     "bootstrap_interval",
     "compare",
     "dense_run",
     "evaluate",
     "hybrid_run",
+    "interpolated_run",
     "lexical_run",
     "load_beir",
     "score_run",

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from revela_rag.evaluation.metrics import Evaluation
 
-__all__ = ["Comparison", "bootstrap_interval", "compare"]
+__all__ = ["Comparison", "balanced_p_value", "bootstrap_interval", "compare"]
 
 _BLOCK = 4_000_000
 #: Differences smaller than this are rounding.
@@ -120,6 +120,26 @@ def compare(
         risen=tuple(ids[i] for i in order if gains[i] > _SAME),
         fallen=tuple(ids[i] for i in order[::-1] if gains[i] < -_SAME),
     )
+
+
+def balanced_p_value(gains: Sequence[np.ndarray], *, samples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided paired bootstrap p value of the mean over kinds of queries, each kind counting the same.
+
+    Args:
+        gains: for every kind its per-query differences, shape (n,); queries are resampled inside their kind.
+        samples: number of resamples.
+        seed: of the random generator.
+
+    Raises:
+        ValueError: there is no kind, or one has no query.
+    """
+    if not gains:
+        raise ValueError("a bootstrap needs at least one kind of queries, got none")
+    drawn = [_resampled_means(np.asarray(kind, dtype=np.float64), samples, seed + n) for n, kind in enumerate(gains)]
+    means = np.mean(drawn, axis=0)
+    difference = float(np.mean([np.mean(kind) for kind in gains]))
+    as_extreme = int(np.count_nonzero(np.abs(means - difference) >= abs(difference) - _SAME))
+    return (as_extreme + 1) / (samples + 1)
 
 
 def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:

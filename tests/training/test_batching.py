@@ -5,6 +5,7 @@ import pytest
 
 from revela_rag.errors import CorpusError
 from revela_training.batching import GroupDataset, bm25_neighbours, interleave_order, prefers_interleave
+from revela_training.pseudo_queries import KINDS, PseudoQuery
 from revela_training.units import Unit
 
 
@@ -79,3 +80,29 @@ def test_bm25_neighbours_rank_related_units_and_skip_equal_ones() -> None:
     assert found(0)[0] == 2
     assert 1 not in found(0)
     assert found(3)[0] == 4
+
+
+def test_pseudo_queries_are_drawn_by_kind_and_follow_the_texts() -> None:
+    passages = [f"passage {i}" for i in range(6)]
+    pseudo = [PseudoQuery(kind, f"{kind} {i}", i) for i in range(6) for kind in ("keywords", "span")]
+    dataset = GroupDataset(units(50), group_size=4, length=2, extra_pairs=4, pseudo=(pseudo, passages))
+    every = [*dataset.texts, *dataset.pseudo_texts]
+    drawn = dataset[0].pseudo
+    assert drawn[:, 0].tolist() == [0] * 4 + [1] * 4
+    for kind, query, passage in drawn.tolist():
+        name, number = every[query].split()
+        assert name == KINDS[kind]
+        assert every[passage] == f"passage {number}"
+    assert len(dataset.pseudo_texts) == 6 * 3
+    assert dataset[0].pseudo.tolist() == drawn.tolist() != dataset[1].pseudo.tolist()
+
+
+def test_a_corpus_without_pairs_still_contrasts_pseudo_queries() -> None:
+    singles = [Unit((f"text {i}",), f"d{i}", 0, False) for i in range(8)]
+    pseudo = [PseudoQuery("span", f"span {i}", i) for i in range(8)]
+    dataset = GroupDataset(
+        singles, group_size=4, length=1, extra_pairs=3, pseudo=(pseudo, [f"passage {i}" for i in range(8)])
+    )
+    assert dataset[0].pairs.shape == (0, 2)
+    assert dataset[0].pseudo.shape == (3, 3)
+    assert dataset.contrasts == 8

@@ -86,3 +86,71 @@ def test_without_structure_queries_are_cropped_and_flagged() -> None:
 @pytest.mark.parametrize("words", [0, 5])
 def test_short_texts_are_not_cropped(words: int) -> None:
     assert evaluation_pairs([Chunk(id="c", text="word " * words, document_id="d")]) == ([], True)
+
+
+def witnessed(quality: dict[str, dict[float, float]]):
+    """An embedder whose queries of each kind (the first word of the query) are as good as told."""
+    rng = np.random.default_rng(0)
+    directions, noise = rng.normal(size=(80, 32)), rng.normal(size=(3, 80, 32))
+
+    def embed(texts: Sequence[str], role: str, strength: float) -> np.ndarray:
+        rows = [int(text.split()[1]) for text in texts]
+        if role == "document":
+            vectors = directions[rows]
+        else:
+            kind = texts[0].split()[0]
+            signal = quality[kind][strength]
+            vectors = signal * directions[rows] + (1 - signal) * noise[list(quality).index(kind)][rows]
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    return embed
+
+
+WITNESSES = {
+    kind: [StructuralPair(f"{kind} {i}", f"c{i}", "d", kind, f"answer {i}") for i in range(40)]
+    for kind in ("keywords", "span")
+}
+
+
+def test_all_kinds_of_queries_choose_with_the_same_weight() -> None:
+    data = EvaluationSet(DATA.document_ids, DATA.documents, CHOOSE, REPORT, witnesses=WITNESSES)
+    rising = {0.0: 0.1, 0.5: 0.2, 1.0: 0.25}
+    falling_late = {0.0: 0.2, 0.5: 0.3, 1.0: 0.1}
+    gate = run_gate(data, witnessed({"query": rising, "keywords": falling_late, "span": falling_late}), [0.5, 1.0])
+    assert gate.strength == 0.5
+    assert set(gate.details["kinds"]) == {"structure", "keywords", "span"}
+    means = [gate.details["kinds"][kind]["0.5"] for kind in gate.details["kinds"]]
+    assert gate.choosing[0.5] == pytest.approx(np.mean(means))
+
+
+def test_a_strength_that_harms_one_kind_is_refused_whatever_the_others_gain() -> None:
+    data = EvaluationSet(DATA.document_ids, DATA.documents, CHOOSE, REPORT, witnesses=WITNESSES)
+    quality = {"query": {0.0: 0.1, 1.0: 0.9}, "keywords": {0.0: 0.4, 1.0: 0.2}, "span": {0.0: 0.1, 1.0: 0.9}}
+    gate = run_gate(data, witnessed(quality), [1.0])
+    assert gate.strength == 0.0
+    assert "120 held-back structural, keywords and span queries" in gate.summary
+
+
+def test_witnesses_come_from_the_documents_that_choose() -> None:
+    words = ["river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest", "apple"]
+    chunks = [
+        Chunk(
+            f"c{i}",
+            f"what it does {i}\n" + " ".join(words[(i + j) % 10] for j in range(14)),
+            "d",
+            parts=(
+                Part("docstring", f"what it does {i}"),
+                Part("body", " ".join(words[(i + j) % 10] for j in range(14))),
+            ),
+        )
+        for i in range(80)
+    ]
+    found, weak = evaluation_pairs(chunks)
+    assert not weak
+    data = make_evaluation_set(chunks, found[:40], found[40:], max_documents=100, weak=False, seed=0)
+    assert set(data.witnesses) == {"keywords", "span"}
+    choosing = {pair.chunk_id for pair in found[:40]}
+    documents = dict(zip(data.document_ids, data.documents, strict=True))
+    for pairs_ in data.witnesses.values():
+        assert {pair.chunk_id for pair in pairs_} <= choosing
+        assert all(word in documents[pair.chunk_id] for pair in pairs_ for word in pair.query.split())

@@ -46,7 +46,7 @@ def parts(code_corpus, base_dir: Path, lm_dir: Path):
         passages, asked, cached = None, None, None
         if adapter == "linear":
             vectors = retriever.embed_base(dataset.texts, "document", max_length=40)
-            cached = (vectors, vectors)
+            cached = (vectors, vectors, vectors)
         else:
             passages = tokenize_for_retriever(dataset.texts, retriever, "document")
             halves = [first_half(text) for text in dataset.texts]
@@ -138,6 +138,7 @@ def test_a_group_of_256_texts_is_read_in_chunks(parts) -> None:
         "attention_mask": batch["attention_mask"][rows],
         "text_index": rows[None],
         "pair_index": batch["pair_index"],
+        "pseudo_index": batch["pseudo_index"],
         "passages": {k: v[rows] if torch.is_tensor(v) else v for k, v in batch["passages"].items()},
     }
     whole = step_gradients(model, batch, config)

@@ -51,7 +51,7 @@ def parts(code_corpus, base_dir, lm_dir):
         cached = None
         if adapter == "linear":
             vectors = retriever.embed_base(dataset.texts, "document", max_length=config.max_tokens)
-            cached = (vectors, vectors)
+            cached = (vectors, vectors, vectors)
         model = RevelaModel(retriever, lm, config, cached=cached)
         passages = tokenize_for_retriever(dataset.texts, retriever, "document") if adapter == "lora" else None
         reader = tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens)

@@ -66,7 +66,7 @@ def build(config: AdaptConfig, world: World, base: str, lm: str, corpus: str) ->
     cached, passages = None, None
     if config.adapter == "linear":
         vectors = retriever.embed_base(dataset.texts, "document", max_length=40)
-        cached = (vectors, vectors)
+        cached = (vectors, vectors, vectors)
     else:
         passages = tokenize_for_retriever(dataset.texts, retriever, "document")
     model = RevelaModel(retriever, reader, config, cached=cached)

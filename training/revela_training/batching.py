@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from revela_rag.errors import CorpusError
+from revela_training.pseudo_queries import KINDS, PseudoQuery
 from revela_training.units import Unit
 
 __all__ = ["Group", "GroupDataset", "bm25_neighbours", "interleave_order", "prefers_interleave"]
@@ -25,10 +26,13 @@ class Group:
     Attributes:
         texts: (B,) indices into ``GroupDataset.texts``.
         pairs: (P, 2) indices of (query text, answer text) for the contrastive term.
+        pseudo: (Q, 3) rows of kind (index into `pseudo_queries.KINDS`), query and passage, for the same term; the
+            indices go on behind ``GroupDataset.texts``, into ``pseudo_texts``.
     """
 
     texts: np.ndarray
     pairs: np.ndarray
+    pseudo: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
 
 
 class GroupDataset(Dataset[Group]):
@@ -41,11 +45,14 @@ class GroupDataset(Dataset[Group]):
         neighbours: for a unit, indices of related units, best first; None fills groups at random.
         neighbour_count: related units to put beside each seed.
         interleave: cut groups out of the interleaved documents instead.
-        extra_pairs: pairs drawn from the whole corpus for the contrastive term of each group; 0 takes the group's own.
+        extra_pairs: pairs drawn from the whole corpus for the contrastive term of each group, and as many pseudo
+            queries of each kind; 0 takes the group's own pairs.
+        pseudo: queries made of passages, with the passages they index.
         seed: seed of the draw.
 
     Attributes:
         texts: the texts of all units, N of them, unit after unit.
+        pseudo_texts: pseudo queries and their passages, each once.
         owners: (N,) index of the unit each text belongs to.
 
     Raises:
@@ -62,9 +69,21 @@ class GroupDataset(Dataset[Group]):
         neighbour_count: int = 3,
         interleave: bool = False,
         extra_pairs: int = 0,
+        pseudo: tuple[Sequence[PseudoQuery], Sequence[str]] = ((), ()),
         seed: int = 0,
     ) -> None:
         self.texts: list[str] = [text for unit in units for text in unit.texts]
+        queries, passages = pseudo
+        known: dict[str, int] = {}
+        place = [
+            [known.setdefault(text, len(self.texts) + len(known)) for text in (query.text, passages[query.passage])]
+            for query in queries
+        ]
+        self.pseudo_texts = list(known)
+        self._pseudo = [
+            np.array([p for p, q in zip(place, queries, strict=True) if q.kind == kind], dtype=np.int64).reshape(-1, 2)
+            for kind in KINDS
+        ]
         if len(self.texts) < group_size:
             raise CorpusError(
                 f"The corpus gives {len(self.texts)} texts to train on and one group needs {group_size}. "
@@ -86,6 +105,15 @@ class GroupDataset(Dataset[Group]):
         self._extra_pairs = extra_pairs
         self._seed = seed
 
+    @property
+    def contrasts(self) -> int:
+        """Pairs of the kind of query that has most of them, structural or pseudo."""
+        return max(len(rows) for rows in (self._pairs, *self._pseudo))
+
+    def resize(self, length: int) -> None:
+        """Have ``length`` groups."""
+        self._length = length
+
     def __len__(self) -> int:
         return self._length
 
@@ -100,14 +128,16 @@ class GroupDataset(Dataset[Group]):
             texts.extend(self._members[unit])
             if len(texts) >= self._group_size:
                 break
-        pairs = self._pairs
-        if self._extra_pairs and len(pairs):
-            pairs = pairs[rng.choice(len(pairs), size=min(self._extra_pairs, len(pairs)), replace=False)]
+        pairs, pseudo = self._pairs, np.zeros((0, 3), dtype=np.int64)
+        if self._extra_pairs and (len(pairs) or self.pseudo_texts):
+            pairs = _drawn(pairs, self._extra_pairs, rng)
+            kinds = [_drawn(rows, self._extra_pairs, rng) for rows in self._pseudo]
+            pseudo = np.concatenate([np.insert(rows, 0, kind, axis=1) for kind, rows in enumerate(kinds)])
         else:
             inside = set(texts[: self._group_size])
             members = [self._members[unit][:2] for unit in chosen if unit in self._pair_units]
             pairs = np.array([pair for pair in members if inside.issuperset(pair)], dtype=np.int64).reshape(-1, 2)
-        return Group(np.array(texts[: self._group_size], dtype=np.int64), pairs)
+        return Group(np.array(texts[: self._group_size], dtype=np.int64), pairs, pseudo)
 
     def _candidates(self, index: int, rng: np.random.Generator) -> list[int]:
         """Unit indices in the order they are offered to group ``index``."""
@@ -121,6 +151,11 @@ class GroupDataset(Dataset[Group]):
         if self._neighbours is not None and self._neighbour_count:
             related = [unit for unit in self._neighbours(seed_unit) if unit != seed_unit][: self._neighbour_count]
         return [seed_unit, *related, *rng.permutation(count).tolist()]
+
+
+def _drawn(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    chosen: np.ndarray = rows[rng.choice(len(rows), size=min(count, len(rows)), replace=False)] if len(rows) else rows
+    return chosen
 
 
 def interleave_order(units: Sequence[Unit], *, documents_at_once: int = 4, seed: int = 0) -> list[int]:

@@ -34,6 +34,7 @@ class GroupCollator:
 
         Returns:
             ``input_ids`` and ``attention_mask`` (G*B, L) for the LM, ``text_index`` (G, B), ``pair_index`` (P, 2),
+            ``pseudo_index`` (Q, 3),
             and ``passages`` and ``queries``, features of G*B rows each, as far as there are tokens for them.
         """
         text_index = torch.stack([torch.from_numpy(group.texts) for group in groups])
@@ -43,6 +44,7 @@ class GroupCollator:
             "text_index": text_index,
             "pair_index": torch.cat([torch.from_numpy(group.pairs) for group in groups]).unique(dim=0),
         }
+        batch["pseudo_index"] = torch.cat([torch.from_numpy(group.pseudo) for group in groups]).unique(dim=0)
         for name, store in (("passages", self._passages), ("queries", self._queries)):
             if store is not None:
                 batch[name] = store.batch(rows)

@@ -24,7 +24,7 @@ class AdaptConfig:
         base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
         lm: causal LM that reads the texts; None takes the bundled one.
         adapter: ``"linear"`` trains one d x d map on cached embeddings (fast on a CPU), ``"lora"`` trains low-rank
-            updates inside the backbone, ``"auto"`` takes LoRA where there is a GPU.
+            updates inside the backbone, ``"auto"`` takes the linear map, the one whose gains have been measured.
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
         lora_alpha: LoRA scale numerator (paper: 64).
         lora_dropout: LoRA dropout probability (paper: 0.1).
@@ -56,7 +56,8 @@ class AdaptConfig:
         retriever_max_tokens: tokens of each text that the retriever encodes in training.
         max_words: words of a prose chunk.
         lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still.
-        max_steps: optimiser steps in all, warm-up included.
+        max_steps: optimiser steps in all, warm-up included; None takes as many as show each contrastive pair five
+            times, between 20 and 150 after the warm-up: more made people's queries fare worse.
         time_limit: seconds for training; None for no limit. Steps are planned to fit after a short calibration.
         retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 1e-4 (paper) for LoRA.
         lm_lr: peak learning rate of the LM; None takes 5e-4 for the bundled one and 1e-4 (paper) for any other.
@@ -64,7 +65,10 @@ class AdaptConfig:
         revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves only
             the contrastive term, the control that any claim for the objective must beat.
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
-        contrastive_pairs: pairs in the InfoNCE term per group (linear adapter only; LoRA uses those in the batch).
+        contrastive_pairs: pairs of each kind in the InfoNCE term per group (linear adapter only; LoRA uses those in
+            the batch).
+        pseudo_queries: passages to make keyword and span queries from, two further kinds of pairs beside the structural
+            ones (linear adapter only); 0 for none.
         contrastive_temperature: temperature of that term.
         holdout: share of structural pairs whose query part is kept from training, half to choose and half to report.
         max_eval_queries: at most so many queries in each of the two halves.
@@ -102,14 +106,15 @@ class AdaptConfig:
     retriever_max_tokens: int = 160
     max_words: int = 120
     lm_warmup_steps: int = 50
-    max_steps: int = 300
+    max_steps: int | None = None
     time_limit: float | None = None
     retriever_lr: float | None = None
     lm_lr: float | None = None
     weight_decay: float = 0.01
     revela_weight: float = 1.0
     contrastive_weight: float = 1.0
-    contrastive_pairs: int = 128
+    contrastive_pairs: int = 64
+    pseudo_queries: int = 1500
     contrastive_temperature: float = 0.05
     holdout: float = 0.3
     max_eval_queries: int = 1000
@@ -138,7 +143,7 @@ class AdaptConfig:
         _check(self.max_tokens is None or self.max_tokens >= 8, "max_tokens", self.max_tokens, "8 or more")
         _check(self.retriever_max_tokens >= 8, "retriever_max_tokens", self.retriever_max_tokens, "8 or more")
         _check(self.max_words >= 10, "max_words", self.max_words, "10 or more, 120 is the paper's")
-        _check(self.max_steps >= 1, "max_steps", self.max_steps, "1 or more")
+        _check(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "1 or more")
         _check(self.lm_warmup_steps >= 0, "lm_warmup_steps", self.lm_warmup_steps, "0 or more")
         _check(self.time_limit is None or self.time_limit > 0, "time_limit", self.time_limit, "seconds above 0")
         _check(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
@@ -151,6 +156,7 @@ class AdaptConfig:
             self.contrastive_weight,
             "above 0 where revela_weight is 0, or there is nothing to train",
         )
+        _check(self.pseudo_queries >= 0, "pseudo_queries", self.pseudo_queries, "0 or more")
         _check(self.contrastive_weight >= 0, "contrastive_weight", self.contrastive_weight, "0 or more")
         _check(
             bool(self.strengths) and all(s > 0 for s in self.strengths),
@@ -237,7 +243,7 @@ def resolve_config(
 
     gpu = torch.cuda.is_available()
     if cfg.adapter == "auto":
-        cfg = cfg.replace(adapter="lora" if gpu else "linear")
+        cfg = cfg.replace(adapter="linear")
     if cfg.retriever_lr is None:
         cfg = cfg.replace(retriever_lr=1e-4 if cfg.adapter == "lora" else 1e-3)
     if cfg.lm_lr is None:
@@ -246,7 +252,7 @@ def resolve_config(
         cfg = cfg.replace(max_tokens=160 if gpu else 64)
     if cfg.max_training_texts is None and not gpu:
         cfg = cfg.replace(max_training_texts=_CPU_TEXTS)
-    if cfg.max_steps <= cfg.lm_warmup_steps:
+    if cfg.max_steps is not None and cfg.max_steps <= cfg.lm_warmup_steps:
         cfg = cfg.replace(lm_warmup_steps=cfg.max_steps // 3)
     return cfg
 

@@ -15,25 +15,20 @@ import torch
 
 from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
+from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, cache, plan_steps, select
 from revela_training.backbone import Role, TrainableRetriever
-from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig, resolve_config
 from revela_training.distributed import World, start_world
 from revela_training.export import check_output, export_model
 from revela_training.gate import Embed, Gate, evaluation_pairs, make_evaluation_set, run_gate
-from revela_training.lm import load_lm
-from revela_training.model import RevelaModel, first_half
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
+from revela_training.model import RevelaModel
 from revela_training.trainer import train
-from revela_training.units import Unit, make_units, split_pairs
+from revela_training.units import make_units, split_pairs
 from revela_training.workspace import Workspace, digest
 
 __all__ = ["AdaptResult", "adapt"]
 
 logger = logging.getLogger(__name__)
-
-_FULL_TRAINING_LIMIT = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -148,16 +143,18 @@ def _run(
         raise CorpusError(
             f"The corpus has {len(corpus.chunks)} chunks, too few to hold any back for evaluation. Add documents."
         )
-    units = _select(make_units(corpus.chunks, [*choose, *report_pairs]), cfg)
+    units = select(make_units(corpus.chunks, [*choose, *report_pairs]), cfg)
 
-    retriever = _build_retriever(cfg)
-    dataset = _build_dataset(units, cfg, world)
-    reader, tokenizer = _build_lm(cfg)
-    cached = _cache(retriever, dataset.texts, cfg, work, show_progress) if cfg.adapter == "linear" else None
+    retriever = build_retriever(cfg)
+    held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
+    dataset = build_dataset(units, corpus.chunks, held_out, cfg, world)
+    cfg = plan_steps(dataset, cfg, world)
+    reader, tokenizer = build_lm(cfg)
+    cached = cache(retriever, dataset, cfg, work, show_progress) if cfg.adapter == "linear" else None
     log = train(
         RevelaModel(retriever, reader, cfg, cached=cached),
         dataset,
-        _build_collator(retriever, tokenizer, dataset.texts, cfg, work),
+        build_collator(retriever, tokenizer, dataset.texts, cfg, work),
         cfg,
         folder=work.checkpoints,
         resume=work.resuming,
@@ -171,6 +168,7 @@ def _run(
             "units": len(units),
             "texts": len(dataset.texts),
             "pairs": sum(u.is_pair for u in units),
+            "pseudo_texts": len(dataset.pseudo_texts),
             "processes": world.size,
         },
         "log": log,
@@ -189,113 +187,6 @@ def _run(
     told = json.loads(world.text_from_leader(stored))
     strength = told["strength"]
     return AdaptResult(output, strength > 0, strength, told["summary"], {**report, **told["proof"]})
-
-
-def _select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
-    """At most ``max_training_texts`` texts: pairs first, they teach most; in corpus order."""
-    limit = cfg.max_training_texts
-    if limit is None or sum(len(unit.texts) for unit in units) <= limit:
-        return units
-    order = np.random.default_rng((cfg.seed, 4)).permutation(len(units)).tolist()
-    order.sort(key=lambda i: not units[i].is_pair)
-    kept, texts = [], 0
-    for index in order:
-        if texts + len(units[index].texts) > limit:
-            break
-        kept.append(index)
-        texts += len(units[index].texts)
-    return [units[i] for i in sorted(kept)]
-
-
-def _build_dataset(units: list[Unit], cfg: AdaptConfig, world: World) -> GroupDataset:
-    interleave = cfg.batching == "interleave" or (cfg.batching == "auto" and prefers_interleave(units))
-    return GroupDataset(
-        units,
-        group_size=cfg.group_size,
-        length=cfg.max_steps * cfg.groups_per_step * world.size,
-        neighbours=None if interleave or not cfg.neighbours else bm25_neighbours(units),
-        neighbour_count=cfg.neighbours,
-        interleave=interleave,
-        extra_pairs=cfg.contrastive_pairs if cfg.adapter == "linear" and cfg.contrastive_weight else 0,
-        seed=cfg.seed,
-    )
-
-
-def _build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
-    return TrainableRetriever(
-        cfg.base,
-        adapter="lora" if cfg.adapter == "lora" else "linear",
-        lora_rank=cfg.lora_rank,
-        lora_alpha=cfg.lora_alpha,
-        lora_dropout=cfg.lora_dropout,
-        max_length=cfg.retriever_max_tokens,
-        trust_remote_code=cfg.trust_remote_code,
-    )
-
-
-def _build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
-    model: Any
-    model, tokenizer = load_lm(cfg.lm, trust_remote_code=cfg.trust_remote_code)
-    training = cfg.lm_training
-    if training == "auto":
-        training = "full" if model.num_parameters() < _FULL_TRAINING_LIMIT else "lora"
-    if training == "frozen":
-        model.requires_grad_(False)
-    elif training == "lora":
-        from peft import LoraConfig, get_peft_model
-
-        lora = LoraConfig(
-            r=cfg.lora_rank,
-            lora_alpha=cfg.lora_alpha,
-            lora_dropout=cfg.lora_dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(model, lora)
-    return model, tokenizer
-
-
-def _build_collator(
-    retriever: TrainableRetriever, tokenizer: Any, texts: Sequence[str], cfg: AdaptConfig, work: Workspace
-) -> GroupCollator:
-    """All texts tokenised once: for the LM, and for the retriever where its backbone trains."""
-    reader = tokenize_for_lm(texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
-    if cfg.adapter == "linear":
-        return GroupCollator(reader)
-    passages = tokenize_for_retriever(texts, retriever, "document", keep=work.array)
-    asked = _asked(retriever, texts, cfg)
-    queries = None if asked is None else tokenize_for_retriever(asked, retriever, "query", keep=work.array)
-    return GroupCollator(reader, passages=passages, queries=queries)
-
-
-def _asked(retriever: TrainableRetriever, texts: Sequence[str], cfg: AdaptConfig) -> list[str] | None:
-    """What of each text asks; None where that is the text itself, prompt included."""
-    if cfg.query_part == "first_half":
-        return [first_half(text) for text in texts]
-    return None if retriever.prompts["query"] == retriever.prompts["document"] else list(texts)
-
-
-def _cache(
-    retriever: TrainableRetriever,
-    texts: Sequence[str],
-    cfg: AdaptConfig,
-    work: Workspace,
-    show_progress: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frozen base embeddings of all texts as (queries, passages), each (N, d)."""
-
-    def embed(name: str, inputs: Sequence[str], role: Role) -> torch.Tensor:
-        values = work.array(
-            name,
-            lambda: retriever.embed_base(
-                list(inputs), role, show_progress=show_progress, max_length=cfg.retriever_max_tokens
-            ).numpy(force=True),
-        )
-        return torch.from_numpy(values)
-
-    passages = embed("passages", texts, "document")
-    asked = _asked(retriever, texts, cfg)
-    return passages if asked is None else embed("queries", asked, "query"), passages
 
 
 def _embedder(retriever: TrainableRetriever, work: Workspace, show_progress: bool) -> Embed:

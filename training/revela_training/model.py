@@ -52,13 +52,14 @@ class RevelaModel(nn.Module):
         retriever: the retriever that is adapted.
         lm: the causal LM that reads.
         config: settings.
-        cached: pooled base embeddings of all texts as (queries, passages), each (N, d), one tensor twice where they
-            are the same; needed by the linear adapter, which never runs the backbone again; None encodes texts in
-            every step.
+        cached: pooled base embeddings of all texts, each (N, d), one tensor again where they are the same: what asks
+            in the in-batch weights, the passages, and whole texts as queries for the contrastive term. The linear
+            adapter needs them and never runs the backbone again; None encodes texts in every step.
     """
 
     query_cache: Tensor | None
     passage_cache: Tensor | None
+    asked_cache: Tensor | None
 
     def __init__(
         self,
@@ -66,15 +67,16 @@ class RevelaModel(nn.Module):
         lm: PreTrainedModel,
         config: AdaptConfig,
         *,
-        cached: tuple[Tensor, Tensor] | None = None,
+        cached: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.retriever = retriever
         self.objective = RevelaObjective(lm, v_norm=config.v_norm, dual=config.dual, min_weight=config.min_weight)
         self.settings = config
         self.joint = False  # set by the trainer when the warm-up of the LM is over
-        queries, passages = cached or (None, None)
+        queries, passages, asked = cached or (None, None, None)
         self.register_buffer("query_cache", None if queries is passages else queries, persistent=False)
+        self.register_buffer("asked_cache", None if asked is passages else asked, persistent=False)
         self.register_buffer("passage_cache", passages, persistent=False)
 
     @property
@@ -98,7 +100,7 @@ class RevelaModel(nn.Module):
         if self.contrasts:
             pairs = batch["pair_index"]
             contrastive = (
-                self.contrast_cached(pairs)
+                self.contrast_cached(pairs, batch["pseudo_index"])
                 if self.is_cached
                 else self.contrast(queries.flatten(0, 1), passages.flatten(0, 1), batch["text_index"].flatten(), pairs)
             )
@@ -149,15 +151,27 @@ class RevelaModel(nn.Module):
             metrics["baseline_loss"] = output.baseline_loss.detach()
         return Reading(output.loss, metrics, weights.detach().amax(-1).mean())
 
-    def contrast_cached(self, pair_index: Tensor) -> Tensor | None:
-        """InfoNCE of each marked query (P, 2) against the answers of all, from the caches."""
-        if self.passage_cache is None or len(pair_index) < 2:
+    def contrast_cached(self, pair_index: Tensor, pseudo_index: Tensor) -> Tensor | None:
+        """InfoNCE of each query against the answers of all of its kind, from the caches; the mean over kinds.
+
+        Args:
+            pair_index: (P, 2) structural queries and their answers.
+            pseudo_index: (Q, 3) kind, query and passage.
+        """
+        if self.passage_cache is None:
             return None
-        asked = self.passage_cache if self.query_cache is None else self.query_cache
-        return self._info_nce(
-            self.retriever.adapt_embeddings(asked[pair_index[:, 0]]),
-            self.retriever.adapt_embeddings(self.passage_cache[pair_index[:, 1]]),
-        )
+        asked = self.passage_cache if self.asked_cache is None else self.asked_cache
+        kinds = [pair_index, *(pseudo_index[pseudo_index[:, 0] == kind, 1:] for kind in pseudo_index[:, 0].unique())]
+        losses = [
+            self._info_nce(
+                self.retriever.adapt_embeddings(asked[rows[:, 0]]),
+                self.retriever.adapt_embeddings(self.passage_cache[rows[:, 1]]),
+                rows[:, 1],
+            )
+            for rows in kinds
+            if len(rows) > 1
+        ]
+        return torch.stack(losses).mean() if losses else None
 
     def contrast(self, queries: Tensor, passages: Tensor, texts: Tensor, pair_index: Tensor) -> Tensor | None:
         """InfoNCE of those marked pairs (P, 2) whose texts (n,) are among the embeddings (n, d)."""
@@ -166,12 +180,15 @@ class RevelaModel(nn.Module):
         if len(rows) < 2:
             return None
         index = torch.tensor(rows, device=queries.device)
-        return self._info_nce(queries[index[:, 0]], passages[index[:, 1]])
+        return self._info_nce(queries[index[:, 0]], passages[index[:, 1]], index[:, 1])
 
-    def _info_nce(self, asked: Tensor, answers: Tensor) -> Tensor:
+    def _info_nce(self, asked: Tensor, answers: Tensor, identity: Tensor) -> Tensor:
+        """Row i must find answer i; an answer of the same identity is no negative."""
         with torch.autocast(asked.device.type, enabled=False):
             scores = asked.float() @ answers.float().T / self.settings.contrastive_temperature
-            return nn.functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+            own = torch.arange(len(scores), device=scores.device)
+            same = (identity[:, None] == identity[None]) & (own[:, None] != own[None])
+            return nn.functional.cross_entropy(scores.masked_fill(same, float("-inf")), own)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trained parameters only, whole: a checkpoint needs neither the frozen backbone nor tied copies."""

@@ -138,7 +138,10 @@ class Step:
         """What the contrastive term needs of all processes."""
         if not self._model.contrasts:
             return {}
-        found = {"pairs": self._world.gather(batch["pair_index"]).unique(dim=0)}
+        found = {
+            "pairs": self._world.gather(batch["pair_index"]).unique(dim=0),
+            "pseudo": self._world.gather(batch["pseudo_index"]).unique(dim=0),
+        }
         if not self._model.is_cached:
             found["texts"] = self._world.gather(batch["text_index"].flatten())
             found["queries"] = self._world.gather(embeddings.queries.detach().flatten(0, 1))
@@ -179,7 +182,7 @@ class Step:
         """Backward of the contrastive term over the pairs of all processes."""
         model, world, pairs = self._model, self._world, others["pairs"]
         if model.is_cached:  # every process computes all of it, and takes its share
-            loss, share = model.contrast_cached(pairs), 1 / world.size
+            loss, share = model.contrast_cached(pairs, others["pseudo"]), 1 / world.size
         else:  # every process has the gradient of its own embeddings
             own = slice(world.rank * embeddings.count, (world.rank + 1) * embeddings.count)
             queries = _with_own(others["queries"], own, embeddings.queries)

@@ -66,7 +66,7 @@ class RevelaTrainer(Trainer):
         self.config = config
         self.revela = model
         self.world = world or World()
-        self.total_steps = config.max_steps
+        self.total_steps = total_steps(config)
         self.warmup_steps = config.lm_warmup_steps
         self.step = Step(model, config, world=self.world, split=split, bf16=use_bf16(config))
         self._sums: dict[str, float] = defaultdict(float)
@@ -244,6 +244,13 @@ class RevelaTrainer(Trainer):
             copy_whole(parameter, state[name])
 
 
+def total_steps(config: AdaptConfig) -> int:
+    """Steps in all; they must have been planned, see `assemble.plan_steps`."""
+    if config.max_steps is None:
+        raise TrainingError("max_steps is None, and only a data set can fill it in: use plan_steps, or give a number.")
+    return config.max_steps
+
+
 def use_bf16(config: AdaptConfig) -> bool:
     """Whether LM and backbone run under bfloat16 autocast."""
     if config.precision == "auto":
@@ -303,7 +310,7 @@ def _arguments(config: AdaptConfig, folder: Path, *, show_progress: bool) -> Tra
     args = TrainingArguments(
         output_dir=str(folder),
         use_cpu=not cuda,
-        max_steps=config.max_steps,
+        max_steps=total_steps(config),
         per_device_train_batch_size=config.groups_per_step,
         save_steps=config.checkpoint_steps,
         logging_steps=10,

@@ -1,0 +1,78 @@
+"""The contrastive term over kinds of queries, and how many steps it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from revela_training.assemble import plan_steps
+from revela_training.backbone import TrainableRetriever
+from revela_training.batching import GroupDataset
+from revela_training.config import AdaptConfig
+from revela_training.distributed import World
+from revela_training.lm import load_lm
+from revela_training.model import RevelaModel
+from revela_training.pseudo_queries import PseudoQuery
+from revela_training.units import Unit
+
+
+@pytest.fixture
+def model(base_dir: Path, lm_dir: Path) -> RevelaModel:
+    retriever = TrainableRetriever(str(base_dir), adapter="linear")
+    lm, _ = load_lm(str(lm_dir))
+    vectors = torch.nn.functional.normalize(torch.randn(12, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    asked = vectors.flip(0)
+    return RevelaModel(retriever, lm, AdaptConfig(contrastive_temperature=0.1), cached=(vectors, vectors, asked))
+
+
+def info_nce(asked: torch.Tensor, answers: torch.Tensor, same: list[tuple[int, int]] = ()) -> torch.Tensor:
+    scores = asked @ answers.T / 0.1
+    for i, j in same:
+        scores[i, j] = float("-inf")
+    return torch.nn.functional.cross_entropy(scores, torch.arange(len(scores)))
+
+
+def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
+    pairs = torch.tensor([[0, 1], [2, 3], [4, 5]])
+    pseudo = torch.tensor([[0, 6, 7], [0, 8, 9], [1, 10, 7], [1, 11, 9], [1, 6, 5]])
+    asked, passages = model.asked_cache, model.passage_cache
+    assert asked is not None and passages is not None
+    expected = [
+        info_nce(asked[[0, 2, 4]], passages[[1, 3, 5]]),
+        info_nce(asked[[6, 8]], passages[[7, 9]]),
+        info_nce(asked[[10, 11, 6]], passages[[7, 9, 5]]),
+    ]
+    found = model.contrast_cached(pairs, pseudo)
+    assert found is not None
+    assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
+
+
+def test_two_queries_of_one_passage_are_no_negatives_of_each_other(model: RevelaModel) -> None:
+    asked, passages = model.asked_cache, model.passage_cache
+    assert asked is not None and passages is not None
+    found = model.contrast_cached(torch.tensor([[0, 1], [2, 1], [4, 5]]), torch.zeros(0, 3, dtype=torch.long))
+    expected = info_nce(asked[[0, 2, 4]], passages[[1, 1, 5]], same=[(0, 1), (1, 0)])
+    assert found is not None
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_nothing_to_contrast_is_no_loss(model: RevelaModel) -> None:
+    nothing = torch.zeros(0, 3, dtype=torch.long)
+    assert model.contrast_cached(torch.zeros(0, 2, dtype=torch.long), nothing) is None
+    assert model.contrast_cached(torch.tensor([[0, 1]]), nothing) is None
+
+
+@pytest.mark.parametrize(("pairs", "joint"), [(10, 20), (1000, 40), (100_000, 150)])
+def test_steps_follow_the_number_of_pairs(pairs: int, joint: int) -> None:
+    units = [Unit((f"q{i}", f"a{i}"), "d", i, True) for i in range(min(pairs, 2000))]
+    pseudo = [PseudoQuery("span", f"s{i}", i) for i in range(pairs)]
+    dataset = GroupDataset(
+        units, group_size=4, length=1, extra_pairs=64, pseudo=(pseudo, [f"p{i}" for i in range(pairs)])
+    )
+    cfg = plan_steps(dataset, AdaptConfig(lm_warmup_steps=50), World())
+    assert cfg.max_steps == 50 + joint
+    assert len(dataset) == 2 * (50 + joint)
+    assert plan_steps(dataset, AdaptConfig(max_steps=7), World()).max_steps == 7
+    assert plan_steps(dataset, AdaptConfig(contrastive_weight=0.0), World()).max_steps == 350

@@ -1,0 +1,172 @@
+"""What a run is put together from: texts, retriever, language model, and their embeddings and tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from revela_rag.corpus import Chunk
+from revela_training.backbone import Role, TrainableRetriever
+from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
+from revela_training.collate import GroupCollator
+from revela_training.config import AdaptConfig
+from revela_training.distributed import World
+from revela_training.lm import load_lm
+from revela_training.model import first_half
+from revela_training.pseudo_queries import PseudoQuery, pseudo_queries
+from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
+from revela_training.units import Unit
+from revela_training.workspace import Workspace
+
+__all__ = ["build_collator", "build_dataset", "build_lm", "build_retriever", "cache", "plan_steps", "select"]
+
+_FULL_TRAINING_LIMIT = 100_000_000
+_PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gives queries
+_CONTRASTIVE_EPOCHS = 5
+_JOINT_STEPS = (20, 150)
+_STEPS_WITHOUT_CONTRAST = 300
+
+
+def select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
+    """At most ``max_training_texts`` texts: pairs first, they teach most; in corpus order."""
+    limit = cfg.max_training_texts
+    if limit is None or sum(len(unit.texts) for unit in units) <= limit:
+        return units
+    order = np.random.default_rng((cfg.seed, 4)).permutation(len(units)).tolist()
+    order.sort(key=lambda i: not units[i].is_pair)
+    kept, texts = [], 0
+    for index in order:
+        if texts + len(units[index].texts) > limit:
+            break
+        kept.append(index)
+        texts += len(units[index].texts)
+    return [units[i] for i in sorted(kept)]
+
+
+def build_dataset(
+    units: list[Unit], chunks: Sequence[Chunk], held_out: Collection[str], cfg: AdaptConfig, world: World
+) -> GroupDataset:
+    """Groups for the objective and pairs for the contrastive term; of chunks in ``held_out`` no query is made."""
+    interleave = cfg.batching == "interleave" or (cfg.batching == "auto" and prefers_interleave(units))
+    contrasts = cfg.adapter == "linear" and cfg.contrastive_weight > 0
+    return GroupDataset(
+        units,
+        group_size=cfg.group_size,
+        length=1,
+        neighbours=None if interleave or not cfg.neighbours else bm25_neighbours(units),
+        neighbour_count=cfg.neighbours,
+        interleave=interleave,
+        extra_pairs=cfg.contrastive_pairs if contrasts else 0,
+        pseudo=_pseudo(chunks, held_out, cfg) if contrasts else ((), ()),
+        seed=cfg.seed,
+    )
+
+
+def _pseudo(
+    chunks: Sequence[Chunk], held_out: Collection[str], cfg: AdaptConfig
+) -> tuple[Sequence[PseudoQuery], Sequence[str]]:
+    free = [chunk for chunk in chunks if chunk.id not in held_out]
+    order = np.random.default_rng((cfg.seed, 5)).permutation(len(free))[: _PASSAGES_PER_PSEUDO * cfg.pseudo_queries]
+    passages = [free[i].embedding_text for i in order.tolist()]
+    return pseudo_queries(passages, limit=cfg.pseudo_queries, seed=cfg.seed), passages
+
+
+def plan_steps(dataset: GroupDataset, cfg: AdaptConfig, world: World) -> AdaptConfig:
+    """The settings with ``max_steps`` filled in, and the data set made as long."""
+    if cfg.max_steps is None:
+        joint = _STEPS_WITHOUT_CONTRAST
+        if cfg.contrastive_weight:
+            shown = max(1, cfg.contrastive_pairs) * cfg.groups_per_step * world.size
+            joint = min(
+                max(math.ceil(_CONTRASTIVE_EPOCHS * dataset.contrasts / shown), _JOINT_STEPS[0]), _JOINT_STEPS[1]
+            )
+        cfg = cfg.replace(max_steps=cfg.lm_warmup_steps + joint)
+    assert cfg.max_steps is not None
+    dataset.resize(cfg.max_steps * cfg.groups_per_step * world.size)
+    return cfg
+
+
+def build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
+    """The base with a fresh adapter."""
+    return TrainableRetriever(
+        cfg.base,
+        adapter="lora" if cfg.adapter == "lora" else "linear",
+        lora_rank=cfg.lora_rank,
+        lora_alpha=cfg.lora_alpha,
+        lora_dropout=cfg.lora_dropout,
+        max_length=cfg.retriever_max_tokens,
+        trust_remote_code=cfg.trust_remote_code,
+    )
+
+
+def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
+    """The LM, trainable as the settings say, and its tokenizer."""
+    model: Any
+    model, tokenizer = load_lm(cfg.lm, trust_remote_code=cfg.trust_remote_code)
+    training = cfg.lm_training
+    if training == "auto":
+        training = "full" if model.num_parameters() < _FULL_TRAINING_LIMIT else "lora"
+    if training == "frozen":
+        model.requires_grad_(False)
+    elif training == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(
+            r=cfg.lora_rank,
+            lora_alpha=cfg.lora_alpha,
+            lora_dropout=cfg.lora_dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        model = get_peft_model(model, lora)
+    return model, tokenizer
+
+
+def build_collator(
+    retriever: TrainableRetriever, tokenizer: Any, texts: Sequence[str], cfg: AdaptConfig, work: Workspace
+) -> GroupCollator:
+    """All texts tokenised once: for the LM, and for the retriever where its backbone trains."""
+    reader = tokenize_for_lm(texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
+    if cfg.adapter == "linear":
+        return GroupCollator(reader)
+    passages = tokenize_for_retriever(texts, retriever, "document", keep=work.array)
+    asked = _asked(retriever, texts, cfg)
+    queries = None if asked is None else tokenize_for_retriever(asked, retriever, "query", keep=work.array)
+    return GroupCollator(reader, passages=passages, queries=queries)
+
+
+def _asked(retriever: TrainableRetriever, texts: Sequence[str], cfg: AdaptConfig) -> list[str] | None:
+    """What of each text asks; None where that is the text itself, prompt included."""
+    if cfg.query_part == "first_half":
+        return [first_half(text) for text in texts]
+    return None if retriever.prompts["query"] == retriever.prompts["document"] else list(texts)
+
+
+def cache(
+    retriever: TrainableRetriever,
+    dataset: GroupDataset,
+    cfg: AdaptConfig,
+    work: Workspace,
+    show_progress: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frozen base embeddings, each (N, d), as `RevelaModel` wants them: of the data set's texts and pseudo texts."""
+
+    def embed(name: str, inputs: Sequence[str], role: Role) -> torch.Tensor:
+        values = work.array(
+            name,
+            lambda: retriever.embed_base(
+                list(inputs), role, show_progress=show_progress, max_length=cfg.retriever_max_tokens
+            ).numpy(force=True),
+        )
+        return torch.from_numpy(values)
+
+    texts = [*dataset.texts, *dataset.pseudo_texts]
+    passages = embed("passages", texts, "document")
+    prompted = retriever.prompts["query"] != retriever.prompts["document"]
+    whole = embed("asked", texts, "query") if prompted and cfg.contrastive_weight else passages
+    asked = _asked(retriever, dataset.texts, cfg)
+    return passages if asked is None else embed("queries", asked, "query"), passages, whole
