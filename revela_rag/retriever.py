@@ -19,7 +19,7 @@ class Retriever:
     Args:
         index: an open index, or the path of one.
         k: how many hits.
-        mode: ``"dense"``, ``"lexical"`` or ``"hybrid"``.
+        mode: ``"dense"``, ``"lexical"`` or ``"hybrid"``; see :meth:`revela_rag.Index.search`.
         filter: metadata every hit must have; see :meth:`revela_rag.Index.search`.
 
     Raises:

@@ -35,6 +35,8 @@ ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 UNTRAINED = ("bm25", "base")
 SYSTEMS = (*UNTRAINED, *baselines.METHODS, *ADAPTED)
 
+_DEPTH = 1_000  # documents per query that hybrids are fused from
+
 #: Vectors (n, d) of texts in a role at a strength of the adapter.
 Embed = Callable[[Sequence[str], Role, float], np.ndarray]
 #: Metric to {query id: value}.
@@ -163,17 +165,17 @@ class Bench:
     def _bm25(self) -> Run:
         data = self.task.data
         texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
-        return lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus))
+        return lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus), k=_DEPTH)
 
     def _dense(self, embed: Embed, strength: float) -> Run:
         """The documents found, each by its best chunk."""
         data = self.task.data
         texts, document_ids = self._passages
         queries = embed(list(data.queries.values()), "query", strength)
-        return dense_run(queries, embed(texts, "document", strength), list(data.queries), document_ids)
+        return dense_run(queries, embed(texts, "document", strength), list(data.queries), document_ids, k=_DEPTH)
 
     def _hybrid(self, run: Run) -> Run:
-        return hybrid_run([run, self._bm25])
+        return hybrid_run([self._bm25, run])
 
     def _score(self, run: Run) -> Scores:
         return score_run(run, self.task.data.qrels).per_query

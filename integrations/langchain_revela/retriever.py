@@ -23,16 +23,16 @@ __all__ = ["RevelaRetriever"]
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    Every document found carries the chunk's metadata and, beside it, ``score`` (the cosine, for dense
-    search), ``rank`` (from 1), ``source``, ``document_id``, ``title`` and ``kind``; its ``id`` is the
-    chunk's.
+    Every document found carries the chunk's metadata and, beside it, ``score`` (the cosine in dense search;
+    for the other types see :class:`revela_rag.index.Hit`), ``rank`` (from 1), ``source``, ``document_id``,
+    ``title`` and ``kind``; its ``id`` is the chunk's.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
         model: model the queries are encoded with, when ``index`` is a directory; default: the one it was
             built with.
         k: how many documents to return.
-        search_type: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by rank).
+        search_type: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (the cosine plus weighted BM25).
         filter: metadata that a document must have, key by key (a list: any of its values); applied before
             the best k are taken.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from revela_rag.errors import CorpusError
 from revela_rag.evaluation.beir import RetrievalData, load_beir
 from revela_rag.evaluation.metrics import Evaluation, score_run
-from revela_rag.evaluation.runs import Run, dense_run, hybrid_run, lexical_run
+from revela_rag.evaluation.runs import Run, dense_run, interpolated_run, lexical_run
 from revela_rag.evaluation.vectors import cached_vectors, passages
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from revela_rag.encoder import Encoder
     from revela_rag.index import Hit, Index
     from revela_rag.lexical import Analyzer
@@ -42,9 +44,9 @@ def evaluate(
     Search is exact. A query finds a document of the same id like any other: no match is removed.
 
     Args:
-        model: ``"bm25"``; a model directory or name; ``"hybrid:MODEL"``, BM25 and that model fused by
-            reciprocal rank; an :class:`~revela_rag.Encoder`; or an :class:`~revela_rag.Index` or
-            :class:`~revela_rag.Retriever` whose document ids are those of the data.
+        model: ``"bm25"``; a model directory or name; ``"hybrid:MODEL"``, that model's cosines plus weighted BM25
+            (:func:`revela_rag.fusion.interpolate`); an :class:`~revela_rag.Encoder`; or an
+            :class:`~revela_rag.Index` or :class:`~revela_rag.Retriever` whose document ids are those of the data.
         data: labelled data, or the BEIR directory that holds it.
         split: which judgements to use where ``data`` is a directory; None takes the only ones there are.
         k: cutoff of nDCG and MRR, and cutoff of recall.
@@ -80,13 +82,18 @@ def evaluate(
         run = _searched(model, data, depth)
     else:
         from revela_rag.encoder import Encoder
+        from revela_rag.lexical import LexicalIndex
 
         hybrid = text_model is not None and text_model.startswith("hybrid:")
         encoder = model if isinstance(model, Encoder) else Encoder(_bare(model), **encoder_options)
-        run, vectors = _dense(encoder, data, depth, chunk=chunk, cache_dir=cache_dir, show_progress=show_progress)
-        details.update(vectors=vectors, fingerprint=encoder.fingerprint)
+        texts, document_ids = passages(data.corpus, window=encoder.max_length or None if chunk else None)
+        queries, documents = _vectors(encoder, data, texts, cache_dir=cache_dir, show_progress=show_progress)
+        details.update(vectors=len(texts), fingerprint=encoder.fingerprint)
         if hybrid:
-            run = hybrid_run([run, _bm25(data, depth, analyzer)], k=depth)
+            lexical = LexicalIndex.build(data.corpus, _whole(data), analyzer=analyzer)
+            run = interpolated_run(queries, documents, data.queries, document_ids, lexical, k=depth)
+        else:
+            run = dense_run(queries, documents, list(data.queries), document_ids, k=depth)
     evaluation = score_run(run, data.qrels, name=name or _name(model), k=k)
     evaluation.details = {**details, "seconds": round(time.perf_counter() - started, 3)}
     return evaluation
@@ -103,28 +110,25 @@ def _name(model: Any) -> str:
 
 
 def _bm25(data: RetrievalData, depth: int, analyzer: Analyzer) -> Run:
-    texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
     return lexical_run(
-        list(data.queries.values()), texts, list(data.queries), list(data.corpus), k=depth, analyzer=analyzer
+        list(data.queries.values()), _whole(data), list(data.queries), list(data.corpus), k=depth, analyzer=analyzer
     )
 
 
-def _dense(
-    encoder: Encoder,
-    data: RetrievalData,
-    depth: int,
-    *,
-    chunk: bool,
-    cache_dir: str | Path | None,
-    show_progress: bool,
-) -> tuple[Run, int]:
-    texts, document_ids = passages(data.corpus, window=encoder.max_length or None if chunk else None)
+def _whole(data: RetrievalData) -> list[str]:
+    return [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+
+
+def _vectors(
+    encoder: Encoder, data: RetrievalData, texts: list[str], *, cache_dir: str | Path | None, show_progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the queries and of the passages."""
     logger.info("%s: encoding %d passages of %d documents", data.name, len(texts), len(data.corpus))
     documents = cached_vectors(encoder, "document", texts, cache_dir=cache_dir, show_progress=show_progress)
     queries = cached_vectors(
         encoder, "query", list(data.queries.values()), cache_dir=cache_dir, show_progress=show_progress
     )
-    return dense_run(queries, documents, list(data.queries), document_ids, k=depth), len(texts)
+    return queries, documents
 
 
 def _searched(searcher: Any, data: RetrievalData, depth: int) -> Run:

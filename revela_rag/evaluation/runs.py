@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from revela_rag.lexical import Analyzer
+from revela_rag.fusion import CEILING, WEIGHT, interpolate, lexical_weight, rrf
 
-__all__ = ["Run", "dense_run", "hybrid_run", "lexical_run"]
+if TYPE_CHECKING:
+    from revela_rag.lexical import Analyzer, LexicalIndex
+
+__all__ = ["Run", "dense_run", "hybrid_run", "interpolated_run", "lexical_run"]
 
 #: Query id to {document id: score}, higher is better, best first.
 Run = dict[str, dict[str, float]]
@@ -41,36 +43,51 @@ def dense_run(
     Raises:
         ValueError: the shapes do not fit, or ``k`` is below 1.
     """
-    queries = np.ascontiguousarray(query_vectors, dtype=np.float32)
-    documents = np.ascontiguousarray(document_vectors, dtype=np.float32)
-    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
-        raise ValueError(f"expected vectors of shapes (Q, d) and (N, d), got {queries.shape} and {documents.shape}")
-    if len(queries) != len(query_ids) or len(documents) != len(document_ids):
-        raise ValueError(
-            f"{len(queries)} query vectors need as many ids, got {len(query_ids)}; {len(documents)} document "
-            f"vectors need as many ids, got {len(document_ids)}"
-        )
     _check_depth(k)
-    if not len(queries) or not len(documents):
-        return {query_id: {} for query_id in query_ids}
-    ids, documents, starts = _grouped(documents, document_ids)
-    transposed = documents.T
-    depth = min(k, len(ids))
-    run: Run = {}
-    block = max(1, _BLOCK // len(documents))
-    for first in range(0, len(queries), block):
-        scores = queries[first : first + block] @ transposed
-        if starts is not None:
-            scores = np.maximum.reduceat(scores, starts, axis=1)
-        best = np.argpartition(scores, -depth, axis=1)[:, -depth:]
-        found = np.take_along_axis(scores, best, axis=1)
-        order = np.argsort(-found, axis=1, kind="stable")
-        best = np.take_along_axis(best, order, axis=1)
-        found = np.take_along_axis(found, order, axis=1)
-        for row, query_id in enumerate(query_ids[first : first + block]):
-            run[query_id] = {
-                ids[column]: score for column, score in zip(best[row].tolist(), found[row].tolist(), strict=True)
-            }
+    run: Run = {query_id: {} for query_id in query_ids}
+    for some, ids, scores in _cosines(query_vectors, document_vectors, query_ids, document_ids):
+        run.update(_best(some, ids, scores, k))
+    return run
+
+
+def interpolated_run(
+    query_vectors: np.ndarray,
+    document_vectors: np.ndarray,
+    queries: Mapping[str, str],
+    document_ids: Sequence[str],
+    lexical: LexicalIndex,
+    *,
+    k: int = 100,
+    weight: float = WEIGHT,
+    ceiling: float = CEILING,
+) -> Run:
+    """Exact hybrid search: every document by its cosine plus weighted BM25, see :func:`revela_rag.fusion.interpolate`.
+
+    Args:
+        query_vectors: shape (Q, d), unit vectors.
+        document_vectors: shape (N, d), unit vectors.
+        queries: Q texts by id, in the order of their vectors.
+        document_ids: N ids, repeated for chunks of the same document, whose cosine is that of its best chunk.
+        lexical: BM25 over the same documents.
+        k: documents per query.
+        weight: cosine per point of BM25.
+        ceiling: the most that BM25 adds.
+
+    Raises:
+        ValueError: the shapes do not fit, ``lexical`` lacks a document, or a number is out of range.
+    """
+    _check_depth(k)
+    run: Run = {query_id: {} for query_id in queries}
+    places = {id_: place for place, id_ in enumerate(lexical.ids)}
+    missing = next((id_ for id_ in document_ids if id_ not in places), None)
+    if missing is not None:
+        raise ValueError(f"the lexical index lacks the document {missing!r}; build it over the same documents")
+    for some, ids, scores in _cosines(query_vectors, document_vectors, list(queries), document_ids):
+        columns = [places[id_] for id_ in ids]
+        for row, query_id in enumerate(some):
+            bm25 = lexical.scores(queries[query_id])
+            scores[row] += lexical_weight(float(bm25.max()), weight=weight, ceiling=ceiling) * bm25[columns]
+        run.update(_best(some, ids, scores, k))
     return run
 
 
@@ -109,33 +126,89 @@ def lexical_run(
 
 
 def hybrid_run(
-    runs: Sequence[Mapping[str, Mapping[str, float]]],
-    *,
-    k: int = 100,
-    weights: Sequence[float] | None = None,
-    constant: int = 60,
+    runs: Sequence[Mapping[str, Mapping[str, float]]], *, k: int = 100, method: Literal["score", "rrf"] = "score"
 ) -> Run:
-    """Fuse runs by reciprocal rank, see :func:`revela_rag.fusion.rrf`.
+    """Fuse runs. Where vectors are at hand, :func:`interpolated_run` is exact.
 
     Args:
-        runs: two or more runs over the same queries; a query that one of them lacks is fused from the others.
+        runs: over the same queries. For ``"score"`` a lexical run and then a dense one, deep enough (1,000 documents):
+            what the lexical run lacks has no BM25 score, and what the dense run lacks is given the least cosine there.
+            For ``"rrf"`` any runs; a query that one of them lacks is fused from the others.
         k: documents per query.
-        weights: one per run; all 1 by default.
-        constant: damping of the first ranks.
-    """
-    from revela_rag.fusion import rrf
+        method: ``"score"`` adds weighted BM25 to the cosine (:func:`revela_rag.fusion.interpolate`); ``"rrf"`` counts
+            ranks alone (:func:`revela_rag.fusion.rrf`).
 
+    Raises:
+        ValueError: not two runs, or the second one's scores are not cosines, in ``"score"``; ``k`` is below 1.
+    """
     _check_depth(k)
-    query_ids = dict.fromkeys(query_id for run in runs for query_id in run)
+    if method not in ("score", "rrf"):
+        raise ValueError(f"method={method!r} is not one of 'score', 'rrf'")
+    if method == "score":
+        _check_pair(runs)
     fused: Run = {}
-    for query_id in query_ids:
-        rankings = [_ranking(run.get(query_id, {})) for run in runs]
-        fused[query_id] = dict(rrf(rankings, weights=weights, constant=constant)[:k])
+    for query_id in dict.fromkeys(query_id for run in runs for query_id in run):
+        found = [run.get(query_id, {}) for run in runs]
+        if method == "rrf":
+            fused[query_id] = dict(rrf([_ranking(scores) for scores in found])[:k])
+        else:
+            lexical, dense = found
+            least = min(dense.values(), default=0.0)
+            cosines = {id_: dense[id_] for id_ in _ranking(dense)} | {id_: least for id_ in lexical if id_ not in dense}
+            fused[query_id] = dict(interpolate(cosines, lexical)[:k])
     return fused
+
+
+def _check_pair(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
+    if len(runs) != 2:
+        raise ValueError(f"a lexical and a dense run are fused by score, got {len(runs)} runs; use method='rrf'")
+    for query_id, scores in runs[1].items():
+        wrong = next((score for score in scores.values() if not abs(score) < 1.001), None)
+        if wrong is not None:
+            raise ValueError(f"query {query_id!r} has {wrong} in the second run, no cosine; give [lexical, dense]")
 
 
 def _ranking(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda document_id: scores[document_id], reverse=True)
+
+
+def _cosines(
+    query_vectors: np.ndarray, document_vectors: np.ndarray, query_ids: Sequence[str], document_ids: Sequence[str]
+) -> Iterator[tuple[Sequence[str], list[str], np.ndarray]]:
+    """Some query ids at a time, all document ids, each once, and their inner products (queries, documents)."""
+    queries = np.ascontiguousarray(query_vectors, dtype=np.float32)
+    documents = np.ascontiguousarray(document_vectors, dtype=np.float32)
+    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
+        raise ValueError(f"expected vectors of shapes (Q, d) and (N, d), got {queries.shape} and {documents.shape}")
+    if len(queries) != len(query_ids) or len(documents) != len(document_ids):
+        raise ValueError(
+            f"{len(queries)} query vectors need as many ids, got {len(query_ids)}; {len(documents)} document "
+            f"vectors need as many ids, got {len(document_ids)}"
+        )
+    if not len(queries) or not len(documents):
+        return
+    ids, documents, starts = _grouped(documents, document_ids)
+    transposed = documents.T
+    block = max(1, _BLOCK // len(documents))
+    for first in range(0, len(queries), block):
+        scores = queries[first : first + block] @ transposed
+        if starts is not None:
+            scores = np.maximum.reduceat(scores, starts, axis=1)
+        yield query_ids[first : first + block], ids, scores
+
+
+def _best(query_ids: Sequence[str], ids: list[str], scores: np.ndarray, k: int) -> Run:
+    """The k best columns of each row."""
+    depth = min(k, len(ids))
+    best = np.argpartition(scores, -depth, axis=1)[:, -depth:]
+    found = np.take_along_axis(scores, best, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")
+    best = np.take_along_axis(best, order, axis=1)
+    found = np.take_along_axis(found, order, axis=1)
+    return {
+        query_id: {ids[column]: score for column, score in zip(best[row].tolist(), found[row].tolist(), strict=True)}
+        for row, query_id in enumerate(query_ids)
+    }
 
 
 def _grouped(vectors: np.ndarray, ids: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray | None]:

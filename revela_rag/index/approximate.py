@@ -18,7 +18,7 @@ import numpy as np
 from revela_rag.errors import IndexingError
 from revela_rag.index.segments import Found, Segment, dead_file, link, read_faiss, read_rows, write_faiss
 
-__all__ = ["KINDS", "LEAST", "Approximate"]
+__all__ = ["KINDS", "LEAST", "Approximate", "cosines"]
 
 KINDS = ("flat", "hnsw", "ivf-sq8")
 #: Below so many vectors every kind searches exactly, which takes about 2 ms; clusters also need as many to be found.
@@ -129,7 +129,7 @@ class Approximate:
             return rows, scores
         parameters = faiss.SearchParametersIVF(nprobe=_PROBES, **options)  # type: ignore[call-arg]
         _, rows = self._index.search(queries, min(_CANDIDATES * k, len(self.rows)), params=parameters)
-        scores = np.stack([_cosines(query, some, segments) for query, some in zip(queries, rows, strict=True)])
+        scores = np.stack([cosines(query, some, segments) for query, some in zip(queries, rows, strict=True)])
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
 
@@ -139,7 +139,7 @@ def clusters(count: int) -> int:
     return max(1, min(round(4 * count**0.5), count // 39))
 
 
-def _cosines(query: np.ndarray, rows: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+def cosines(query: np.ndarray, rows: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     """Exact cosines of (n,) rows; -inf for the places that hold none."""
     scores = np.full(len(rows), -np.inf, dtype=np.float32)
     for segment in segments:

@@ -230,7 +230,8 @@ class Index:
             k: at most this many.
             filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
                 means any of its values; ``document_id`` and ``kind`` work too.
-            mode: ``"dense"``, ``"lexical"`` (BM25, needs no model) or ``"hybrid"``.
+            mode: ``"dense"``, ``"lexical"`` (BM25, needs no model) or ``"hybrid"`` (both, by
+                :func:`revela_rag.fusion.interpolate`).
 
         Returns:
             Hits, best first; see :class:`Hit` for what the score means in each mode.

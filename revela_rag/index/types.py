@@ -19,8 +19,8 @@ class Hit:
 
     Attributes:
         chunk: the chunk as it was indexed.
-        score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: reciprocal rank fusion
-            divided by the best there can be, in (0, 1]; 1 means first in both lists.
+        score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: the cosine plus
+            at most 0.25 for shared words (:func:`revela_rag.fusion.interpolate`), in [-1, 1.25]; not a cosine any more.
         rank: place in the result, from 1.
     """
 
@@ -89,6 +89,10 @@ class VectorStore(Protocol):
 
         ``allowed`` holds the (n,) int64 rows that may be found; None means all.
         """
+        ...
+
+    def cosines(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) float32 exact cosines of a (d,) unit query with the vectors under (n,) int64 rows that are there."""
         ...
 
     def save(self) -> None:

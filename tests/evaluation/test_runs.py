@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revela_rag.evaluation import dense_run, hybrid_run, lexical_run
+from revela_rag.evaluation import dense_run, hybrid_run, interpolated_run, lexical_run
 from revela_rag.evaluation import runs as runs_module
+from revela_rag.lexical import LexicalIndex
 
 
 def _unit(rows: int, seed: int) -> np.ndarray:
@@ -66,10 +67,57 @@ def test_lexical_run_finds_words() -> None:
         lexical_run(["a"], texts, ["q1"], ["d1"])
 
 
-def test_hybrid_run_by_hand() -> None:
+def test_hybrid_run_by_rank() -> None:
     first = {"q": {"a": 9.0, "b": 8.0}, "only": {"a": 1.0}}
     second = {"q": {"b": 0.5, "c": 0.4}}
-    run = hybrid_run([first, second], k=2)
+    run = hybrid_run([first, second], k=2, method="rrf")
     assert list(run["q"]) == ["b", "a"]
     assert run["q"]["b"] == pytest.approx(1 / 62 + 1 / 61)
     assert list(run["only"]) == ["a"]
+
+
+def test_hybrid_run_by_score() -> None:
+    lexical = {"q": {"a": 20.0, "b": 10.0}, "words": {"a": 1.0}}
+    dense = {"q": {"c": 0.5, "b": 0.4, "d": 0.3}, "meaning": {"d": 0.2, "a": 0.1}}
+    run = hybrid_run([lexical, dense], k=3)
+    assert run["q"] == pytest.approx({"a": 0.3 + 0.25, "b": 0.4 + 0.125, "c": 0.5}), "what dense lacks is its least"
+    assert list(run["q"]) == ["a", "b", "c"]
+    assert run["words"] == pytest.approx({"a": 0.02}) and list(run["meaning"].items()) == [("d", 0.2), ("a", 0.1)]
+
+
+def test_hybrid_run_refuses_what_it_cannot_fuse() -> None:
+    lexical, dense = {"q": {"a": 20.0}}, {"q": {"a": 0.5}}
+    with pytest.raises(ValueError, match=r"20\.0 in the second run"):
+        hybrid_run([dense, lexical])
+    with pytest.raises(ValueError, match="got 1 runs"):
+        hybrid_run([dense])
+    with pytest.raises(ValueError, match="method='rank'"):
+        hybrid_run([lexical, dense], method="rank")
+    with pytest.raises(ValueError, match="k must"):
+        hybrid_run([lexical, dense], k=0)
+
+
+@pytest.mark.parametrize("block", [1, 1 << 25])
+def test_interpolated_run_is_hybrid_run_over_all_documents(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_module, "_BLOCK", block)
+    words = ["red", "blue", "green", "gold", "grey"]
+    texts = [" ".join(words[i % 5 :: 1 + i % 3]) + f" thing{i}" for i in range(30)]
+    document_ids = [f"d{i}" for i in range(30)]
+    queries = {"q0": "red thing7", "q1": "zebra", "q2": "to be chosen"}
+    passages = [*document_ids[::-1], "d4", "d9"]  # in another order, and two documents of two chunks
+    query_vectors, vectors = _unit(3, 0), _unit(32, 1)
+    dense = dense_run(query_vectors, vectors, list(queries), passages, k=30)
+    ninth = list(dense["q2"])[8]
+    queries["q2"] = f"thing{ninth[1:]} " * 9
+    lexical = lexical_run(list(queries.values()), texts, list(queries), document_ids, k=30)
+    exact = interpolated_run(query_vectors, vectors, queries, passages, LexicalIndex.build(document_ids, texts), k=8)
+    expected = hybrid_run([lexical, dense], k=8)
+    for query_id in queries:
+        assert list(exact[query_id]) == list(expected[query_id])
+        assert exact[query_id] == pytest.approx(expected[query_id], abs=1e-6)
+    assert list(exact["q1"]) == list(dense["q1"])[:8] and ninth in exact["q2"]
+
+
+def test_interpolated_run_refuses_a_lexical_index_of_other_documents() -> None:
+    with pytest.raises(ValueError, match="lacks the document 'b'"):
+        interpolated_run(_unit(1, 0), _unit(2, 1), {"q": "x"}, ["a", "b"], LexicalIndex.build(["a"], ["x"]))

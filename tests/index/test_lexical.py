@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import rrf
 from revela_rag.lexical import LexicalIndex, analyze
 
 TEXTS = {
@@ -136,25 +135,3 @@ def test_pickled_arrays_are_never_opened(index, tmp_path):
     np.save(tmp_path / "data.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(IndexingError, match="damaged"):
         LexicalIndex.load(tmp_path)
-
-
-def test_rrf_by_hand():
-    fused = rrf([["a", "b", "c"], ["c", "a", "d"]], constant=60)
-    assert [id_ for id_, _ in fused] == ["a", "c", "b", "d"]
-    assert dict(fused)["a"] == pytest.approx(1 / 61 + 1 / 62)
-    assert dict(fused)["d"] == pytest.approx(1 / 63)
-
-
-def test_rrf_weights_ties_and_repeats():
-    assert rrf([["a"], ["b"]], weights=[1, 2])[0] == ("b", pytest.approx(2 / 61))
-    assert [id_ for id_, _ in rrf([["a", "b"], ["b", "a"]])] == ["a", "b"]
-    assert rrf([["a", "a", "b"]]) == [("a", 1 / 61), ("b", 1 / 62)]
-    assert rrf([]) == [] == rrf([[], []])
-
-
-@pytest.mark.parametrize(
-    "bad", [{"weights": [1]}, {"weights": [1, -1]}, {"constant": 0}, {"weights": [1, float("nan")]}]
-)
-def test_rrf_checks_its_numbers(bad):
-    with pytest.raises(ValueError, match="weight"):
-        rrf([["a"], ["b"]], **bad)

@@ -96,17 +96,6 @@ def test_lexical_search_splits_identifiers_and_needs_no_model(path, encoder):
     assert 17 not in numbers(index.search("getUser17Name", k=40, mode="lexical", filter={"even": True}))
 
 
-def test_hybrid_fuses_both_rankings(built, encoder):
-    query = "getUser17Name and user 3"
-    by_vector, by_term = (numbers(built.search(query, k=40, mode=mode)) for mode in ("dense", "lexical"))
-    points = {n: sum(1 / (61 + ranks.index(n)) for ranks in (by_vector, by_term) if n in ranks) for n in range(40)}
-    hits = built.search(query, k=5, mode="hybrid")
-    np.testing.assert_allclose([hit.score for hit in hits], sorted(points.values())[:-6:-1] / np.array(2 / 61))
-    assert numbers(hits) != by_vector[:5] and numbers(hits) != by_term[:5]
-    both = built.search(chunk(3).text, k=1, mode="hybrid")[0]
-    assert both.chunk == chunk(3) and both.score == pytest.approx(1)
-
-
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 def test_filters_come_before_top_k(built, mode):
     # each of these is rare among the best of all, so filtering afterwards would find fewer than three

@@ -26,15 +26,16 @@ __all__ = ["RevelaRetriever"]
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    A node's id is the chunk's, its source node the document, its score the cosine (for dense search). The
-    embedding of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), are used where given.
+    A node's id is the chunk's, its source node the document, its score the cosine in dense search (for the
+    other modes see :class:`revela_rag.index.Hit`; a cutoff chosen for one does not fit another). The embedding
+    of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used in dense search where given.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
         model: model the queries are encoded with, when ``index`` is a directory; default: the one it was
             built with.
         similarity_top_k: how many nodes to return.
-        mode: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by rank).
+        mode: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (the cosine plus weighted BM25).
         filters: ``==`` and ``in`` joined by ``and``; applied before the best nodes are taken.
         kwargs: what every LlamaIndex retriever takes, such as ``callback_manager``.
 
