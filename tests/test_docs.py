@@ -35,7 +35,9 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
             (docs / f"{Path(name).stem}-{number}.md").write_text(section, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for code in blocks("README.md"):
-        code = code.replace("max_steps=300", "max_steps=6, group_size=4, groups_per_step=1")
+        code = code.replace(
+            'output="my-retriever")', 'output="my-retriever", max_steps=6, group_size=4, groups_per_step=1)', 1
+        )
         exec(compile(code, "README.md", "exec"), {})
     out = capsys.readouterr().out
     assert "base model" in out or "adapted" in out
