@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BertModel"]
 
+_SMALL = 512  # tokens; smaller batches (queries) run beside each other, larger ones one by one, which bounds memory
 _PREFIX = "sentence_transformers."
 _TRANSFORMER = {
     "max_seq_length": None,  # any value
@@ -237,7 +239,7 @@ class BertModel:
         lengths = np.array([len(item) for item in items])
         for row, item in zip(tokens, items, strict=True):
             row[: len(item)] = item
-        with torch.inference_mode(), self._lock:
+        with torch.inference_mode(), nullcontext() if tokens.size < _SMALL else self._lock:
             vectors = self._forward(torch.from_numpy(tokens), torch.from_numpy(lengths))
             return np.asarray(vectors.float().cpu().numpy())
 

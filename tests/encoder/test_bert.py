@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,22 @@ def test_asking_for_the_model_changes_nothing_but_who_computes(model_dir):
     before = encoder.encode_queries(TEXTS)
     assert isinstance(encoder.model, SentenceTransformer) and encoder.model is encoder.model
     np.testing.assert_allclose(encoder.encode_queries(TEXTS), before, atol=1e-6)
+
+
+def test_queries_of_several_threads_are_computed_beside_each_other(model_dir, monkeypatch):
+    model = BertModel.read(model_dir, device="cpu", max_length=None, dtype="float32")
+    texts = ["how do i open", "a file", "three four five", "return one two"]
+    wanted = [model.embed(model.tokenize([text], ""), "query") for text in texts]
+    forward, together = model._forward, threading.Barrier(len(texts), timeout=30)
+
+    def waiting(tokens, lengths):
+        together.wait()  # broken, unless all threads are inside at once
+        return forward(tokens, lengths)
+
+    monkeypatch.setattr(model, "_forward", waiting)
+    with ThreadPoolExecutor(len(texts)) as pool:
+        found = list(pool.map(lambda text: model.embed(model.tokenize([text], ""), "query"), texts))
+    np.testing.assert_array_equal(np.concatenate(found), np.concatenate(wanted))
 
 
 def test_serving_imports_neither_transformers_nor_training(model_dir):
