@@ -185,8 +185,9 @@ def _text(result: dict[str, Any], fast: str) -> str:
 
 
 def _plot(figure: Any, result: dict[str, Any]) -> None:
-    figure.set_size_inches(13, 4)
-    panels = figure.subplots(1, 3)
+    count = 3 if result["sizes"] else 2
+    figure.set_size_inches(13 * count / 3, 4)
+    panels = figure.subplots(1, count)
     names = list(result["variants"])
     rows = [result["variants"][name] for name in names]
     panels[0].barh(names, [1 / row["seconds"] for row in rows])
@@ -197,6 +198,8 @@ def _plot(figure: Any, result: dict[str, Any]) -> None:
     panels[1].set(title="activation memory, MB")
     for panel in panels[:2]:
         panel.invert_yaxis()
+    if not result["sizes"]:
+        return
     costs = {str(size): 1e3 * row["seconds"] / size for size, row in result["sizes"].items()}
     panels[2].bar(list(costs), list(costs.values()))
     panels[2].set(title="milliseconds per text", xlabel="texts in a group, B")
