@@ -47,7 +47,9 @@ def command(
     preset: Annotated[
         Preset, typer.Option(help="auto goes by what most of the corpus is; published is the paper's setting.")
     ] = Preset.auto,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.", show_default="by the corpus")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many steps.", show_default="by the corpus")
+    ] = None,
     time_limit: Annotated[
         str | None,
         typer.Option(

@@ -76,7 +76,8 @@ def test_an_error_of_ours_is_a_message_without_a_traceback(tmp_path: Path) -> No
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
 def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     code = (
-        "import sys, time, types\n"
+        "import signal, sys, time, types\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "fake = types.ModuleType('revela_training')\n"
         "def adapt(source, **options):\n"
         "    print('started', file=sys.stderr, flush=True)\n"
