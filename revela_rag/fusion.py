@@ -1,72 +1,101 @@
-"""One ranking out of several: by adding scores, or by ranks alone."""
+"""One ranking out of several: by how sure each side is, or by ranks alone."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["CEILING", "WEIGHT", "interpolate", "lexical_weight", "rrf"]
+import numpy as np
 
-#: How much cosine a point of BM25 is worth, and the most that BM25 may add to a cosine.
-WEIGHT, CEILING = 0.02, 0.25
+__all__ = ["BM25_STEP", "COSINE_STEP", "DEPTH", "MOST_STEPS", "fuse", "fused_scores", "largest", "rrf"]
+
+#: How much a cosine, and how much a BM25 score, must rise for a document to become e times as likely.
+COSINE_STEP, BM25_STEP = 0.05, 1.25
+#: A query's best BM25 score counts as at most so many steps: long queries have large scores.
+MOST_STEPS = 12.0
+#: Candidates that each side proposes, at least.
+DEPTH = 100
 
 Id = TypeVar("Id", bound=Hashable)
 
 
-def lexical_weight(best: float, *, weight: float = WEIGHT, ceiling: float = CEILING) -> float:
-    """What a query's BM25 scores are multiplied by before they are added to cosines: ``min(weight, ceiling / best)``.
+def fused_scores(
+    cosines: np.ndarray,
+    lexical: np.ndarray,
+    *,
+    cosine_step: float = COSINE_STEP,
+    bm25_step: float = BM25_STEP,
+    most_steps: float = MOST_STEPS,
+) -> np.ndarray:
+    """How a query's candidates score when cosine and BM25 are fused by how sure each of them is.
 
-    BM25 grows with the number and the rarity of a query's words, so a fixed weight trusts the words of a query of
-    rare identifiers more than those of a short everyday one. The ceiling keeps a long query from drowning the cosine.
+    Each side's scores become a distribution over the candidates, p = softmax(cosine / cosine_step) and
+    q = softmax(BM25 / max(bm25_step, best / most_steps)). A candidate scores ``(p + q) / 2 * sqrt(p * q)``, scaled to
+    sum to 1: the arithmetic mean lets whichever side stands out for this query decide (a mixture of experts), the
+    geometric mean rewards what both find (a product of experts, which alone would be linear interpolation of scores).
 
     Args:
-        best: the best BM25 score of the query; 0 where nothing shares a word with it.
-        weight: cosine per point of BM25.
-        ceiling: the most the best document gains.
+        cosines: (n,) of the candidates.
+        lexical: (n,) BM25 scores, 0 where a candidate shares no word with the query.
+        cosine_step: rise of the cosine that makes a candidate e times as likely.
+        bm25_step: the same of BM25.
+        most_steps: the most steps that the best BM25 score counts.
+
+    Returns:
+        (n,) float64 in (0, 1], which sum to 1. They order the candidates of one query and compare no two queries.
 
     Raises:
-        ValueError: a number is negative or not a number.
+        ValueError: the shapes differ, a score is not finite or a BM25 score negative, or a setting is not positive.
     """
-    if not (best >= 0 and weight >= 0 and ceiling >= 0):
-        raise ValueError(f"best={best}, weight={weight} and ceiling={ceiling} must not be negative.")
-    return weight if weight * best <= ceiling else ceiling / best
+    if not (cosine_step > 0 and bm25_step > 0 and most_steps > 0):
+        raise ValueError(f"cosine_step={cosine_step}, bm25_step={bm25_step}, most_steps={most_steps} must be positive.")
+    dense, words = np.asarray(cosines, dtype=np.float64), np.asarray(lexical, dtype=np.float64)
+    if dense.ndim != 1 or dense.shape != words.shape:
+        raise ValueError(f"expected two vectors of one length, got shapes {dense.shape} and {words.shape}.")
+    if not (np.isfinite(dense).all() and np.isfinite(words).all() and (words >= 0).all()):
+        raise ValueError("cosines and BM25 scores must be finite numbers, BM25 scores not negative.")
+    if not len(dense):
+        return dense
+    p = _log_softmax(dense / cosine_step)
+    q = _log_softmax(words / max(bm25_step, float(words.max()) / most_steps))
+    shares: np.ndarray = np.exp(_log_softmax(np.logaddexp(p, q) + (p + q) / 2))
+    return shares
 
 
-def interpolate(
-    cosines: Mapping[Id, float],
-    lexical: Mapping[Id, float],
-    *,
-    best: float | None = None,
-    weight: float = WEIGHT,
-    ceiling: float = CEILING,
-) -> list[tuple[Id, float]]:
-    """Fuse by score: ``cosine + min(weight, ceiling / best) * bm25``; see :func:`lexical_weight`.
+def largest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Places of the ``count`` largest of (n,) scores, ascending; of equal ones the first."""
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    least = np.partition(scores, -count)[-count]
+    above, ties = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    return np.sort(np.concatenate([above, ties[: count - len(above)]]))
 
-    Source: linear interpolation of lexical and dense scores, as in Wang, Zhuang and Zuccon, "BERT-based Dense
-    Retrievers Require Interpolation with BM25 for Effective Passage Retrieval", ICTIR 2021. The weight that follows
-    the query is this project's own.
+
+def _log_softmax(values: np.ndarray) -> np.ndarray:
+    shifted = values - values.max()
+    result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def fuse(cosines: Mapping[Id, float], lexical: Mapping[Id, float]) -> list[tuple[Id, float]]:
+    """Rank candidates by :func:`fused_scores`.
 
     Args:
         cosines: of every candidate.
-        lexical: BM25 scores; a candidate that is missing scores 0.
-        best: the best BM25 score of the query among all documents; None takes the best in ``lexical``.
-        weight: cosine per point of BM25.
-        ceiling: the most the best document gains.
+        lexical: BM25 scores; a candidate that is missing shares no word with the query.
 
     Returns:
-        ``(id, score)``, best first; equal scores keep the order of ``cosines``. A score lies in [-1, 1 + ceiling].
+        ``(id, score)``, best first; equal scores keep the order of ``cosines``.
 
     Raises:
-        ValueError: ``lexical`` holds an id without a cosine, or a number is negative.
+        ValueError: ``lexical`` holds an id without a cosine, or a score is not finite.
     """
     unknown = next((id_ for id_ in lexical if id_ not in cosines), None)
     if unknown is not None:
         raise ValueError(f"{unknown!r} has a BM25 score but no cosine; give the cosine of every candidate.")
-    factor = lexical_weight(
-        max(lexical.values(), default=0.0) if best is None else best, weight=weight, ceiling=ceiling
-    )
-    scores = [(id_, cosine + factor * lexical.get(id_, 0.0)) for id_, cosine in cosines.items()]
-    return sorted(scores, key=lambda item: -item[1])
+    words = np.array([lexical.get(id_, 0.0) for id_ in cosines])
+    scores = fused_scores(np.array(list(cosines.values())), words).tolist()
+    return sorted(zip(cosines, scores, strict=True), key=lambda item: -item[1])
 
 
 def rrf(

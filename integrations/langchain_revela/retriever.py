@@ -32,7 +32,7 @@ class RevelaRetriever(BaseRetriever):
         model: model the queries are encoded with, when ``index`` is a directory; default: the one it was
             built with.
         k: how many documents to return.
-        search_type: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (the cosine plus weighted BM25).
+        search_type: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by how sure each is).
         filter: metadata that a document must have, key by key (a list: any of its values); applied before
             the best k are taken.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,

@@ -30,7 +30,7 @@ def command(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that revela index wrote.")],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 5,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="Add BM25 to the model's cosines.")] = False,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse the model's cosines with BM25.")] = False,
     lexical: Annotated[bool, typer.Option("--lexical", help="BM25 alone.")] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Where the index's model is now, if it moved.")

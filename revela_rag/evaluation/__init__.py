@@ -4,7 +4,7 @@ from revela_rag.evaluation.beir import RetrievalData, load_beir
 from revela_rag.evaluation.bootstrap import Comparison, balanced_p_value, bootstrap_interval, compare
 from revela_rag.evaluation.evaluate import evaluate
 from revela_rag.evaluation.metrics import METRICS, Evaluation, score_run
-from revela_rag.evaluation.runs import Run, dense_run, hybrid_run, interpolated_run, lexical_run
+from revela_rag.evaluation.runs import Run, dense_run, fused_run, hybrid_run, lexical_run
 from revela_rag.evaluation.structural import structural_data
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "compare",
     "dense_run",
     "evaluate",
+    "fused_run",
     "hybrid_run",
-    "interpolated_run",
     "lexical_run",
     "load_beir",
     "score_run",

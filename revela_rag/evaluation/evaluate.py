@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from revela_rag.errors import CorpusError
 from revela_rag.evaluation.beir import RetrievalData, load_beir
 from revela_rag.evaluation.metrics import Evaluation, score_run
-from revela_rag.evaluation.runs import Run, dense_run, interpolated_run, lexical_run
+from revela_rag.evaluation.runs import Run, dense_run, fused_run, lexical_run
 from revela_rag.evaluation.vectors import cached_vectors, passages
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def evaluate(
 
     Args:
         model: ``"bm25"``; a model directory or name; ``"hybrid:MODEL"``, that model's cosines plus weighted BM25
-            (:func:`revela_rag.fusion.interpolate`); an :class:`~revela_rag.Encoder`; or an
+            (:func:`revela_rag.fusion.fuse`); an :class:`~revela_rag.Encoder`; or an
             :class:`~revela_rag.Index` or :class:`~revela_rag.Retriever` whose document ids are those of the data.
         data: labelled data, or the BEIR directory that holds it.
         split: which judgements to use where ``data`` is a directory; None takes the only ones there are.
@@ -91,7 +91,7 @@ def evaluate(
         details.update(vectors=len(texts), fingerprint=encoder.fingerprint)
         if hybrid:
             lexical = LexicalIndex.build(data.corpus, _whole(data), analyzer=analyzer)
-            run = interpolated_run(queries, documents, data.queries, document_ids, lexical, k=depth)
+            run = fused_run(queries, documents, data.queries, document_ids, lexical, k=depth)
         else:
             run = dense_run(queries, documents, list(data.queries), document_ids, k=depth)
     evaluation = score_run(run, data.qrels, name=name or _name(model), k=k)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from revela_rag.fusion import CEILING, WEIGHT, interpolate, lexical_weight, rrf
+from revela_rag.fusion import DEPTH, fuse, fused_scores, largest, rrf
 
 if TYPE_CHECKING:
     from revela_rag.lexical import Analyzer, LexicalIndex
 
-__all__ = ["Run", "dense_run", "hybrid_run", "interpolated_run", "lexical_run"]
+__all__ = ["Run", "dense_run", "fused_run", "hybrid_run", "lexical_run"]
 
 #: Query id to {document id: score}, higher is better, best first.
 Run = dict[str, dict[str, float]]
@@ -50,7 +51,7 @@ def dense_run(
     return run
 
 
-def interpolated_run(
+def fused_run(
     query_vectors: np.ndarray,
     document_vectors: np.ndarray,
     queries: Mapping[str, str],
@@ -58,10 +59,11 @@ def interpolated_run(
     lexical: LexicalIndex,
     *,
     k: int = 100,
-    weight: float = WEIGHT,
-    ceiling: float = CEILING,
 ) -> Run:
-    """Exact hybrid search: every document by its cosine plus weighted BM25, see :func:`revela_rag.fusion.interpolate`.
+    """Hybrid search as an index does it: the best by cosine and the best by BM25, fused by how sure each side is.
+
+    See :func:`revela_rag.fusion.fused_scores`. The candidates are the ``max(k, 100)`` best documents of each side,
+    with the true cosine and BM25 score of every one.
 
     Args:
         query_vectors: shape (Q, d), unit vectors.
@@ -70,11 +72,9 @@ def interpolated_run(
         document_ids: N ids, repeated for chunks of the same document, whose cosine is that of its best chunk.
         lexical: BM25 over the same documents.
         k: documents per query.
-        weight: cosine per point of BM25.
-        ceiling: the most that BM25 adds.
 
     Raises:
-        ValueError: the shapes do not fit, ``lexical`` lacks a document, or a number is out of range.
+        ValueError: the shapes do not fit, ``lexical`` lacks a document, or ``k`` is below 1.
     """
     _check_depth(k)
     run: Run = {query_id: {} for query_id in queries}
@@ -82,12 +82,15 @@ def interpolated_run(
     missing = next((id_ for id_ in document_ids if id_ not in places), None)
     if missing is not None:
         raise ValueError(f"the lexical index lacks the document {missing!r}; build it over the same documents")
-    for some, ids, scores in _cosines(query_vectors, document_vectors, list(queries), document_ids):
-        columns = [places[id_] for id_ in ids]
+    for some, ids, cosines in _cosines(query_vectors, document_vectors, list(queries), document_ids):
+        columns = np.array([places[id_] for id_ in ids])
         for row, query_id in enumerate(some):
-            bm25 = lexical.scores(queries[query_id])
-            scores[row] += lexical_weight(float(bm25.max()), weight=weight, ceiling=ceiling) * bm25[columns]
-        run.update(_best(some, ids, scores, k))
+            bm25 = lexical.scores(queries[query_id])[columns]
+            words = largest(bm25, max(k, DEPTH))
+            candidates = np.union1d(largest(cosines[row], max(k, DEPTH)), words[bm25[words] > 0])
+            scores = fused_scores(cosines[row][candidates], bm25[candidates])
+            best = np.lexsort((-cosines[row][candidates], -scores))[:k]
+            run[query_id] = {ids[candidates[i]]: float(scores[i]) for i in best}
     return run
 
 
@@ -128,15 +131,16 @@ def lexical_run(
 def hybrid_run(
     runs: Sequence[Mapping[str, Mapping[str, float]]], *, k: int = 100, method: Literal["score", "rrf"] = "score"
 ) -> Run:
-    """Fuse runs. Where vectors are at hand, :func:`interpolated_run` is exact.
+    """Fuse runs. Where vectors are at hand, :func:`fused_run` knows every score.
 
     Args:
         runs: over the same queries. For ``"score"`` a lexical run and then a dense one, deep enough (1,000 documents):
-            what the lexical run lacks has no BM25 score, and what the dense run lacks is given the least cosine there.
+            the ``max(k, 100)`` best of each are candidates, what the lexical run lacks has no BM25 score, and what the
+            dense run lacks is given the least cosine there.
             For ``"rrf"`` any runs; a query that one of them lacks is fused from the others.
         k: documents per query.
-        method: ``"score"`` adds weighted BM25 to the cosine (:func:`revela_rag.fusion.interpolate`); ``"rrf"`` counts
-            ranks alone (:func:`revela_rag.fusion.rrf`).
+        method: ``"score"`` fuses by how sure each side is (:func:`revela_rag.fusion.fuse`); ``"rrf"`` counts ranks
+            alone (:func:`revela_rag.fusion.rrf`).
 
     Raises:
         ValueError: not two runs, or the second one's scores are not cosines, in ``"score"``; ``k`` is below 1.
@@ -152,10 +156,11 @@ def hybrid_run(
         if method == "rrf":
             fused[query_id] = dict(rrf([_ranking(scores) for scores in found])[:k])
         else:
-            lexical, dense = found
-            least = min(dense.values(), default=0.0)
-            cosines = {id_: dense[id_] for id_ in _ranking(dense)} | {id_: least for id_ in lexical if id_ not in dense}
-            fused[query_id] = dict(interpolate(cosines, lexical)[:k])
+            lexical, dense = ({id_: scores[id_] for id_ in _ranking(scores)} for scores in found)
+            depth, least = max(k, DEPTH), min(dense.values(), default=0.0)
+            candidates = dict.fromkeys([*islice(dense, depth), *islice((i for i in lexical if lexical[i] > 0), depth)])
+            words = {id_: max(lexical.get(id_, 0.0), 0.0) for id_ in candidates}
+            fused[query_id] = dict(fuse({id_: dense.get(id_, least) for id_ in candidates}, words)[:k])
     return fused
 
 

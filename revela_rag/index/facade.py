@@ -231,7 +231,7 @@ class Index:
             filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
                 means any of its values; ``document_id`` and ``kind`` work too.
             mode: ``"dense"``, ``"lexical"`` (BM25, needs no model) or ``"hybrid"`` (both, by
-                :func:`revela_rag.fusion.interpolate`).
+                :func:`revela_rag.fusion.fuse`).
 
         Returns:
             Hits, best first; see :class:`Hit` for what the score means in each mode.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import interpolate, lexical_weight
+from revela_rag.fusion import DEPTH, fuse, largest
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit, VectorStore
@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["dense", "lexical", "hybrid"]
 LEXICAL_FOLDER = "lexical"
-_DEPTH = 100  # nearest vectors that a hybrid search looks at, at least
-_OTHERS = 10  # times as many others that share words with the query are compared, at most
 _RETRIES = 20
 
 
@@ -83,49 +81,24 @@ class Snapshot:
     def hybrid(
         self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None
     ) -> list[list[Hit]]:
-        """Top k by cosine plus weighted BM25, see :func:`revela_rag.fusion.interpolate`."""
+        """Top k of the best by cosine and the best by BM25, at least 100 each; see :func:`revela_rag.fusion.fuse`."""
         allowed = self._allowed(filter)
         index, rows = self._load_lexical()
         mask = np.ones(len(rows), dtype=bool) if allowed is None else np.isin(rows, allowed, assume_unique=True)
-        near = self.vectors.search(vectors, max(k, _DEPTH), allowed)
-        return [
-            self._hits(self._fuse(index.scores(query), rows, mask, vector, found, k))
-            for query, vector, found in zip(queries, vectors, near, strict=True)
-        ]
-
-    def _fuse(
-        self, lexical: np.ndarray, rows: np.ndarray, mask: np.ndarray, vector: np.ndarray, near: list[Any], k: int
-    ) -> list[tuple[int, float]]:
-        """The best k. Where ``near`` is exact, what is not compared could not be among them, unless it is cut off.
-
-        Args:
-            lexical: (n,) BM25 scores.
-            rows: (n,) their rows, ascending.
-            mask: (n,) bool, which may be found.
-            vector: (d,) unit query.
-            near: row and cosine of the nearest among these, best first; at least k where there are so many.
-            k: how many.
-        """
-        if not near:
-            return []
-        best = float(lexical.max())
-        found = [row for row, _ in near]
-        places = np.searchsorted(rows, found).clip(max=len(rows) - 1)
-        cosines = np.array([cosine for _, cosine in near])
-        gains = lexical_weight(best) * lexical
-        least = np.sort(cosines + gains[places])[-k:][0]
-        # whatever is not near has a cosine of at most the last one's, so only these can come among the best k
-        able = mask & (gains > 0) & (gains + cosines[-1] >= least)
-        able[places] = False
-        others = np.flatnonzero(able)
-        if len(others) > (most := _OTHERS * len(near)):
-            others = np.sort(others[np.argpartition(gains[others], -most)[-most:]])
-        if len(others):
-            found += rows[others].tolist()
-            places = np.concatenate([places, others])
-            cosines = np.concatenate([cosines, self.vectors.cosines(vector, rows[others])])
-        scores = dict(zip(found, lexical[places].tolist(), strict=True))
-        return interpolate(dict(zip(found, cosines.tolist(), strict=True)), scores, best=best)[:k]
+        depth = max(k, DEPTH)
+        near = self.vectors.search(vectors, depth, allowed)
+        hits = []
+        for query, vector, found in zip(queries, vectors, near, strict=True):
+            bm25 = index.scores(query)
+            able = np.flatnonzero(mask & (bm25 > 0))
+            words = rows[able[largest(bm25[able], depth)]]
+            cosines = dict(found)
+            missing = [row for row in words.tolist() if row not in cosines]
+            if missing:
+                cosines.update(zip(missing, self.vectors.cosines(vector, np.array(missing)).tolist(), strict=True))
+            at = np.searchsorted(rows, list(cosines)).clip(max=len(rows) - 1)
+            hits.append(self._hits(fuse(cosines, dict(zip(cosines, bm25[at].tolist(), strict=True)))[:k]))
+        return hits
 
     def _allowed(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
         return self.texts.select(filter) if filter else None

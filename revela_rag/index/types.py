@@ -19,8 +19,8 @@ class Hit:
 
     Attributes:
         chunk: the chunk as it was indexed.
-        score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: the cosine plus
-            at most 0.25 for shared words (:func:`revela_rag.fusion.interpolate`), in [-1, 1.25]; not a cosine any more.
+        score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: the share
+            among the query's candidates, in (0, 1] (:func:`revela_rag.fusion.fuse`), which compares no two queries.
         rank: place in the result, from 1.
     """
 

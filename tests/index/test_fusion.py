@@ -1,46 +1,88 @@
+import math
+
+import numpy as np
 import pytest
 
-from revela_rag.fusion import interpolate, lexical_weight, rrf
+from revela_rag.fusion import BM25_STEP, COSINE_STEP, MOST_STEPS, fuse, fused_scores, rrf
 
 
-def test_interpolation_by_hand():
-    cosines = {"a": 0.6, "b": 0.5, "c": 0.55, "d": -0.2}
-    assert interpolate(cosines, {"b": 8.0, "d": 2.0}) == [
-        ("b", pytest.approx(0.5 + 0.02 * 8)),
-        ("a", 0.6),
-        ("c", 0.55),
-        ("d", pytest.approx(-0.2 + 0.02 * 2)),
-    ]
-    long_query = interpolate(cosines, {"b": 100.0, "d": 60.0})
-    assert long_query[0] == ("b", pytest.approx(0.5 + 0.25))
-    assert dict(long_query)["d"] == pytest.approx(-0.2 + 0.25 * 0.6)
-    other = dict(interpolate(cosines, {"b": 8.0}, best=16.0, weight=0.1, ceiling=0.4))
-    assert other["b"] == pytest.approx(0.5 + 0.4 * 8 / 16)
+def by_hand(cosines, lexical):
+    """(p + q) / 2 * sqrt(p * q), with both distributions written out."""
+    step = max(BM25_STEP, max(lexical) / MOST_STEPS)
+    p = [math.exp(c / COSINE_STEP) for c in cosines]
+    q = [math.exp(s / step) for s in lexical]
+    p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
+    both = [(x + y) / 2 * math.sqrt(x * y) for x, y in zip(p, q, strict=True)]
+    return [x / sum(both) for x in both]
 
 
-@pytest.mark.parametrize(("best", "expected"), [(0, 0.02), (1e-40, 0.02), (12.5, 0.02), (25, 0.01), (float("inf"), 0)])
-def test_the_weight_falls_where_the_ceiling_is_reached(best, expected):
-    assert lexical_weight(best) == pytest.approx(expected)
-    assert lexical_weight(best, weight=0) == lexical_weight(best, ceiling=0) * best == 0 or best == float("inf")
+@pytest.mark.parametrize(
+    ("cosines", "lexical"),
+    [
+        ([0.6, 0.5, 0.55, -0.2], [0.0, 8.0, 0.0, 2.0]),
+        ([0.6, 0.5, 0.55, -0.2], [0.0, 100.0, 30.0, 60.0]),
+        ([0.1], [3.0]),
+        ([0.3, 0.3], [0.0, 0.0]),
+    ],
+)
+def test_scores_by_hand(cosines, lexical):
+    scores = fused_scores(np.array(cosines), np.array(lexical))
+    assert scores == pytest.approx(by_hand(cosines, lexical)) and scores.sum() == pytest.approx(1)
 
 
-def test_interpolation_without_words_in_common_is_dense_order():
+def test_the_side_that_stands_out_decides():
+    # words know one document far better than the rest, cosines hardly tell them apart, and the other way round
+    assert fused_scores(np.array([0.50, 0.49, 0.48]), np.array([3.0, 2.8, 12.0])).argmax() == 2
+    assert fused_scores(np.array([0.80, 0.49, 0.48]), np.array([3.0, 2.8, 3.5])).argmax() == 0
+    # what both place second beats what each places first alone
+    assert fused_scores(np.array([0.6, 0.57, 0.2]), np.array([1.0, 9.0, 10.0])).argmax() == 1
+
+
+def test_scores_stay_finite_far_apart():
+    scores = fused_scores(np.linspace(-1, 1, 50), np.linspace(1e6, 0, 50))
+    assert np.isfinite(scores).all() and (scores > 0).all() and scores.sum() == pytest.approx(1)
+    assert fused_scores(np.zeros(0), np.zeros(0)).shape == (0,)
+
+
+def test_a_better_score_never_ranks_lower():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        cosines, lexical = rng.uniform(-0.2, 0.9, 30), rng.exponential(5, 30) * (rng.random(30) > 0.4)
+        before = fused_scores(cosines, lexical)
+        better = cosines.copy()
+        better[7] += 0.05
+        assert (fused_scores(better, lexical) > fused_scores(better, lexical)[7]).sum() <= (before > before[7]).sum()
+
+
+def test_fuse_ranks_ids_and_fills_in_zeros():
+    ranked = fuse({"a": 0.6, "b": 0.5, "c": 0.55, "d": -0.2}, {"b": 8.0, "d": 2.0})
+    assert dict(ranked) == pytest.approx(
+        dict(zip("abcd", by_hand([0.6, 0.5, 0.55, -0.2], [0.0, 8.0, 0.0, 2.0]), strict=True))
+    )
+    assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
+
+
+def test_without_words_in_common_it_is_dense_order():
     cosines = {"b": 0.5, "a": 0.5, "c": 0.1}
-    assert interpolate(cosines, {}) == list(cosines.items()) == interpolate(cosines, {"a": 0.0})
-    assert interpolate({}, {}) == []
+    assert [id_ for id_, _ in fuse(cosines, {})] == ["b", "a", "c"]
+    assert fuse(cosines, {}) == fuse(cosines, {"a": 0.0}) and fuse({}, {}) == []
 
 
-def test_interpolation_keeps_the_order_of_ties():
-    assert [id_ for id_, _ in interpolate({2: 0.25, 1: 0.25, 3: 0.125}, {3: 12.5})] == [3, 2, 1]
-    assert [id_ for id_, _ in interpolate({3: 0.0, 2: 0.25, 1: 0.25}, {3: 50.0})] == [3, 2, 1]
+def test_ties_keep_their_order():
+    assert [id_ for id_, _ in fuse({2: 0.25, 1: 0.25, 3: 0.125}, {})] == [2, 1, 3]
 
 
-def test_interpolation_checks_what_it_gets():
+def test_it_checks_what_it_gets():
     with pytest.raises(ValueError, match="'b' has a BM25 score but no cosine"):
-        interpolate({"a": 0.5}, {"b": 1.0})
-    for bad in ({"weight": -1}, {"ceiling": float("nan")}, {"best": -1.0}):
-        with pytest.raises(ValueError, match="must not be negative"):
-            interpolate({"a": 0.5}, {"a": 1.0}, **bad)
+        fuse({"a": 0.5}, {"b": 1.0})
+    for cosine, bm25 in ((float("nan"), 1.0), (0.5, float("inf")), (0.5, -1.0)):
+        with pytest.raises(ValueError, match="finite"):
+            fuse({"a": cosine}, {"a": bm25})
+    with pytest.raises(ValueError, match="one length"):
+        fused_scores(np.zeros(2), np.zeros(3))
+    for bad in ({"cosine_step": 0}, {"bm25_step": float("nan")}, {"most_steps": -1}):
+        with pytest.raises(ValueError, match="must be positive"):
+            fused_scores(np.zeros(2), np.zeros(2), **bad)
 
 
 def test_rrf_by_hand():

@@ -35,7 +35,7 @@ class RevelaRetriever(BaseRetriever):
         model: model the queries are encoded with, when ``index`` is a directory; default: the one it was
             built with.
         similarity_top_k: how many nodes to return.
-        mode: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (the cosine plus weighted BM25).
+        mode: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by how sure each is).
         filters: ``==`` and ``in`` joined by ``and``; applied before the best nodes are taken.
         kwargs: what every LlamaIndex retriever takes, such as ``callback_manager``.
 
