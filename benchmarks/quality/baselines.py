@@ -58,6 +58,7 @@ def plan(method: str, dataset: GroupDataset, cfg: AdaptConfig) -> list[Step]:
     for start in range(0, cfg.max_steps * cfg.groups_per_step, cfg.groups_per_step):
         groups = [dataset[start + i] for i in range(cfg.groups_per_step)]
         pairs = np.unique(np.concatenate([group.pairs for group in groups]), axis=0)
+        pairs = pairs[pairs[:, 0] >= 0]
         drawn = np.unique(np.concatenate([*(group.texts for group in groups), pairs.ravel()]))
         if method == "contrastive":
             rows = [(dataset.texts[query], dataset.texts[answer]) for query, answer in pairs.tolist()]

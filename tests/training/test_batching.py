@@ -51,6 +51,22 @@ def test_extra_pairs_are_drawn_from_the_whole_corpus() -> None:
     assert np.all(dataset[0].pairs[:, 1] - dataset[0].pairs[:, 0] == 1)
 
 
+def test_negatives_are_answers_that_nobody_asks_for() -> None:
+    pseudo = [PseudoQuery("span", f"span {i}", i) for i in range(8)]
+    passages = [f"passage {i}" for i in range(8)]
+    dataset = GroupDataset(
+        units(50), group_size=4, length=2, extra_pairs=20, extra_negatives=30, pseudo=(pseudo, passages)
+    )
+    for group in (dataset[0], dataset[1]):
+        queries, answers = group.pairs.T
+        assert (queries >= 0).sum() == 20 and (queries == -1).sum() == 30
+        assert all(dataset.texts[answer].startswith("answer") for answer in answers)
+        assert len(set(answers[queries == -1].tolist())) == 30
+        every = [*dataset.texts, *dataset.pseudo_texts]
+        assert sorted(every[row[2]] for row in group.pseudo if row[1] == -1) == passages
+    assert dataset[0].pairs.tolist() != dataset[1].pairs.tolist()
+
+
 def test_a_corpus_smaller_than_one_group_is_refused() -> None:
     with pytest.raises(CorpusError, match=r"gives 6 texts.*needs 16"):
         GroupDataset(units(3), group_size=16, length=1)

@@ -28,10 +28,14 @@ def model(base_dir: Path, lm_dir: Path) -> RevelaModel:
 
 
 def info_nce(asked: torch.Tensor, answers: torch.Tensor, same: list[tuple[int, int]] = ()) -> torch.Tensor:
-    scores = asked @ answers.T / 0.1
-    for i, j in same:
-        scores[i, j] = float("-inf")
-    return torch.nn.functional.cross_entropy(scores, torch.arange(len(scores)))
+    """Query by query: its own answer against all answers and the other queries."""
+    losses = []
+    for i, query in enumerate(asked):
+        others = [answers[j] for j in range(len(answers)) if j != i and (i, j) not in same]
+        others += [asked[j] for j in range(len(asked)) if j != i and (i, j) not in same]
+        scores = torch.stack([query @ answers[i], *(query @ other for other in others)]) / 0.1
+        losses.append(torch.logsumexp(scores, 0) - scores[0])
+    return torch.stack(losses).mean()
 
 
 def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
@@ -56,6 +60,20 @@ def test_two_queries_of_one_passage_are_no_negatives_of_each_other(model: Revela
     expected = info_nce(asked[[0, 2, 4]], passages[[1, 1, 5]], same=[(0, 1), (1, 0)])
     assert found is not None
     assert float(found) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_an_answer_nobody_asks_for_is_a_negative(model: RevelaModel) -> None:
+    asked, passages = model.asked_cache, model.passage_cache
+    assert asked is not None and passages is not None
+    pairs = torch.tensor([[-1, 3], [-1, 7], [0, 1], [2, 3]])
+    pseudo = torch.tensor([[0, -1, 8], [0, 6, 7], [1, -1, 8]])
+    expected = [
+        info_nce(asked[[0, 2]], passages[[1, 3, 3, 7]], same=[(1, 2)]),
+        info_nce(asked[[6]], passages[[7, 8]]),
+    ]
+    found = model.contrast_cached(pairs, pseudo)
+    assert found is not None
+    assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
 
 
 def test_nothing_to_contrast_is_no_loss(model: RevelaModel) -> None:

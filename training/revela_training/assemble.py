@@ -61,6 +61,7 @@ def build_dataset(
         neighbour_count=cfg.neighbours,
         interleave=interleave,
         extra_pairs=cfg.contrastive_pairs if contrasts else 0,
+        extra_negatives=cfg.contrastive_negatives if contrasts else 0,
         pseudo=_pseudo(chunks, held_out, cfg) if contrasts else ((), ()),
         seed=cfg.seed,
     )

@@ -25,9 +25,10 @@ class Group:
 
     Attributes:
         texts: (B,) indices into ``GroupDataset.texts``.
-        pairs: (P, 2) indices of (query text, answer text) for the contrastive term.
-        pseudo: (Q, 3) rows of kind (index into `pseudo_queries.KINDS`), query and passage, for the same term; the
-            indices go on behind ``GroupDataset.texts``, into ``pseudo_texts``.
+        pairs: (P, 2) indices of (query text, answer text) for the contrastive term; a query of -1 stands before an
+            answer that nobody asks for here, a further negative.
+        pseudo: (Q, 3) rows of kind (index into `pseudo_queries.KINDS`), query or -1, and passage, for the same term;
+            the indices go on behind ``GroupDataset.texts``, into ``pseudo_texts``.
     """
 
     texts: np.ndarray
@@ -47,6 +48,7 @@ class GroupDataset(Dataset[Group]):
         interleave: cut groups out of the interleaved documents instead.
         extra_pairs: pairs drawn from the whole corpus for the contrastive term of each group, and as many pseudo
             queries of each kind; 0 takes the group's own pairs.
+        extra_negatives: further answers of each kind, drawn with them.
         pseudo: queries made of passages, with the passages they index.
         seed: seed of the draw.
 
@@ -69,6 +71,7 @@ class GroupDataset(Dataset[Group]):
         neighbour_count: int = 3,
         interleave: bool = False,
         extra_pairs: int = 0,
+        extra_negatives: int = 0,
         pseudo: tuple[Sequence[PseudoQuery], Sequence[str]] = ((), ()),
         seed: int = 0,
     ) -> None:
@@ -103,6 +106,7 @@ class GroupDataset(Dataset[Group]):
         self._neighbours = neighbours
         self._neighbour_count = neighbour_count
         self._extra_pairs = extra_pairs
+        self._extra_negatives = extra_negatives
         self._seed = seed
 
     @property
@@ -130,14 +134,20 @@ class GroupDataset(Dataset[Group]):
                 break
         pairs, pseudo = self._pairs, np.zeros((0, 3), dtype=np.int64)
         if self._extra_pairs and (len(pairs) or self.pseudo_texts):
-            pairs = _drawn(pairs, self._extra_pairs, rng)
-            kinds = [_drawn(rows, self._extra_pairs, rng) for rows in self._pseudo]
+            pairs = self._contrast(pairs, rng)
+            kinds = [self._contrast(rows, rng) for rows in self._pseudo]
             pseudo = np.concatenate([np.insert(rows, 0, kind, axis=1) for kind, rows in enumerate(kinds)])
         else:
             inside = set(texts[: self._group_size])
             members = [self._members[unit][:2] for unit in chosen if unit in self._pair_units]
             pairs = np.array([pair for pair in members if inside.issuperset(pair)], dtype=np.int64).reshape(-1, 2)
         return Group(np.array(texts[: self._group_size], dtype=np.int64), pairs, pseudo)
+
+    def _contrast(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Pairs of one kind, and answers to be told apart from theirs."""
+        negatives = _drawn(rows, self._extra_negatives, rng).copy()
+        negatives[:, 0] = -1
+        return np.concatenate([_drawn(rows, self._extra_pairs, rng), negatives])
 
     def _candidates(self, index: int, rng: np.random.Generator) -> list[int]:
         """Unit indices in the order they are offered to group ``index``."""

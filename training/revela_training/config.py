@@ -67,6 +67,8 @@ class AdaptConfig:
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
         contrastive_pairs: pairs of each kind in the InfoNCE term per group (linear adapter only; LoRA uses those in
             the batch).
+        contrastive_negatives: further answers of each kind, drawn for each group, that its queries must be told apart
+            from (linear adapter only).
         pseudo_queries: passages to make keyword and span queries from, two further kinds of pairs beside the structural
             ones (linear adapter only); 0 for none.
         contrastive_temperature: temperature of that term.
@@ -114,6 +116,7 @@ class AdaptConfig:
     revela_weight: float = 1.0
     contrastive_weight: float = 1.0
     contrastive_pairs: int = 64
+    contrastive_negatives: int = 256
     pseudo_queries: int = 1500
     contrastive_temperature: float = 0.05
     holdout: float = 0.3
@@ -157,6 +160,7 @@ class AdaptConfig:
             "above 0 where revela_weight is 0, or there is nothing to train",
         )
         _check(self.pseudo_queries >= 0, "pseudo_queries", self.pseudo_queries, "0 or more")
+        _check(self.contrastive_negatives >= 0, "contrastive_negatives", self.contrastive_negatives, "0 or more")
         _check(self.contrastive_weight >= 0, "contrastive_weight", self.contrastive_weight, "0 or more")
         _check(
             bool(self.strengths) and all(s > 0 for s in self.strengths),

@@ -155,22 +155,21 @@ class RevelaModel(nn.Module):
         """InfoNCE of each query against the answers of all of its kind, from the caches; the mean over kinds.
 
         Args:
-            pair_index: (P, 2) structural queries and their answers.
-            pseudo_index: (Q, 3) kind, query and passage.
+            pair_index: (P, 2) structural queries and their answers; a query of -1 makes the answer a negative alone.
+            pseudo_index: (Q, 3) kind, query and passage, likewise.
         """
         if self.passage_cache is None:
             return None
         asked = self.passage_cache if self.asked_cache is None else self.asked_cache
         kinds = [pair_index, *(pseudo_index[pseudo_index[:, 0] == kind, 1:] for kind in pseudo_index[:, 0].unique())]
-        losses = [
-            self._info_nce(
-                self.retriever.adapt_embeddings(asked[rows[:, 0]]),
-                self.retriever.adapt_embeddings(self.passage_cache[rows[:, 1]]),
-                rows[:, 1],
-            )
-            for rows in kinds
-            if len(rows) > 1
-        ]
+        losses = []
+        for rows in kinds:
+            marked = rows[:, 0] >= 0
+            rows = torch.cat([rows[marked], rows[~marked]])
+            if len(rows) > 1 and (count := int(marked.sum())):
+                queries = self.retriever.adapt_embeddings(asked[rows[:count, 0]])
+                answers = self.retriever.adapt_embeddings(self.passage_cache[rows[:, 1]])
+                losses.append(self._info_nce(queries, answers, rows[:, 1]))
         return torch.stack(losses).mean() if losses else None
 
     def contrast(self, queries: Tensor, passages: Tensor, texts: Tensor, pair_index: Tensor) -> Tensor | None:
@@ -183,11 +182,17 @@ class RevelaModel(nn.Module):
         return self._info_nce(queries[index[:, 0]], passages[index[:, 1]], index[:, 1])
 
     def _info_nce(self, asked: Tensor, answers: Tensor, identity: Tensor) -> Tensor:
-        """Row i must find answer i; an answer of the same identity is no negative."""
+        """Query i of P must find answer i of n >= P among all answers and the other queries.
+
+        Other queries as negatives: the improved contrastive loss of GTE (Li et al., 2023, arXiv 2308.03281), without
+        its term between answers, which cost quality here. What has the same answer is no negative.
+        """
         with torch.autocast(asked.device.type, enabled=False):
-            scores = asked.float() @ answers.float().T / self.settings.contrastive_temperature
-            own = torch.arange(len(scores), device=scores.device)
-            same = (identity[:, None] == identity[None]) & (own[:, None] != own[None])
+            asked, answers = asked.float(), answers.float()
+            scores = torch.cat([asked @ answers.T, asked @ asked.T], dim=1) / self.settings.contrastive_temperature
+            own = torch.arange(len(asked), device=scores.device)
+            same = identity[: len(asked), None] == torch.cat([identity, identity[: len(asked)]])
+            same[own, own] = False
             return nn.functional.cross_entropy(scores.masked_fill(same, float("-inf")), own)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
