@@ -29,7 +29,7 @@ from revela_training.job import AdaptResult
 ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "published": ("published", {}),
     "revela": ("auto", {"contrastive_weight": 0.0}),
-    "no-revela": ("auto", {"revela_weight": 0.0, "lm_warmup_steps": 0, "max_tokens": 8}),
+    "no-revela": ("auto", {"revela_weight": 0.0}),
     "default": ("auto", {}),
 }
 UNTRAINED = ("bm25", "base")
@@ -85,7 +85,7 @@ class Bench:
         runs = {name: self._dense(embed, strength) for name, strength in (("full", 1.0), ("gated", result.strength))}
         scores = {name: self._score(run) for name, run in runs.items()}
         scores["hybrid"] = self._score(self._hybrid(runs["gated"]))
-        log = [entry for entry in result.report["log"] if "lm_loss" in entry]
+        log = [entry for entry in result.report["log"] if "grad_norm" in entry]
         return {
             "scores": scores,
             "strength": result.strength,

@@ -51,9 +51,10 @@ def write_report(report: Mapping[str, Any], path: str | Path, *, title: str, exa
         plots.systems(evaluations),
         plots.strengths(gate["choosing"]),
         plots.losses(report["log"]),
-        plots.saturation(report["log"], group_size=report["config"]["group_size"]),
         plots.before_after(groups),
     ]
+    if any("max_weight" in entry for entry in report["log"]):
+        figures.append(plots.saturation(report["log"], group_size=report["config"]["group_size"]))
     weak = "<p><small>Queries were cropped out of the texts: weaker evidence.</small></p>" if gate.get("weak") else ""
     body = f"""<h1>{escape(title)}</h1><p class="summary">{escape(gate["summary"])}</p>{weak}
 <h2>Reporting half</h2>{_table(evaluations)}

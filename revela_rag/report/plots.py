@@ -15,7 +15,11 @@ _COLOURS = {"bm25": _GREY, "base": _ORANGE, "adapted": _BLUE, "hybrid": "#2f7d4f
 
 
 def losses(log: Sequence[Mapping[str, float]]) -> str:
-    """Loss of both streams over the steps; the gap is what the LM gains from its neighbours."""
+    """Loss of both streams over the steps, whose gap is what the LM gains from neighbours, or InfoNCE without an LM."""
+    if not any("lm_loss" in entry for entry in log):
+        figure, axis = _axis("Contrastive loss", "step", "nats per query")
+        axis.plot(*_series(log, "contrastive_loss"), color=_BLUE)
+        return _svg(figure)
     steps, cross = _series(log, "lm_loss")
     figure, axis = _axis("Next-token loss of both streams", "step", "nats per token")
     axis.plot(*_series(log, "baseline_loss"), color=_GREY, label="without neighbours")

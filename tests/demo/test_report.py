@@ -52,6 +52,12 @@ def test_the_page_stands_alone_and_shows_both_directions(report: dict[str, Any],
     assert '<td class="down">-0.300</td>' in page
 
 
+def test_without_a_language_model_it_shows_the_contrastive_loss(report: dict[str, Any], tmp_path: Path) -> None:
+    report["log"] = [{"step": s, "contrastive_loss": 3.0 / s} for s in (1, 10)]
+    page = write_report(report, tmp_path / "report.html", title="t").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4 and "Contrastive loss" in page and "Saturation" not in page
+
+
 def test_a_kept_base_says_that_nothing_moved(report: dict[str, Any], tmp_path: Path) -> None:
     del report["gate"]["evaluations"]["adapted"]
     page = write_report(report, tmp_path / "report.html", title="t").read_text(encoding="utf-8")

@@ -61,6 +61,14 @@ def test_a_run_that_does_not_help_returns_the_base(run, base_dir: Path) -> None:
     )
 
 
+def test_without_the_objective_no_lm_is_needed(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revela_training.assemble.load_lm", lambda *_, **__: pytest.fail("an LM was loaded"))
+    result = run(revela_weight=0.0, retriever_lr=0.05)
+    assert result.report["config"]["lm_warmup_steps"] == 0
+    losses = [entry["contrastive_loss"] for entry in result.report["log"] if "contrastive_loss" in entry]
+    assert len(losses) > 0 and losses[-1] < losses[0]
+
+
 def test_lora_goes_the_same_road(run) -> None:
     result = run(adapter="lora", lora_rank=4, lm_training="lora", strengths=(1.0,))
     assert (result.path / "modules.json").is_file()

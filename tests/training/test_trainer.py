@@ -47,14 +47,14 @@ def parts(code_corpus, base_dir, lm_dir):
             extra_pairs=8 if config.contrastive_weight else 0,
         )
         retriever = TrainableRetriever(str(base_dir), adapter=adapter, lora_rank=4, max_length=config.max_tokens)
-        lm, tokenizer = load_lm(str(lm_dir))
+        lm, tokenizer = load_lm(str(lm_dir)) if config.revela_weight else (None, None)
         cached = None
         if adapter == "linear":
             vectors = retriever.embed_base(dataset.texts, "document", max_length=config.max_tokens)
             cached = (vectors, vectors, vectors)
         model = RevelaModel(retriever, lm, config, cached=cached)
         passages = tokenize_for_retriever(dataset.texts, retriever, "document") if adapter == "lora" else None
-        reader = tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens)
+        reader = tokenizer and tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens)
         return model, dataset, GroupCollator(reader, passages=passages)
 
     return build
@@ -162,10 +162,9 @@ def test_first_half_of_a_text() -> None:
     assert first_half("") == ""
 
 
-def test_the_retriever_gradient_can_be_scaled_and_switched_off(parts) -> None:
+def test_the_retriever_gradient_can_be_scaled(parts) -> None:
     def gradient(scale: float) -> torch.Tensor:
-        config = CONFIG.replace(revela_weight=scale, contrastive_weight=0.0 if scale else 1.0)
-        model, dataset, collator = parts(config)
+        model, dataset, collator = parts(CONFIG.replace(revela_weight=scale))
         model.joint = True
         with torch.no_grad():
             for parameter in model.retriever.parameters():
@@ -174,13 +173,32 @@ def test_the_retriever_gradient_can_be_scaled_and_switched_off(parts) -> None:
         batch = collator([dataset[0], dataset[1]])
         batch["pair_index"] = batch["pair_index"][:0]
         model(**batch)["loss"].backward()
-        found = [p.grad for p in model.retriever.parameters() if p.grad is not None]
-        return torch.cat([g.flatten() for g in found]) if found else torch.zeros(1)
+        return torch.cat([p.grad.flatten() for p in model.retriever.parameters() if p.grad is not None])
 
     whole, half = gradient(1.0), gradient(0.5)
     assert whole.abs().sum() > 0
     assert torch.allclose(half, whole / 2, rtol=1e-4, atol=1e-9)
-    assert gradient(0.0).abs().sum() == 0
+
+
+@pytest.mark.parametrize("adapter", ["linear", "lora"])
+def test_without_the_objective_the_contrastive_term_trains_alone(parts, tmp_path: Path, adapter: str) -> None:
+    config = CONFIG.replace(revela_weight=0.0, contrastive_weight=1.0, lm_warmup_steps=0, max_steps=30)
+    model, log, before = run(parts, config, tmp_path, adapter=adapter)
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(name.startswith("retriever.") for name in after)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    losses = [entry["contrastive_loss"] for entry in log if "contrastive_loss" in entry]
+    assert losses[-1] < losses[0] and not any("lm_loss" in entry for entry in log)
+    with pytest.raises(ValueError, match="no LM"):
+        model.read(torch.zeros(4, 2), torch.ones(4, 2), torch.zeros(1, 4, 2), torch.zeros(1, 4, 2))
+
+
+def test_nothing_to_contrast_and_no_objective_is_an_error(parts, tmp_path: Path) -> None:
+    config = CONFIG.replace(revela_weight=0.0, contrastive_weight=1.0, lm_warmup_steps=0, max_steps=30)
+    model, dataset, collator = parts(config)
+    alone = {"pair_index": torch.zeros(0, 2, dtype=torch.long), "pseudo_index": torch.zeros(0, 3, dtype=torch.long)}
+    with pytest.raises(TrainingError, match="no pairs to contrast"):
+        train(model, dataset, lambda groups: collator(groups) | alone, config, folder=tmp_path, show_progress=False)
 
 
 def test_accelerates_own_sharding_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:

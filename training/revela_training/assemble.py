@@ -105,7 +105,9 @@ def build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
 
 
 def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
-    """The LM, trainable as the settings say, and its tokenizer."""
+    """The LM, trainable as the settings say, and its tokenizer; two times None where the objective is left out."""
+    if cfg.revela_weight == 0:
+        return None, None
     model: Any
     model, tokenizer = load_lm(cfg.lm, trust_remote_code=cfg.trust_remote_code)
     training = cfg.lm_training
@@ -131,7 +133,9 @@ def build_collator(
     retriever: TrainableRetriever, tokenizer: Any, texts: Sequence[str], cfg: AdaptConfig, work: Workspace
 ) -> GroupCollator:
     """All texts tokenised once: for the LM, and for the retriever where its backbone trains."""
-    reader = tokenize_for_lm(texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
+    reader = None
+    if tokenizer is not None:
+        reader = tokenize_for_lm(texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
     if cfg.adapter == "linear":
         return GroupCollator(reader)
     passages = tokenize_for_retriever(texts, retriever, "document", keep=work.array)

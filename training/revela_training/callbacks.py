@@ -44,7 +44,12 @@ class Progress(ProgressCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Show loss, gain and sharpness of the weights."""
-        if self.training_bar is not None and logs and "lm_loss" in logs:
+        if self.training_bar is None or not logs:
+            return
+        if "lm_loss" not in logs:
+            shown = {"loss": f"{logs['loss']:.3f}"} if "loss" in logs else {}
+            self.training_bar.set_postfix(**shown)
+        else:
             gain = logs["baseline_loss"] - logs["lm_loss"]
             self.training_bar.set_postfix(
                 loss=f"{logs['lm_loss']:.3f}", gain=f"{gain:.3f}", max_weight=f"{logs['max_weight']:.2f}"
@@ -84,11 +89,11 @@ class Alarms(TrainerCallback):
         self._trainer.note("retriever_grad_norm", norm)
         self._dead = self._dead + 1 if norm == 0.0 else 0
         if self._dead >= _DEAD_STEPS:
-            temperature = self._trainer.config.temperature
-            raise TrainingError(
-                f"No gradient reached the retriever for {_DEAD_STEPS} steps: at temperature={temperature} the in-batch "
-                "weights are saturated. Raise the temperature (0.02 suits supervised models), or set standardize=true."
-            )
+            why = f"at temperature={self._trainer.config.temperature} the in-batch weights are saturated. Raise the "
+            why += "temperature (0.02 suits supervised models), or set standardize=true."
+            if model.objective is None:
+                why = "the corpus gives no pairs to contrast, and revela_weight=0 leaves nothing else. Raise it."
+            raise TrainingError(f"No gradient reached the retriever for {_DEAD_STEPS} steps: {why}")
 
 
 class TimeLimit(TrainerCallback):

@@ -17,13 +17,13 @@ class GroupCollator:
     """Stack G groups of B texts into one step's input.
 
     Args:
-        reader: what the LM reads of each text.
+        reader: what the LM reads of each text; None where no LM reads.
         passages: what the retriever reads of each text; None where its embeddings are cached.
         queries: the same for the part of a text that asks; None if that is the whole text with the same prompt.
     """
 
     def __init__(
-        self, reader: TokenStore, *, passages: TokenStore | None = None, queries: TokenStore | None = None
+        self, reader: TokenStore | None, *, passages: TokenStore | None = None, queries: TokenStore | None = None
     ) -> None:
         self._reader = reader
         self._passages = passages
@@ -33,14 +33,14 @@ class GroupCollator:
         """One step's input.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` (G*B, L) for the LM, ``text_index`` (G, B), ``pair_index`` (P, 2),
-            ``pseudo_index`` (Q, 3),
-            and ``passages`` and ``queries``, features of G*B rows each, as far as there are tokens for them.
+            ``text_index`` (G, B), ``pair_index`` (P, 2), ``pseudo_index`` (Q, 3), and as far as there are tokens for
+            them ``input_ids`` and ``attention_mask`` (G*B, L) for the LM, ``passages`` and ``queries``, features of
+            G*B rows each.
         """
         text_index = torch.stack([torch.from_numpy(group.texts) for group in groups])
         rows = text_index.flatten().numpy()
         batch = {
-            **self._reader.batch(rows),
+            **(self._reader.batch(rows) if self._reader else {}),
             "text_index": text_index,
             "pair_index": torch.cat([torch.from_numpy(group.pairs) for group in groups]).unique(dim=0),
         }

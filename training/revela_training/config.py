@@ -62,8 +62,8 @@ class AdaptConfig:
         retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 1e-4 (paper) for LoRA.
         lm_lr: peak learning rate of the LM; None takes 5e-4 for the bundled one and 1e-4 (paper) for any other.
         weight_decay: decoupled weight decay of the adapter.
-        revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves only
-            the contrastive term, the control that any claim for the objective must beat.
+        revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves the LM
+            out, so that only the contrastive term trains, the control that any claim for the objective must beat.
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
         contrastive_pairs: pairs of each kind in the InfoNCE term per group (linear adapter only; LoRA uses those in
             the batch).
@@ -256,6 +256,8 @@ def resolve_config(
         cfg = cfg.replace(max_tokens=160 if gpu else 64)
     if cfg.max_training_texts is None and not gpu:
         cfg = cfg.replace(max_training_texts=_CPU_TEXTS)
+    if cfg.revela_weight == 0:
+        cfg = cfg.replace(lm_warmup_steps=0)
     if cfg.max_steps is not None and cfg.max_steps <= cfg.lm_warmup_steps:
         cfg = cfg.replace(lm_warmup_steps=cfg.max_steps // 3)
     return cfg

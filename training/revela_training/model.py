@@ -50,7 +50,7 @@ class RevelaModel(nn.Module):
 
     Args:
         retriever: the retriever that is adapted.
-        lm: the causal LM that reads.
+        lm: the causal LM that reads; None leaves the objective out, so that only the contrastive term trains.
         config: settings.
         cached: pooled base embeddings of all texts, each (N, d), one tensor again where they are the same: what asks
             in the in-batch weights, the passages, and whole texts as queries for the contrastive term. The linear
@@ -64,14 +64,16 @@ class RevelaModel(nn.Module):
     def __init__(
         self,
         retriever: TrainableRetriever,
-        lm: PreTrainedModel,
+        lm: PreTrainedModel | None,
         config: AdaptConfig,
         *,
         cached: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.retriever = retriever
-        self.objective = RevelaObjective(lm, v_norm=config.v_norm, dual=config.dual, min_weight=config.min_weight)
+        self.objective = None
+        if lm is not None:
+            self.objective = RevelaObjective(lm, v_norm=config.v_norm, dual=config.dual, min_weight=config.min_weight)
         self.settings = config
         self.joint = False  # set by the trainer when the warm-up of the LM is over
         queries, passages, asked = cached or (None, None, None)
@@ -95,8 +97,10 @@ class RevelaModel(nn.Module):
         """
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
             queries, passages = self.embed(batch)
-        reading = self.read(batch["input_ids"], batch["attention_mask"], queries, passages)
-        loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
+        loss, metrics = torch.zeros((), device=queries.device), {}
+        if self.objective is not None:
+            reading = self.read(batch["input_ids"], batch["attention_mask"], queries, passages)
+            loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
         if self.contrasts:
             pairs = batch["pair_index"]
             contrastive = (
@@ -138,13 +142,15 @@ class RevelaModel(nn.Module):
             queries: (G, B, d).
             passages: (G, B, d).
         """
+        if self.objective is None:
+            raise ValueError("This model has no LM to read with; give RevelaModel one.")
         settings = self.settings
         weights = similarity_weights(
             queries, passages, temperature=settings.temperature, standardize=settings.standardize
         )
         scale = settings.revela_weight
         if scale != 1.0:  # the LM's own loss stays whole, only what reaches the retriever is scaled
-            weights = scale * weights + (1 - scale) * weights.detach() if scale else weights.detach()
+            weights = scale * weights + (1 - scale) * weights.detach()
         output = self.objective(input_ids, attention_mask, weights=weights)
         metrics = {"lm_loss": output.cross_loss}
         if output.baseline_loss is not None:

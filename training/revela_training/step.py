@@ -71,7 +71,7 @@ class Step:
         Raises:
             TrainingError: not even one group fits into memory.
         """
-        random = _RandomState(batch["input_ids"].device)
+        random = _RandomState(batch["text_index"].device)
         tokens = _predicted(batch)
         total = self._world.sum([float(tokens.sum())])[0]
         while True:
@@ -200,7 +200,7 @@ class Step:
         tokens, texts = values.pop("tokens"), values.pop("texts")
         by = {"max_weight": texts, "contrastive_loss": 1.0}
         means = {name: value / by.get(name, tokens) for name, value in values.items()}
-        loss = means.pop("loss") + self._config.contrastive_weight * means.get("contrastive_loss", 0.0)
+        loss = means.pop("loss", 0.0) + self._config.contrastive_weight * means.get("contrastive_loss", 0.0)
         return StepResult(loss, means)
 
 
@@ -312,7 +312,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _predicted(batch: Mapping[str, Any]) -> Tensor:
-    """Tokens the LM predicts in each group, (G,) on the CPU: all of a text but its first."""
+    """Tokens the LM predicts in each group, (G,) on the CPU: all of a text but its first; 0 where no LM reads."""
+    if "attention_mask" not in batch:
+        return torch.zeros(len(batch["text_index"]))
     lengths = batch["attention_mask"].sum(-1).cpu()
     return (lengths - 1).clamp_min(0).view(batch["text_index"].shape).sum(-1)
 

@@ -282,18 +282,19 @@ def train(
         world: the processes that train together; None finds them.
 
     Returns:
-        The log: one mapping per logged step with ``step``, ``lm_loss``, ``baseline_loss``, ``max_weight`` and more.
+        The log: one mapping per logged step with ``step``, ``contrastive_loss``, ``lm_loss``, ``baseline_loss``,
+        ``max_weight`` and more, as far as there are.
 
     Raises:
         TrainingError: the loss is not finite, no gradient reaches the retriever, or memory runs out.
         DiskError: a checkpoint cannot be written.
     """
     world = world or start_world()
-    split = wants_shards(config.shard) and world.size > 1
+    split = wants_shards(config.shard) and world.size > 1 and model.objective is not None
     args = _arguments(config, folder, show_progress=show_progress and world.leads)
     model.to(args.device)
     world.same_start(model)
-    if split:
+    if split and model.objective is not None:
         shard_lm(model, model.objective.lm, "read")
     trainer = RevelaTrainer(
         model, config, args, world=world, split=split, train_dataset=dataset, data_collator=collator
