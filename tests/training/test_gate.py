@@ -51,6 +51,29 @@ def test_a_harmful_adapter_keeps_the_base() -> None:
     assert gate.summary.startswith("kept the base model: no strength beat it")
 
 
+def two_halves(choosing: dict[float, float], reporting: dict[float, float]):
+    one, other = embedder(choosing), embedder(reporting)
+
+    def embed(texts: Sequence[str], role: str, strength: float) -> np.ndarray:
+        chooses = role == "document" or int(texts[0].split()[1]) < 40
+        return (one if chooses else other)(texts, role, strength)
+
+    return embed
+
+
+def test_a_loss_on_the_reporting_half_keeps_the_base() -> None:
+    gate = run_gate(DATA, two_halves({0.0: 0.1, 1.0: 0.6}, {0.0: 0.6, 1.0: 0.1}), [1.0])
+    assert gate.strength == 0.0 and "adapted" not in gate.evaluations
+    assert gate.comparison is not None and gate.comparison.difference < 0
+    assert gate.summary.startswith("kept the base model: strength 1, chosen on other queries, took ")
+
+
+def test_no_difference_on_the_reporting_half_is_said() -> None:
+    gate = run_gate(DATA, two_halves({0.0: 0.1, 1.0: 0.6}, {0.0: 0.4, 1.0: 0.399}), [1.0])
+    assert gate.strength == 1.0
+    assert gate.summary.startswith("adapted, without a difference beyond noise: ")
+
+
 def test_a_gain_within_noise_keeps_the_base() -> None:
     gate = run_gate(DATA, embedder({0.0: 0.30, 1.0: 0.301}), [1.0])
     assert gate.strength == 0.0

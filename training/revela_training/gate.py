@@ -74,7 +74,7 @@ class Gate:
         strength: chosen strength; 0 keeps the base.
         choosing: nDCG@10 on the choosing half by strength, 0 included: the mean over kinds of queries.
         evaluations: on the reporting half, by system: "bm25", "base", "adapted", "hybrid".
-        comparison: adapted against base on the reporting half; None when the base is kept.
+        comparison: adapted against base on the reporting half; None when no strength was chosen.
         summary: one plain sentence.
     """
 
@@ -159,7 +159,8 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
     Strengths are compared by nDCG@10 on the choosing half, averaged over kinds of queries; one under which any kind
     loses more than 0.01 is not considered. The smallest that reaches three quarters of the best gain is taken,
     because queries made of the texts go on rising where people's no longer do; if it beats the base with one-sided
-    p < 0.05 in a paired bootstrap. Otherwise the base is kept.
+    p < 0.05 in a paired bootstrap. Otherwise the base is kept, and also if the reporting half got worse beyond noise
+    (p < 0.05): it chooses nothing, but can refuse.
 
     Args:
         data: documents and the two halves of queries.
@@ -201,8 +202,11 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
     evaluations = {"bm25": score_run(lexical, _qrels(data.report)), "base": base}
     final_run, comparison = base_run, None
     if accepted:
-        evaluations["adapted"], final_run = score(data.report, best)
-        comparison = compare(base, evaluations["adapted"], metric=METRIC)
+        adapted, adapted_run = score(data.report, best)
+        comparison = compare(base, adapted, metric=METRIC)
+        accepted = not (comparison.difference < 0 and comparison.p_value < _CONFIDENCE)
+        if accepted:
+            evaluations["adapted"], final_run = adapted, adapted_run
     evaluations["hybrid"] = score_run(hybrid_run([lexical, final_run]), _qrels(data.report))
     kind = "cropped" if data.weak else "structural"
     if comparison is None:
@@ -212,12 +216,15 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
             f"(best {choosing[best]:.4f} against {choosing[0.0]:.4f} {METRIC}, p = {p_value:.3g})"
         )
     else:
-        after = evaluations["adapted"].mean(METRIC)
-        p = "< 0.001" if comparison.p_value < 0.001 else f"= {comparison.p_value:.3f}"
-        summary = (
-            f"adapted: {base.mean(METRIC):.4f} → {after:.4f} {METRIC} on {len(data.report)} held-back {kind} queries, "
-            f"p {p} (strength {best:g})"
-        )
+        p = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+        before_after = f"{base.mean(METRIC):.4f} → {base.mean(METRIC) + comparison.difference:.4f} {METRIC}"
+        measured = f"{before_after} on {len(data.report)} held-back {kind} queries"
+        if not accepted:
+            summary = f"kept the base model: strength {best:g}, chosen on other queries, took {measured}, {p}"
+        elif comparison.p_value < _CONFIDENCE:
+            summary = f"adapted: {measured}, {p} (strength {best:g})"
+        else:
+            summary = f"adapted, without a difference beyond noise: {measured}, {p} (strength {best:g})"
     details = {
         "weak": data.weak,
         "kinds": {
