@@ -10,12 +10,12 @@ on where it stopped. Summary, table and plots are made from the files at the end
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
 import logging
 import os
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +177,11 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _value(text: str) -> Any:
+    """A value as a settings file writes it; what is none of those is a string."""
+    plain = text.lower() if text.lower() in ("true", "false", "none") else text
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return None if plain == "none" else tomllib.loads(f"value = {plain}")["value"]
+    except tomllib.TOMLDecodeError:
         return text
 
 

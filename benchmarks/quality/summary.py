@@ -19,10 +19,10 @@ from revela_rag.evaluation import METRICS, Evaluation, compare
 METRIC = METRICS[0]
 _SAMPLES = 10_000
 _ORDER = (
-    *("bm25", "base", "ict", "simcse", "tsdae", "contrastive", "published", "revela", "no-revela", "default"),
+    *("bm25", "base", "ict", "simcse", "tsdae", "contrastive", "published", "revela", "no-revela", "both", "default"),
     *("bm25+base", "bm25+default"),
 )
-_GATED = ("default", "no-revela")  # what a user gets is what the gate let through
+_GATED = ("default", "both", "no-revela")  # what a user gets is what the gate let through
 _HYBRIDS = ("base", "default")
 #: What every column is compared with, where both are there.
 AGAINST = ("base", "contrastive", "no-revela")

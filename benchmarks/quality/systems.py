@@ -30,6 +30,7 @@ ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "published": ("published", {}),
     "revela": ("auto", {"contrastive_weight": 0.0}),
     "no-revela": ("auto", {"revela_weight": 0.0}),
+    "both": ("auto", {"revela_weight": 1.0}),
     "default": ("auto", {}),
 }
 UNTRAINED = ("bm25", "base")

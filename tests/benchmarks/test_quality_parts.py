@@ -109,6 +109,15 @@ def test_over_sets_is_sure_of_a_shift_and_unsure_of_noise(bench):
     assert shifted["low"] == pytest.approx(0.1 - 1.96 * 0.2 / 600**0.5, abs=0.005)
 
 
+def test_settings_are_read_as_a_settings_file_has_them(bench):
+    given = ["v_norm=false", "dual=True", "lm=None", "lm_lr=3e-3", "max_steps=7", "strengths=[0.5, 1.0]", "lm=a/b"]
+    args = [part for entry in given for part in ("--set", entry)]
+    settings = [
+        bench.run.parse(["--stdlib", "10", "--output", "out", *args[i : i + 2]]).settings for i in range(0, 14, 2)
+    ]
+    assert [value for found in settings for value in found.values()] == [False, True, None, 0.003, 7, [0.5, 1.0], "a/b"]
+
+
 def test_what_was_not_run_is_said(bench):
     base = result("base", None, {"q": 0.5})
     failed = {**base, "system": "published", "adapter": "linear", "seed": 0, "status": "failed", "scores": {}}

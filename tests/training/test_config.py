@@ -20,6 +20,14 @@ from revela_training.config import PRESETS, AdaptConfig, load_config, resolve_co
         ("query_part", "third"),
         ("time_limit", -1.0),
         ("min_weight", 1.0),
+        ("v_norm", "false"),
+        ("dual", 1),
+        ("max_steps", 7.5),
+        ("max_steps", True),
+        ("retriever_lr", "1e-3"),
+        ("strengths", 0.5),
+        ("strengths", (0.5, "1")),
+        ("base", None),
     ],
 )
 def test_values_out_of_range_are_named(name: str, value: object) -> None:
@@ -44,6 +52,20 @@ def test_the_bundled_lm_reads_with_v_norm_and_others_by_preset() -> None:
     assert not resolve_config([], preset="code", config=None, changes={"v_norm": False}).v_norm
     assert not resolve_config([], preset="code", config=None, changes={"lm": "some-lm"}).v_norm
     assert resolve_config([], preset="prose", config=None, changes={"lm": "some-lm"}).v_norm
+
+
+def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_path: Path) -> None:
+    def resolved(**changes: object) -> AdaptConfig:
+        return resolve_config([], preset="auto", config=None, changes=changes)
+
+    assert (resolved().revela_weight, resolved().lm_warmup_steps) == (0.0, 0)
+    assert (resolved(lm="some-lm").revela_weight, resolved(lm="some-lm").lm_warmup_steps) == (1.0, 50)
+    assert resolved(contrastive_weight=0.0).revela_weight == 1.0
+    assert resolved(revela_weight=0.3).revela_weight == 0.3
+    assert resolved(revela_weight=0.0, lm="some-lm").revela_weight == 0.0
+    assert resolve_config([], preset="published", config=None, changes={}).revela_weight == 1.0
+    with pytest.raises(TrainingError, match="contrastive_weight"):
+        AdaptConfig(revela_weight=0.0, contrastive_weight=0.0)
 
 
 def test_learning_rates_follow_what_is_trained() -> None:

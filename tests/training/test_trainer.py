@@ -47,7 +47,7 @@ def parts(code_corpus, base_dir, lm_dir):
             extra_pairs=8 if config.contrastive_weight else 0,
         )
         retriever = TrainableRetriever(str(base_dir), adapter=adapter, lora_rank=4, max_length=config.max_tokens)
-        lm, tokenizer = load_lm(str(lm_dir)) if config.revela_weight else (None, None)
+        lm, tokenizer = load_lm(str(lm_dir)) if config.revela_weight != 0 else (None, None)
         cached = None
         if adapter == "linear":
             vectors = retriever.embed_base(dataset.texts, "document", max_length=config.max_tokens)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
@@ -22,7 +23,7 @@ class AdaptConfig:
 
     Attributes:
         base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
-        lm: causal LM that reads the texts; None takes the bundled one.
+        lm: causal LM that reads the texts; None takes the bundled one where the objective is asked for.
         adapter: ``"linear"`` trains one d x d map on cached embeddings (fast on a CPU), ``"lora"`` trains low-rank
             updates inside the backbone, ``"auto"`` takes the linear map, the one whose gains have been measured.
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
@@ -64,6 +65,8 @@ class AdaptConfig:
         weight_decay: decoupled weight decay of the adapter.
         revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves the LM
             out, so that only the contrastive term trains, the control that any claim for the objective must beat.
+            None takes 1 where ``lm`` names a model or ``contrastive_weight`` is 0, else 0: the bundled LM is too weak
+            to add anything to the contrastive term, and costs most of the time (docs/quality.md).
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
         contrastive_pairs: pairs of each kind in the InfoNCE term per group (linear adapter only; LoRA uses those in
             the batch).
@@ -113,7 +116,7 @@ class AdaptConfig:
     retriever_lr: float | None = None
     lm_lr: float | None = None
     weight_decay: float = 0.01
-    revela_weight: float = 1.0
+    revela_weight: float | None = None
     contrastive_weight: float = 1.0
     contrastive_pairs: int = 64
     contrastive_negatives: int = 256
@@ -130,6 +133,8 @@ class AdaptConfig:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name))
         _check(self.temperature > 0, "temperature", self.temperature, "a positive number such as 0.02")
         _check(self.group_size >= 2, "group_size", self.group_size, "at least 2 texts, 16 is the paper's")
         _check(self.groups_per_step >= 1, "groups_per_step", self.groups_per_step, "1 or more")
@@ -152,9 +157,9 @@ class AdaptConfig:
         _check(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
         _check(self.neighbours >= 0, "neighbours", self.neighbours, "0 or more")
         _check(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
-        _check(self.revela_weight >= 0, "revela_weight", self.revela_weight, "0 or more")
+        _check(self.revela_weight is None or self.revela_weight >= 0, "revela_weight", self.revela_weight, "0 or more")
         _check(
-            self.revela_weight + self.contrastive_weight > 0,
+            self.revela_weight != 0 or self.contrastive_weight > 0,
             "contrastive_weight",
             self.contrastive_weight,
             "above 0 where revela_weight is 0, or there is nothing to train",
@@ -168,9 +173,6 @@ class AdaptConfig:
             self.strengths,
             "positive numbers",
         )
-        for name in ("adapter", "lm_training", "precision", "query_part", "batching"):
-            allowed = _choices(name)
-            _check(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
 
     def replace(self, **changes: Any) -> AdaptConfig:
         """A copy with ``changes``; unknown names raise TrainingError."""
@@ -256,6 +258,8 @@ def resolve_config(
         cfg = cfg.replace(max_tokens=160 if gpu else 64)
     if cfg.max_training_texts is None and not gpu:
         cfg = cfg.replace(max_training_texts=_CPU_TEXTS)
+    if cfg.revela_weight is None:
+        cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
     if cfg.revela_weight == 0:
         cfg = cfg.replace(lm_warmup_steps=0)
     if cfg.max_steps is not None and cfg.max_steps <= cfg.lm_warmup_steps:
@@ -271,9 +275,32 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _choices(name: str) -> tuple[str, ...]:
-    annotation = next(f.type for f in dataclasses.fields(AdaptConfig) if f.name == name)
-    return tuple(part.strip(" \"'") for part in str(annotation).removeprefix("Literal[").rstrip("]").split(","))
+@functools.cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(AdaptConfig)
+
+
+def _check_type(name: str, value: object) -> None:
+    """A string "false" from a settings file would count as true."""
+    kinds = get_args(_types()[name]) or (_types()[name],)
+    if get_origin(_types()[name]) is Literal:
+        _check(value in kinds, name, value, f"one of {', '.join(kinds)}")
+    elif get_origin(_types()[name]) is tuple:
+        _check(isinstance(value, tuple), name, value, "a list")
+        for part in value if isinstance(value, tuple) else ():
+            _check(_is(part, kinds[0]), name, value, f"a list of {_TYPE_NAMES[kinds[0]]}")
+    else:
+        wanted = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
+        _check(any(_is(value, kind) for kind in kinds), name, value, wanted)
+
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "left out"}
+
+
+def _is(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _check(valid: bool, name: str, value: object, remedy: str) -> None:

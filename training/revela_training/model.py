@@ -148,7 +148,7 @@ class RevelaModel(nn.Module):
         weights = similarity_weights(
             queries, passages, temperature=settings.temperature, standardize=settings.standardize
         )
-        scale = settings.revela_weight
+        scale = 1.0 if settings.revela_weight is None else settings.revela_weight
         if scale != 1.0:  # the LM's own loss stays whole, only what reaches the retriever is scaled
             weights = scale * weights + (1 - scale) * weights.detach()
         output = self.objective(input_ids, attention_mask, weights=weights)
