@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import numpy as np
 
 from revela_rag.errors import IndexingError
 
-__all__ = ["Analyzer", "LexicalIndex", "analyze"]
+__all__ = ["Analyzer", "LexicalIndex", "analyze", "read_terms"]
 
 Analyzer = Literal["code", "plain"]
 
@@ -123,6 +123,15 @@ def _stem(word: str) -> str:
     return str(stemmer.stemWord(word))
 
 
+def read_terms(texts: Iterable[str], analyzer: Analyzer = "code") -> tuple[dict[str, int], list[array[int]]]:
+    """Number the terms of texts: term to number, and the numbers of every text in order."""
+    vocabulary: dict[str, int] = {}
+    numbered = [
+        array("i", [vocabulary.setdefault(term, len(vocabulary)) for term in analyze(text, analyzer)]) for text in texts
+    ]
+    return vocabulary, numbered
+
+
 class LexicalIndex:
     """BM25 over a fixed set of texts. Made by :meth:`build` or :meth:`load`; safe to search from many threads."""
 
@@ -148,18 +157,28 @@ class LexicalIndex:
         Raises:
             ValueError: the numbers of ids and texts differ.
         """
-        vocabulary: dict[str, int] = {}
-        documents = [
-            array("i", [vocabulary.setdefault(term, len(vocabulary)) for term in analyze(text, analyzer)])
-            for text in texts
-        ]
+        vocabulary, terms = read_terms(texts, analyzer)
+        return cls.of_terms(ids, vocabulary, terms, analyzer=analyzer, k1=k1, b=b)
+
+    @classmethod
+    def of_terms(
+        cls,
+        ids: Iterable[str],
+        vocabulary: dict[str, int],
+        documents: Sequence[array[int]],
+        *,
+        analyzer: Analyzer = "code",
+        k1: float = 1.2,
+        b: float = 0.75,
+    ) -> LexicalIndex:
+        """Index what :func:`read_terms` read; arguments as for :meth:`build`."""
         names = [str(id_) for id_ in ids]
         if len(names) != len(documents):
             raise ValueError(f"{len(names)} ids for {len(documents)} texts; give one id per text.")
         if not vocabulary:
             return cls(ids=names, analyzer=analyzer, vocabulary={}, scorer=None)
         scorer = _new_scorer(k1, b)
-        scorer.index((documents, dict(vocabulary)), create_empty_token=False, show_progress=False)
+        scorer.index((list(documents), dict(vocabulary)), create_empty_token=False, show_progress=False)
         return cls(ids=names, analyzer=analyzer, vocabulary=vocabulary, scorer=scorer)
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ Examples:
   revela adapt docs/ --output models/docs
   revela adapt src/ --output models/code --preset code --time-limit 10m
   revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
+  revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
 """
 
@@ -42,7 +43,8 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the model to.")],
     base: Annotated[str | None, typer.Option(help="Embedding model to adapt.", show_default="all-MiniLM-L6-v2")] = None,
     lm: Annotated[
-        str | None, typer.Option(help="Causal LM that reads the texts.", show_default="the bundled one")
+        str | None,
+        typer.Option(help="Causal LM to train against with the Revela objective; bundled for a small one."),
     ] = None,
     preset: Annotated[
         Preset, typer.Option(help="auto goes by what most of the corpus is; published is the paper's setting.")

@@ -15,7 +15,7 @@ from revela_rag.fusion import DEPTH, fuse, largest
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit, VectorStore
-from revela_rag.lexical import LexicalIndex
+from revela_rag.index.words import WordIndex
 
 __all__ = ["LEXICAL_FOLDER", "Mode", "Snapshot", "store_class"]
 
@@ -55,7 +55,7 @@ class Snapshot:
         self.vectors = store_class(manifest.store).open(
             self.folder, dimension=manifest.dimension, count=manifest.count, kind=manifest.kind
         )
-        self._lexical: tuple[LexicalIndex, np.ndarray] | None = None
+        self._lexical: WordIndex | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -81,19 +81,23 @@ class Snapshot:
     def hybrid(
         self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None
     ) -> list[list[Hit]]:
-        """Top k of the best by cosine and the best by BM25, at least 100 each; see :func:`revela_rag.fusion.fuse`."""
+        """Top k of the best by cosine and the best by words, at least 100 each; see :func:`revela_rag.fusion.fuse`.
+
+        Words count by the mean of a chunk's BM25 and its document's.
+        """
         allowed = self._allowed(filter)
-        index, rows = self._load_lexical()
+        words = self._load_words()
+        rows = words.rows
         mask = np.ones(len(rows), dtype=bool) if allowed is None else np.isin(rows, allowed, assume_unique=True)
         depth = max(k, DEPTH)
         near = self.vectors.search(vectors, depth, allowed)
         hits = []
         for query, vector, found in zip(queries, vectors, near, strict=True):
-            bm25 = index.scores(query)
+            bm25 = words.scores_in_context(query)
             able = np.flatnonzero(mask & (bm25 > 0))
-            words = rows[able[largest(bm25[able], depth)]]
+            best = rows[able[largest(bm25[able], depth)]]
             cosines = dict(found)
-            missing = [row for row in words.tolist() if row not in cosines]
+            missing = [row for row in best.tolist() if row not in cosines]
             if missing:
                 cosines.update(zip(missing, self.vectors.cosines(vector, np.array(missing)).tolist(), strict=True))
             at = np.searchsorted(rows, list(cosines)).clip(max=len(rows) - 1)
@@ -106,20 +110,19 @@ class Snapshot:
     def _rank_lexically(
         self, queries: Sequence[str], k: int, allowed: np.ndarray | None
     ) -> list[list[tuple[int, float]]]:
-        index, rows = self._load_lexical()
-        mask = None if allowed is None else np.isin(rows, allowed, assume_unique=True)
-        return [[(int(row), score) for row, score in index.search(query, k, mask=mask)] for query in queries]
+        words = self._load_words()
+        mask = None if allowed is None else np.isin(words.rows, allowed, assume_unique=True)
+        return [words.search(query, k, mask=mask) for query in queries]
 
-    def _load_lexical(self) -> tuple[LexicalIndex, np.ndarray]:
+    def _load_words(self) -> WordIndex:
         with self._lock:
             if self._lexical is None:
                 try:
-                    index = LexicalIndex.load(self.folder / LEXICAL_FOLDER)
+                    self._lexical = WordIndex.load(self.folder / LEXICAL_FOLDER)
                 except IndexingError:
                     # not written by add and delete nor for very many chunks, or removed by a writer meanwhile
                     logger.info("Building the lexical index of %s in memory.", self.folder)
-                    index = LexicalIndex.build(map(str, self.texts.rows()), self.texts.texts())
-                self._lexical = index, np.array([int(row) for row in index.ids], dtype=np.int64)
+                    self._lexical = WordIndex.build(self.texts.rows(), self.texts.texts(), self.texts.documents())
             return self._lexical
 
     def _hits(self, found: Sequence[tuple[int, float]]) -> list[Hit]:

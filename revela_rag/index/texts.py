@@ -165,6 +165,11 @@ class TextStore:
         for values in self._pages("id"):
             yield values[0], values[1]
 
+    def documents(self) -> Iterator[str]:
+        """The id of every chunk's document, by row, without holding them all."""
+        for _, document in self._pages("document_id"):
+            yield document
+
     def texts(self) -> Iterator[str]:
         """The embedded text of every chunk, by row, without holding them all."""
         for _, title, text in self._pages("title, text"):

@@ -24,7 +24,7 @@ from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.snapshot import LEXICAL_FOLDER, store_class
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, record
 from revela_rag.index.types import SyncReport, VectorStore
-from revela_rag.lexical import LexicalIndex
+from revela_rag.index.words import WordIndex
 
 if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
@@ -268,8 +268,8 @@ class _Job:
         texts, store = self._draft(None)
         store.save()
         if lexical and len(texts) <= LEXICAL_LIMIT:
-            index = LexicalIndex.build(map(str, texts.rows()), texts.texts())
-            index.save(self._workspace.folder / LEXICAL_FOLDER)
+            words = WordIndex.build(texts.rows(), texts.texts(), texts.documents())
+            words.save(self._workspace.folder / LEXICAL_FOLDER)
         count = len(texts)
         texts.save()
         assert self._dimension is not None

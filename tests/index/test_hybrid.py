@@ -17,10 +17,21 @@ QUERY = "getUser17Name and user 3"
 WORDS = " ".join(["getUser37Name"] * 5)  # of one chunk, which is far from the nearest
 
 
+def words_of(texts, query):
+    """Mean of each chunk's BM25 and its document's."""
+    own = LexicalIndex.build(map(str, range(len(texts))), [one.embedding_text for one in texts]).scores(query)
+    documents = {}
+    for one in texts:
+        documents.setdefault(one.document_id, []).append(one.embedding_text)
+    around = LexicalIndex.build(documents, ["\n".join(parts) for parts in documents.values()]).scores(query)
+    place = {name: i for i, name in enumerate(documents)}
+    return (own + around[[place[one.document_id] for one in texts]]) / 2
+
+
 def expected(encoder, texts, query, keep=lambda chunk: True, depth=100):
     """Number and score of every candidate, by hand."""
     cosines = encoder._encode([chunk.embedding_text for chunk in texts]) @ encoder._encode([query])[0]
-    scores = LexicalIndex.build(map(str, range(len(texts))), [chunk.embedding_text for chunk in texts]).scores(query)
+    scores = words_of(texts, query)
     kept = [i for i, chunk in enumerate(texts) if keep(chunk)]
     near = sorted(kept, key=lambda i: -cosines[i])[:depth]
     words = sorted((i for i in kept if scores[i] > 0), key=lambda i: -scores[i])[:depth]

@@ -61,6 +61,8 @@ def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_pat
     assert (resolved().revela_weight, resolved().lm_warmup_steps) == (0.0, 0)
     assert (resolved(lm="some-lm").revela_weight, resolved(lm="some-lm").lm_warmup_steps) == (1.0, 50)
     assert resolved(contrastive_weight=0.0).revela_weight == 1.0
+    bundled = resolved(lm="bundled")
+    assert (bundled.revela_weight, bundled.v_norm, bundled.lm_lr) == (1.0, True, 5e-4)
     assert resolved(revela_weight=0.3).revela_weight == 0.3
     assert resolved(revela_weight=0.0, lm="some-lm").revela_weight == 0.0
     assert resolve_config([], preset="published", config=None, changes={}).revela_weight == 1.0

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
+from revela_training.lm import BUNDLED
 
 __all__ = ["PRESETS", "AdaptConfig", "load_config", "resolve_config"]
 
@@ -23,7 +24,8 @@ class AdaptConfig:
 
     Attributes:
         base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
-        lm: causal LM that reads the texts; None takes the bundled one where the objective is asked for.
+        lm: causal LM that reads the texts, "bundled" for the one in the package. None leaves the objective out, see
+            ``revela_weight``; where that asks for it all the same, the bundled LM reads.
         adapter: ``"linear"`` trains one d x d map on cached embeddings (fast on a CPU), ``"lora"`` trains low-rank
             updates inside the backbone, ``"auto"`` takes the linear map, the one whose gains have been measured.
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
@@ -65,8 +67,8 @@ class AdaptConfig:
         weight_decay: decoupled weight decay of the adapter.
         revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves the LM
             out, so that only the contrastive term trains, the control that any claim for the objective must beat.
-            None takes 1 where ``lm`` names a model or ``contrastive_weight`` is 0, else 0: the bundled LM is too weak
-            to add anything to the contrastive term, and costs most of the time (docs/quality.md).
+            None takes 1 where ``lm`` names a model or ``contrastive_weight`` is 0, else 0: the bundled LM adds nothing
+            to the contrastive term and takes most of the time (docs/quality.md).
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
         contrastive_pairs: pairs of each kind in the InfoNCE term per group (linear adapter only; LoRA uses those in
             the batch).
@@ -243,7 +245,7 @@ def resolve_config(
         cfg = config.replace(**changes)
     else:
         values = {**(load_config(config) if config else {}), **changes}
-        own_lm = {"v_norm": True} if values.get("lm") is None else {}  # the bundled LM was trained so
+        own_lm = {"v_norm": True} if values.get("lm") in (None, BUNDLED) else {}  # it was trained so
         cfg = AdaptConfig().replace(**{**PRESETS[preset], **own_lm, **values})
     import torch
 
@@ -253,7 +255,7 @@ def resolve_config(
     if cfg.retriever_lr is None:
         cfg = cfg.replace(retriever_lr=1e-4 if cfg.adapter == "lora" else 1e-3)
     if cfg.lm_lr is None:
-        cfg = cfg.replace(lm_lr=5e-4 if cfg.lm is None else 1e-4)
+        cfg = cfg.replace(lm_lr=5e-4 if cfg.lm in (None, BUNDLED) else 1e-4)
     if cfg.max_tokens is None:
         cfg = cfg.replace(max_tokens=160 if gpu else 64)
     if cfg.max_training_texts is None and not gpu:
