@@ -17,7 +17,7 @@ SETTINGS = {
     "retriever_max_tokens": 64,
     "retriever_lr": 0.01,
     "temperature": 0.05,
-    "strengths": "(0.5,1.0)",
+    "strengths": "[0.5,1.0]",
 }
 
 

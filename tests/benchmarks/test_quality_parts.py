@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from revela_rag.encoder import Encoder
+from revela_rag.evaluation import evaluate
 from revela_training.backbone import TrainableRetriever
 from revela_training.export import export_model
 
@@ -116,6 +117,17 @@ def test_settings_are_read_as_a_settings_file_has_them(bench):
         bench.run.parse(["--stdlib", "10", "--output", "out", *args[i : i + 2]]).settings for i in range(0, 14, 2)
     ]
     assert [value for found in settings for value in found.values()] == [False, True, None, 0.003, 7, [0.5, 1.0], "a/b"]
+
+
+def test_ways_of_fusing_are_measured_on_documents_and_on_passages(bench, toy, tiny_bert, tmp_path, capsys):
+    found = bench.hybrid.main(["--data", str(toy), "--backbone", str(tiny_bert), "--output", str(tmp_path)])["toy"]
+    assert set(found) == {*bench.hybrid.FUSIONS, *map(bench.hybrid.share_name, bench.hybrid.SHARES)}
+    assert all(0 <= value <= 1 for value in found.values()) and found["bm25"] > 0.5 > found["dense"]
+    data = bench.sets.BeirSet(toy).task(0).data
+    assert found["hybrid"] == pytest.approx(evaluate(f"hybrid:{tiny_bert}", data).mean("nDCG@10"), abs=1e-6)
+    # every document is one passage here, so whose words are read makes no difference
+    assert found["own words 1"] == pytest.approx(found["own words 0"], abs=0.02)
+    assert "| toy |" in capsys.readouterr().out
 
 
 def test_what_was_not_run_is_said(bench):

@@ -1,0 +1,144 @@
+"""Ways to put cosine and BM25 together, on people's queries.
+
+python benchmarks/quality/hybrid.py --data scifact/ --data cosqa/ --output out
+python benchmarks/quality/hybrid.py --data scifact/ --split test --backbone models/adapted --output out
+
+Documents score by their best passage. `--cache DIR` shares the embeddings of `run.py --cache DIR`. Writes
+`hybrid.json` and prints two tables: ways of fusing a passage's cosine with its document's BM25, and shares of the
+passage's own BM25 in the words of the hybrid, which an index sets to a half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from backbones import resolve_backbone
+from cache import VectorCache
+from sets import BeirSet
+
+from revela_rag.evaluation import RetrievalData, Run, score_run
+from revela_rag.evaluation.vectors import passages
+from revela_rag.fusion import DEPTH, fused_scores, largest, rrf
+from revela_rag.lexical import LexicalIndex
+from revela_training.backbone import TrainableRetriever
+
+METRIC = "nDCG@10"
+SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
+_LINEAR = (0.02, 0.25)  # cosine per point of BM25, and the most that BM25 adds
+
+#: From (cosines, BM25) of everything that could be found to its scores.
+Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def fused(cosines: np.ndarray, lexical: np.ndarray) -> np.ndarray:
+    """The hybrid: candidates of both sides by how sure each side is; what is no candidate scores 0."""
+    words = largest(lexical, DEPTH)
+    candidates = np.union1d(largest(cosines, DEPTH), words[lexical[words] > 0])
+    scores = np.zeros(len(cosines))
+    scores[candidates] = fused_scores(cosines[candidates], lexical[candidates])
+    return scores
+
+
+def linear(cosines: np.ndarray, lexical: np.ndarray) -> np.ndarray:
+    """``cosine + min(0.02, 0.25 / best) * BM25``."""
+    weight, most = _LINEAR
+    scores: np.ndarray = cosines + min(weight, most / max(float(lexical.max()), 1e-9)) * lexical
+    return scores
+
+
+def by_rank(cosines: np.ndarray, lexical: np.ndarray) -> np.ndarray:
+    """Reciprocal rank fusion of the best hundred of each side."""
+    near = np.argsort(-cosines, kind="stable")[:DEPTH]
+    words = [place for place in np.argsort(-lexical, kind="stable")[:DEPTH] if lexical[place] > 0]
+    scores = np.zeros(len(cosines))
+    for place, score in rrf([list(map(str, near)), list(map(str, words))]):
+        scores[int(place)] = score
+    return scores
+
+
+FUSIONS: Mapping[str, Fusion] = {
+    "dense": lambda cosines, lexical: cosines,
+    "bm25": lambda cosines, lexical: lexical,
+    "rank fusion": by_rank,
+    "linear": linear,
+    "hybrid": fused,
+}
+
+
+def measure(data: RetrievalData, base: str) -> dict[str, float]:
+    """nDCG@10 of every way."""
+    retriever = TrainableRetriever(base, adapter="linear")
+    texts, owners = passages(data.corpus, window=retriever.inference_max_length)
+    queries = retriever.embed_base(list(data.queries.values()), "query").numpy(force=True)
+    vectors = retriever.embed_base(texts, "document").numpy(force=True)
+    whole = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+    around = LexicalIndex.build(data.corpus, whole)
+    own = LexicalIndex.build(map(str, range(len(texts))), texts)
+    ids = list(data.corpus)
+    place = {id_: i for i, id_ in enumerate(ids)}
+    owner = np.array([place[id_] for id_ in owners])
+    starts = np.flatnonzero(np.r_[True, np.diff(owner) > 0])  # the passages of a document are adjacent
+    runs: dict[str, Run] = {name: {} for name in (*FUSIONS, *map(share_name, SHARES))}
+    for (query_id, text), vector in zip(data.queries.items(), queries, strict=True):
+        cosines, chunk_words, words = vectors @ vector, own.scores(text), around.scores(text)
+        best = np.maximum.reduceat(cosines, starts)
+        for name, fuse in FUSIONS.items():
+            runs[name][query_id] = _ranked(ids, fuse(best, words))
+        for share in SHARES:
+            mixed = fused(cosines, share * chunk_words + (1 - share) * words[owner])
+            runs[share_name(share)][query_id] = _ranked(ids, np.maximum.reduceat(mixed, starts))
+    return {name: score_run(run, data.qrels).mean(METRIC) for name, run in runs.items()}
+
+
+def share_name(share: float) -> str:
+    """The column of a share."""
+    return f"own words {share:g}"
+
+
+def _ranked(ids: list[str], scores: np.ndarray) -> dict[str, float]:
+    best = largest(scores, DEPTH)
+    best = best[np.argsort(-scores[best], kind="stable")]
+    return {ids[i]: float(scores[i]) for i in best.tolist()}
+
+
+def markdown(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Both tables."""
+    lines = []
+    for names in (list(FUSIONS), list(map(share_name, SHARES))):
+        lines += [f"| set | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+        lines += [f"| {each} | {' | '.join(f'{values[n]:.3f}' for n in names)} |" for each, values in found.items()]
+        means = [np.mean([values[name] for values in found.values()]) for name in names]
+        lines += [f"| **mean** | {' | '.join(f'{mean:.3f}' for mean in means)} |", ""]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Measure the sets and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, action="append", required=True, metavar="DIR", help="BEIR layout")
+    parser.add_argument("--split", help="file in qrels/ (default: all but train, together)")
+    parser.add_argument("--backbone", default="all-MiniLM-L6-v2", help="model, or small-lm")
+    parser.add_argument("--output", type=Path, required=True, metavar="OUT")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="base embeddings (default: OUT/cache)")
+    args = parser.parse_args(arguments)
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    found = {}
+    with VectorCache(args.cache or args.output / "cache", show_progress=True).installed():
+        base = resolve_backbone(args.backbone, args.cache or args.output / "cache")
+        for folder in args.data:
+            task = BeirSet(folder, split=args.split).task(0)
+            found[task.name] = measure(task.data, base)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "hybrid.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(markdown(found))
+    return found
+
+
+if __name__ == "__main__":
+    main()
