@@ -5,4 +5,4 @@ source="$1" output="$2"
 shift 2
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" ACCELERATE_USE_CPU=true
 exec torchrun --standalone --nproc-per-node 2 --local-ranks-filter 0 --no-python \
-  revela adapt "$source" --output "$output" --max-steps "${STEPS:-30}" "$@"
+  revela adapt "$source" --output "$output" --lm "${LM:-bundled}" --max-steps "${STEPS:-30}" "$@"
