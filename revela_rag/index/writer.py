@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LEXICAL_LIMIT", "build", "delete", "merge", "model_entry"]
 
 _BATCH = 2048
-#: Up to this many chunks the lexical index is written along; it takes about 1.5 KB of memory per chunk to make.
+#: Up to this many chunks the lexical index is written along; it takes about 4 KB of memory per chunk to make.
 LEXICAL_LIMIT = 200_000
 
 
