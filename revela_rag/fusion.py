@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["BM25_STEP", "COSINE_STEP", "DEPTH", "MOST_STEPS", "fuse", "fused_scores", "largest", "rrf"]
+__all__ = ["BM25_STEP", "COSINE_STEP", "DEPTH", "MOST_STEPS", "candidates", "fuse", "fused_scores", "largest", "rrf"]
 
 #: How much a cosine, and how much a BM25 score, must rise for a document to become e times as likely.
 COSINE_STEP, BM25_STEP = 0.05, 1.25
@@ -69,6 +69,13 @@ def largest(scores: np.ndarray, count: int) -> np.ndarray:
     least = np.partition(scores, -count)[-count]
     above, ties = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
     return np.sort(np.concatenate([above, ties[: count - len(above)]]))
+
+
+def candidates(cosines: np.ndarray, lexical: np.ndarray, count: int = DEPTH) -> np.ndarray:
+    """Places, ascending, of the ``count`` best cosines and of the ``count`` best BM25 scores above 0, of (n,) each."""
+    words = largest(lexical, count)
+    found: np.ndarray = np.union1d(largest(cosines, count), words[lexical[words] > 0])
+    return found
 
 
 def _log_softmax(values: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from sets import BeirSet
 
 from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
-from revela_rag.fusion import DEPTH, fused_scores, largest, rrf
+from revela_rag.fusion import DEPTH, candidates, fused_scores, largest, rrf
 from revela_rag.lexical import LexicalIndex
 from revela_training.backbone import TrainableRetriever
 
@@ -38,10 +38,8 @@ Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def fused(cosines: np.ndarray, lexical: np.ndarray) -> np.ndarray:
     """The hybrid: candidates of both sides by how sure each side is; what is no candidate scores 0."""
-    words = largest(lexical, DEPTH)
-    candidates = np.union1d(largest(cosines, DEPTH), words[lexical[words] > 0])
-    scores = np.zeros(len(cosines))
-    scores[candidates] = fused_scores(cosines[candidates], lexical[candidates])
+    scores, found = np.zeros(len(cosines)), candidates(cosines, lexical)
+    scores[found] = fused_scores(cosines[found], lexical[found])
     return scores
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from revela_rag.fusion import DEPTH, fuse, fused_scores, largest, rrf
+from revela_rag.fusion import DEPTH, candidates, fuse, fused_scores, rrf
 
 if TYPE_CHECKING:
     from revela_rag.lexical import Analyzer, LexicalIndex
@@ -86,11 +86,10 @@ def fused_run(
         columns = np.array([places[id_] for id_ in ids])
         for row, query_id in enumerate(some):
             bm25 = lexical.scores(queries[query_id])[columns]
-            words = largest(bm25, max(k, DEPTH))
-            candidates = np.union1d(largest(cosines[row], max(k, DEPTH)), words[bm25[words] > 0])
-            scores = fused_scores(cosines[row][candidates], bm25[candidates])
-            best = np.lexsort((-cosines[row][candidates], -scores))[:k]
-            run[query_id] = {ids[candidates[i]]: float(scores[i]) for i in best}
+            found = candidates(cosines[row], bm25, max(k, DEPTH))
+            scores = fused_scores(cosines[row][found], bm25[found])
+            best = np.lexsort((-cosines[row][found], -scores))[:k]
+            run[query_id] = {ids[found[i]]: float(scores[i]) for i in best}
     return run
 
 
@@ -158,9 +157,9 @@ def hybrid_run(
         else:
             lexical, dense = ({id_: scores[id_] for id_ in _ranking(scores)} for scores in found)
             depth, least = max(k, DEPTH), min(dense.values(), default=0.0)
-            candidates = dict.fromkeys([*islice(dense, depth), *islice((i for i in lexical if lexical[i] > 0), depth)])
-            words = {id_: max(lexical.get(id_, 0.0), 0.0) for id_ in candidates}
-            fused[query_id] = dict(fuse({id_: dense.get(id_, least) for id_ in candidates}, words)[:k])
+            both = dict.fromkeys([*islice(dense, depth), *islice((i for i in lexical if lexical[i] > 0), depth)])
+            words = {id_: max(lexical.get(id_, 0.0), 0.0) for id_ in both}
+            fused[query_id] = dict(fuse({id_: dense.get(id_, least) for id_ in both}, words)[:k])
     return fused
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from revela_rag.fusion import BM25_STEP, COSINE_STEP, MOST_STEPS, fuse, fused_scores, rrf
+from revela_rag.fusion import BM25_STEP, COSINE_STEP, MOST_STEPS, candidates, fuse, fused_scores, largest, rrf
 
 
 def by_hand(cosines, lexical):
@@ -52,6 +52,12 @@ def test_a_better_score_never_ranks_lower():
         better = cosines.copy()
         better[7] += 0.05
         assert (fused_scores(better, lexical) > fused_scores(better, lexical)[7]).sum() <= (before > before[7]).sum()
+
+
+def test_candidates_come_from_both_sides_and_ties_go_to_the_first():
+    cosines, words = np.array([0.5, 0.9, 0.5, 0.1, 0.0]), np.array([0.0, 0.0, 0.0, 2.0, 0.0])
+    assert candidates(cosines, words, 2).tolist() == [0, 1, 3]
+    assert largest(cosines, 2).tolist() == [0, 1] and largest(cosines, 9).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_fuse_ranks_ids_and_fills_in_zeros():
