@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import baselines
@@ -24,6 +24,7 @@ from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
 from revela_training.job import AdaptResult
+from revela_training.trainer import use_bf16
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
 ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -83,7 +84,8 @@ class Bench:
         retriever, result = self._train(system, adapter, seed)
         seconds = round(time.monotonic() - started, 1)
         embed = self._embedder(retriever)
-        runs = {name: self._dense(embed, strength) for name, strength in (("full", 1.0), ("gated", result.strength))}
+        found = {strength: self._dense(embed, strength) for strength in {1.0, result.strength}}
+        runs = {"full": found[1.0], "gated": found[result.strength]}
         scores = {name: self._score(run) for name, run in runs.items()}
         scores["hybrid"] = self._score(self._hybrid(runs["gated"]))
         log = [entry for entry in result.report["log"] if "grad_norm" in entry]
@@ -141,7 +143,10 @@ class Bench:
         def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
             retriever.set_strength(strength)
             if retriever.adapter is None:
-                return retriever.embed(texts, role).numpy(force=True)
+                compute: Literal["bfloat16", "float32"] = (
+                    "bfloat16" if use_bf16(AdaptConfig(adapter="lora")) else "float32"
+                )
+                return retriever.embed(texts, role, compute_dtype=compute).numpy(force=True)
             with torch.no_grad():
                 base = torch.from_numpy(self._base_vectors(texts, role)).to(retriever.device)
                 return retriever.adapt_embeddings(base).numpy(force=True)

@@ -21,9 +21,18 @@ Examples:
   revela adapt docs/ --output models/docs
   revela adapt src/ --output models/code --preset code --time-limit 10m
   revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
+  revela adapt src/ --output models/code --adapter linear
   revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
 """
+
+
+class Adapter(StrEnum):
+    """What of the model learns."""
+
+    auto = "auto"
+    lora = "lora"
+    linear = "linear"
 
 
 class Preset(StrEnum):
@@ -49,6 +58,9 @@ def command(
     preset: Annotated[
         Preset, typer.Option(help="auto goes by what most of the corpus is; published is the paper's setting.")
     ] = Preset.auto,
+    adapter: Annotated[
+        Adapter, typer.Option(help="lora learns inside the model (minutes), linear on top of it (seconds, gains less).")
+    ] = Adapter.auto,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many steps.", show_default="by the corpus")
     ] = None,
@@ -82,6 +94,7 @@ def command(
             base=base,
             lm=lm,
             preset=preset.value,
+            **({} if adapter is Adapter.auto else {"adapter": adapter.value}),
             max_steps=max_steps,
             time_limit=parse_duration(time_limit) if time_limit else None,
             resume=resume,

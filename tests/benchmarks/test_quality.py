@@ -23,7 +23,7 @@ SETTINGS = {
 
 def arguments(toy, base, lm, output, **options):
     settings = [f"--set={name}={value}" for name, value in {**SETTINGS, "lm": lm}.items()]
-    chosen = {"data": toy, "backbone": base, "output": output, "seeds": "0", **options}
+    chosen = {"data": toy, "backbone": base, "output": output, "seeds": "0", "adapter": "linear", **options}
     return [*(f"--{name}={value}" for name, value in chosen.items()), *settings]
 
 

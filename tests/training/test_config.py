@@ -74,8 +74,35 @@ def test_learning_rates_follow_what_is_trained() -> None:
     small = resolve_config([], preset="code", config=None, changes={"adapter": "linear"})
     large = resolve_config([], preset="code", config=None, changes={"adapter": "lora", "lm": "some-lm"})
     assert (small.retriever_lr, small.lm_lr) == (1e-3, 5e-4)
-    assert (large.retriever_lr, large.lm_lr) == (1e-4, 1e-4)
+    assert (large.retriever_lr, large.lm_lr) == (5e-4, 1e-4)
+    published = resolve_config([], preset="published", config=None, changes={})
+    assert (published.retriever_lr, published.lora_rank, published.lora_dropout) == (1e-4, 256, 0.1)
     assert resolve_config([], preset="code", config=None, changes={"lm_lr": 0.5}).lm_lr == 0.5
+
+
+def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolved(**changes: object) -> AdaptConfig:
+        return resolve_config([], preset="prose", config=None, changes=changes)
+
+    def sizes(cfg: AdaptConfig) -> tuple[object, ...]:
+        return cfg.contrastive_pairs, cfg.contrastive_negatives, cfg.retriever_max_tokens, cfg.max_eval_documents
+
+    quarters = (0.25, 0.5, 0.75, 1.0)
+    assert resolved().adapter == "lora"
+    assert (*sizes(resolved()), resolved().strengths) == (24, 16, 96, 2000, (0.5, 1.0))
+    assert (*sizes(resolved(adapter="linear")), resolved(adapter="linear").strengths) == (64, 256, 160, 5000, quarters)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert (*sizes(resolved()), resolved().strengths) == (24, 16, 160, 5000, quarters)
+    given = resolved(contrastive_negatives=0, strengths=(1.0,), retriever_max_tokens=8)
+    assert (given.contrastive_negatives, given.strengths, given.retriever_max_tokens) == (0, (1.0,), 8)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"strengths": ()}, {"strengths": "0.5"}, {"strengths": ("a",)}, {"retriever_max_tokens": 0}]
+)
+def test_a_setting_that_may_be_left_out_is_checked_where_it_is_given(wrong: dict[str, object]) -> None:
+    with pytest.raises(TrainingError, match=next(iter(wrong))):
+        AdaptConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_unknown_settings_and_presets_are_named(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import torch
 from revela_training.assemble import plan_steps
 from revela_training.backbone import TrainableRetriever
 from revela_training.batching import GroupDataset
+from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.lm import load_lm
 from revela_training.model import RevelaModel
 from revela_training.pseudo_queries import PseudoQuery
+from revela_training.tokens import tokenize_for_retriever
 from revela_training.units import Unit
 
 
@@ -38,6 +40,13 @@ def info_nce(asked: torch.Tensor, answers: torch.Tensor, same: list[tuple[int, i
     return torch.stack(losses).mean()
 
 
+def contrast(model: RevelaModel, pairs: torch.Tensor, pseudo: torch.Tensor) -> torch.Tensor | None:
+    """The term over a batch in which every text stands once, in no particular order."""
+    index = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    batch = {"pair_index": pairs, "pseudo_index": pseudo, "asked_index": index, "answer_index": index.flip(0)}
+    return model.contrast(*(model.embed_role(batch, role) for role in ("asked", "answers")), batch)
+
+
 def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
     pairs = torch.tensor([[0, 1], [2, 3], [4, 5]])
     pseudo = torch.tensor([[0, 6, 7], [0, 8, 9], [1, 10, 7], [1, 11, 9], [1, 6, 5]])
@@ -48,7 +57,7 @@ def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
         info_nce(asked[[6, 8]], passages[[7, 9]]),
         info_nce(asked[[10, 11, 6]], passages[[7, 9, 5]]),
     ]
-    found = model.contrast_cached(pairs, pseudo)
+    found = contrast(model, pairs, pseudo)
     assert found is not None
     assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
 
@@ -56,7 +65,7 @@ def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
 def test_two_queries_of_one_passage_are_no_negatives_of_each_other(model: RevelaModel) -> None:
     asked, passages = model.asked_cache, model.passage_cache
     assert asked is not None and passages is not None
-    found = model.contrast_cached(torch.tensor([[0, 1], [2, 1], [4, 5]]), torch.zeros(0, 3, dtype=torch.long))
+    found = contrast(model, torch.tensor([[0, 1], [2, 1], [4, 5]]), torch.zeros(0, 3, dtype=torch.long))
     expected = info_nce(asked[[0, 2, 4]], passages[[1, 1, 5]], same=[(0, 1), (1, 0)])
     assert found is not None
     assert float(found) == pytest.approx(float(expected), abs=1e-6)
@@ -71,15 +80,50 @@ def test_an_answer_nobody_asks_for_is_a_negative(model: RevelaModel) -> None:
         info_nce(asked[[0, 2]], passages[[1, 3, 3, 7]], same=[(1, 2)]),
         info_nce(asked[[6]], passages[[7, 8]]),
     ]
-    found = model.contrast_cached(pairs, pseudo)
+    found = contrast(model, pairs, pseudo)
     assert found is not None
     assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
 
 
 def test_nothing_to_contrast_is_no_loss(model: RevelaModel) -> None:
     nothing = torch.zeros(0, 3, dtype=torch.long)
-    assert model.contrast_cached(torch.zeros(0, 2, dtype=torch.long), nothing) is None
-    assert model.contrast_cached(torch.tensor([[0, 1]]), nothing) is None
+    assert contrast(model, torch.zeros(0, 2, dtype=torch.long), nothing) is None
+    assert contrast(model, torch.tensor([[0, 1]]), nothing) is None
+
+
+def test_lora_encodes_each_text_once_and_queries_with_their_prompt(base_dir: Path) -> None:
+    units = [Unit((f"question number {i}", f"answer number {i}"), "d", i, True) for i in range(8)]
+    pseudo = ([PseudoQuery("span", f"span {i}", i % 2) for i in range(4)], ["passage zero", "passage one"])
+    dataset = GroupDataset(units, group_size=4, length=2, extra_pairs=3, extra_negatives=2, pseudo=pseudo)
+    texts = [*dataset.texts, *dataset.pseudo_texts]
+    config = AdaptConfig(adapter="lora", revela_weight=0.0)
+    retriever = TrainableRetriever(str(base_dir), adapter="lora", lora_rank=4, query_prompt="find: ", max_length=32)
+    model = RevelaModel(retriever, None, config)
+    model.joint = True
+    collator = GroupCollator(
+        None,
+        passages=tokenize_for_retriever(texts, retriever, "document"),
+        asked=tokenize_for_retriever(texts, retriever, "query"),
+    )
+    batch = collator([dataset[0], dataset[1]])
+    assert set(model.roles(batch)) == {"asked", "answers"}, "nothing is encoded for an LM that is not there"
+    for role, prompt, index in (("asked", "query", "asked_index"), ("answers", "document", "answer_index")):
+        assert len(batch[index].unique()) == len(batch[index]) == len(batch[role]["input_ids"])
+        wanted = retriever.encode([texts[i] for i in batch[index].tolist()], prompt)
+        torch.testing.assert_close(model.embed_role(batch, role), wanted, atol=1e-5, rtol=0)
+    rows = torch.cat([batch["pair_index"], batch["pseudo_index"][:, 1:]])
+    assert set(batch["answer_index"].tolist()) == set(rows[:, 1].tolist())
+    assert -1 not in batch["asked_index"].tolist()
+    loss = model(**batch)["loss"]
+    loss.backward()
+    assert loss > 0 and any(p.grad is not None and p.grad.any() for p in retriever.trainable_parameters())
+
+
+def test_lora_takes_fewer_steps(base_dir: Path) -> None:
+    units = [Unit((f"q{i}", f"a{i}"), "d", i, True) for i in range(2000)]
+    dataset = GroupDataset(units, group_size=4, length=1, extra_pairs=24)
+    cfg = AdaptConfig(adapter="lora", contrastive_pairs=24, lm_warmup_steps=0)
+    assert plan_steps(dataset, cfg, World()).max_steps == 40
 
 
 @pytest.mark.parametrize(("pairs", "joint"), [(10, 20), (1000, 40), (100_000, 150)])
@@ -89,7 +133,7 @@ def test_steps_follow_the_number_of_pairs(pairs: int, joint: int) -> None:
     dataset = GroupDataset(
         units, group_size=4, length=1, extra_pairs=64, pseudo=(pseudo, [f"p{i}" for i in range(pairs)])
     )
-    cfg = plan_steps(dataset, AdaptConfig(lm_warmup_steps=50), World())
+    cfg = plan_steps(dataset, AdaptConfig(lm_warmup_steps=50, contrastive_pairs=64), World())
     assert cfg.max_steps == 50 + joint
     assert len(dataset) == 2 * (50 + joint)
     assert plan_steps(dataset, AdaptConfig(max_steps=7), World()).max_steps == 7

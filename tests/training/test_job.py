@@ -74,6 +74,13 @@ def test_lora_goes_the_same_road(run) -> None:
     assert (result.path / "modules.json").is_file()
 
 
+def test_lora_learns_from_keywords_and_spans_too(run) -> None:
+    result = run(adapter="lora", lora_rank=4, revela_weight=0.0, retriever_lr=1e-2)
+    assert result.report["training"]["pseudo_texts"] > 0
+    losses = [entry["contrastive_loss"] for entry in result.report["log"] if "contrastive_loss" in entry]
+    assert losses[-1] < losses[0]
+
+
 def test_prose_without_structure_is_evaluated_on_cropped_queries(run) -> None:
     rng = np.random.default_rng(0)
     words = [f"word{i}" for i in range(300)]

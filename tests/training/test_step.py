@@ -37,7 +37,7 @@ def parts(code_corpus, base_dir: Path, lm_dir: Path):
             units,
             group_size=config.group_size,
             length=config.groups_per_step,
-            extra_pairs=8 if adapter == "linear" else 0,
+            extra_pairs=8,
         )
         retriever = TrainableRetriever(
             str(base_dir), adapter=adapter, lora_rank=4, lora_dropout=config.lora_dropout, max_length=40
@@ -102,11 +102,12 @@ def test_pieces_give_the_gradients_of_one_graph(parts, adapter: str, queries: bo
         assert result.metrics[name] == pytest.approx(float(value), rel=1e-4), name
 
 
-def test_the_gradient_cache_repeats_dropout(parts) -> None:
+def test_the_gradient_cache_repeats_dropout(parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revela_training.step._PIECE_TOKENS", (10**6, 10**6))
     model, batch = parts(CONFIG.replace(lora_dropout=0.3), "lora")
     # one chunk of all texts draws what the plain path draws
     plain = step_gradients(model, batch, CONFIG)
-    cached = step_gradients(model, batch, CONFIG.replace(retriever_chunk=16))
+    cached = step_gradients(model, batch, CONFIG.replace(retriever_chunk=64))
     assert_same(cached, plain)
     again = step_gradients(model, batch, CONFIG.replace(retriever_chunk=5))
     assert any(not torch.allclose(again[n], plain[n], rtol=1e-3) for n in plain), "dropout drew nothing"
@@ -125,7 +126,7 @@ def test_chunks_with_dropout_are_the_gradient_of_what_was_read(parts, monkeypatc
 
     monkeypatch.setattr(model, "encode", watched)
     step_gradients(model, batch, CONFIG.replace(retriever_chunk=5))
-    assert len(made[True]) == len(made[False]) == 8
+    assert len(made[True]) == len(made[False]) >= 8
     assert all(torch.equal(a, b) for a, b in zip(made[False], made[True], strict=True))
 
 
@@ -139,6 +140,7 @@ def test_a_group_of_256_texts_is_read_in_chunks(parts) -> None:
         "text_index": rows[None],
         "pair_index": batch["pair_index"],
         "pseudo_index": batch["pseudo_index"],
+        **{name: batch[name] for name in ("asked_index", "answer_index", "asked", "answers")},
         "passages": {k: v[rows] if torch.is_tensor(v) else v for k, v in batch["passages"].items()},
     }
     whole = step_gradients(model, batch, config)

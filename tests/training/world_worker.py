@@ -43,6 +43,7 @@ def settings(case: str, world: World) -> AdaptConfig:
         lm_warmup_steps=2,
         temperature=0.05,
         contrastive_weight=0.5,
+        precision="fp32",
         checkpoint_steps=6,
         lora_dropout=0.0,
         lm_lr=1e-2,
@@ -59,7 +60,7 @@ def build(config: AdaptConfig, world: World, base: str, lm: str, corpus: str) ->
         units,
         group_size=config.group_size,
         length=STEPS * GROUPS,
-        extra_pairs=8 if config.adapter == "linear" else 0,
+        extra_pairs=8,
     )
     retriever = TrainableRetriever(base, adapter=config.adapter, lora_rank=4, lora_dropout=0.0, max_length=40)
     reader, tokenizer = load_lm(lm)

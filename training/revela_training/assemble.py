@@ -18,7 +18,7 @@ from revela_training.distributed import World
 from revela_training.lm import load_lm
 from revela_training.model import first_half
 from revela_training.pseudo_queries import PseudoQuery, pseudo_queries
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
+from revela_training.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
 from revela_training.units import Unit
 from revela_training.workspace import Workspace
 
@@ -27,7 +27,7 @@ __all__ = ["build_collator", "build_dataset", "build_lm", "build_retriever", "ca
 _FULL_TRAINING_LIMIT = 100_000_000
 _PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gives queries
 _CONTRASTIVE_EPOCHS = 5
-_JOINT_STEPS = (20, 150)
+_JOINT_STEPS = {"linear": (20, 150), "lora": (20, 40)}
 _STEPS_WITHOUT_CONTRAST = 300
 
 
@@ -52,16 +52,16 @@ def build_dataset(
 ) -> GroupDataset:
     """Groups for the objective and pairs for the contrastive term; of chunks in ``held_out`` no query is made."""
     interleave = cfg.batching == "interleave" or (cfg.batching == "auto" and prefers_interleave(units))
-    contrasts = cfg.adapter == "linear" and cfg.contrastive_weight > 0
+    contrasts = cfg.contrastive_weight > 0
     return GroupDataset(
         units,
         group_size=cfg.group_size,
         length=1,
-        neighbours=None if interleave or not cfg.neighbours else bm25_neighbours(units),
+        neighbours=None if interleave or not cfg.neighbours or cfg.revela_weight == 0 else bm25_neighbours(units),
         neighbour_count=cfg.neighbours,
         interleave=interleave,
-        extra_pairs=cfg.contrastive_pairs if contrasts else 0,
-        extra_negatives=cfg.contrastive_negatives if contrasts else 0,
+        extra_pairs=cfg.contrastive_pairs or 0 if contrasts else 0,
+        extra_negatives=cfg.contrastive_negatives or 0 if contrasts else 0,
         pseudo=_pseudo(chunks, held_out, cfg) if contrasts else ((), ()),
         seed=cfg.seed,
     )
@@ -81,10 +81,9 @@ def plan_steps(dataset: GroupDataset, cfg: AdaptConfig, world: World) -> AdaptCo
     if cfg.max_steps is None:
         joint = _STEPS_WITHOUT_CONTRAST
         if cfg.contrastive_weight:
-            shown = max(1, cfg.contrastive_pairs) * cfg.groups_per_step * world.size
-            joint = min(
-                max(math.ceil(_CONTRASTIVE_EPOCHS * dataset.contrasts / shown), _JOINT_STEPS[0]), _JOINT_STEPS[1]
-            )
+            shown = max(1, cfg.contrastive_pairs or 0) * cfg.groups_per_step * world.size
+            fewest, most = _JOINT_STEPS["lora" if cfg.adapter == "lora" else "linear"]
+            joint = min(max(math.ceil(_CONTRASTIVE_EPOCHS * dataset.contrasts / shown), fewest), most)
         cfg = cfg.replace(max_steps=cfg.lm_warmup_steps + joint)
     assert cfg.max_steps is not None
     dataset.resize(cfg.max_steps * cfg.groups_per_step * world.size)
@@ -99,7 +98,7 @@ def build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
         lora_rank=cfg.lora_rank,
         lora_alpha=cfg.lora_alpha,
         lora_dropout=cfg.lora_dropout,
-        max_length=cfg.retriever_max_tokens,
+        max_length=cfg.retriever_max_tokens or 160,
         trust_remote_code=cfg.trust_remote_code,
     )
 
@@ -130,25 +129,37 @@ def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
 
 
 def build_collator(
-    retriever: TrainableRetriever, tokenizer: Any, texts: Sequence[str], cfg: AdaptConfig, work: Workspace
+    retriever: TrainableRetriever, tokenizer: Any, dataset: GroupDataset, cfg: AdaptConfig, work: Workspace
 ) -> GroupCollator:
     """All texts tokenised once: for the LM, and for the retriever where its backbone trains."""
     reader = None
     if tokenizer is not None:
-        reader = tokenize_for_lm(texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
+        reader = tokenize_for_lm(dataset.texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
     if cfg.adapter == "linear":
         return GroupCollator(reader)
-    passages = tokenize_for_retriever(texts, retriever, "document", keep=work.array)
-    asked = _asked(retriever, texts, cfg)
-    queries = None if asked is None else tokenize_for_retriever(asked, retriever, "query", keep=work.array)
-    return GroupCollator(reader, passages=passages, queries=queries)
+
+    def stored(texts: Sequence[str], role: Role) -> TokenStore:
+        return tokenize_for_retriever(texts, retriever, role, keep=work.array)
+
+    texts = [*dataset.texts, *dataset.pseudo_texts]
+    halves = None if reader is None else _asked(retriever, dataset.texts, cfg)
+    return GroupCollator(
+        reader,
+        passages=stored(texts, "document"),
+        queries=None if halves is None else stored(halves, "query"),
+        asked=stored(texts, "query") if _prompted(retriever) and cfg.contrastive_weight else None,
+    )
+
+
+def _prompted(retriever: TrainableRetriever) -> bool:
+    return retriever.prompts["query"] != retriever.prompts["document"]
 
 
 def _asked(retriever: TrainableRetriever, texts: Sequence[str], cfg: AdaptConfig) -> list[str] | None:
     """What of each text asks; None where that is the text itself, prompt included."""
     if cfg.query_part == "first_half":
         return [first_half(text) for text in texts]
-    return None if retriever.prompts["query"] == retriever.prompts["document"] else list(texts)
+    return list(texts) if _prompted(retriever) else None
 
 
 def cache(
@@ -171,7 +182,6 @@ def cache(
 
     texts = [*dataset.texts, *dataset.pseudo_texts]
     passages = embed("passages", texts, "document")
-    prompted = retriever.prompts["query"] != retriever.prompts["document"]
-    whole = embed("asked", texts, "query") if prompted and cfg.contrastive_weight else passages
-    asked = _asked(retriever, dataset.texts, cfg)
+    whole = embed("asked", texts, "query") if _prompted(retriever) and cfg.contrastive_weight else passages
+    asked = None if cfg.revela_weight == 0 else _asked(retriever, dataset.texts, cfg)
     return passages if asked is None else embed("queries", asked, "query"), passages, whole

@@ -18,34 +18,50 @@ class GroupCollator:
 
     Args:
         reader: what the LM reads of each text; None where no LM reads.
-        passages: what the retriever reads of each text; None where its embeddings are cached.
-        queries: the same for the part of a text that asks; None if that is the whole text with the same prompt.
+        passages: what the retriever reads of each text, pseudo texts included; None where its embeddings are cached.
+        queries: the same for the part of a text that asks in the in-batch weights; None if that is the whole text with
+            the same prompt.
+        asked: the same for a whole text that asks in the contrastive term; None if its prompt is that of passages.
     """
 
     def __init__(
-        self, reader: TokenStore | None, *, passages: TokenStore | None = None, queries: TokenStore | None = None
+        self,
+        reader: TokenStore | None,
+        *,
+        passages: TokenStore | None = None,
+        queries: TokenStore | None = None,
+        asked: TokenStore | None = None,
     ) -> None:
         self._reader = reader
-        self._passages = passages
-        self._queries = queries
+        self._stores = {"passages": passages, "queries": queries, "asked": asked or passages, "answers": passages}
 
     def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
         """One step's input.
 
         Returns:
-            ``text_index`` (G, B), ``pair_index`` (P, 2), ``pseudo_index`` (Q, 3), and as far as there are tokens for
-            them ``input_ids`` and ``attention_mask`` (G*B, L) for the LM, ``passages`` and ``queries``, features of
-            G*B rows each.
+            ``text_index`` (G, B); ``pair_index`` (P, 2) and ``pseudo_index`` (Q, 3); ``asked_index`` (M,) and
+            ``answer_index`` (K,), each text once; and as far as there are tokens for them ``input_ids`` and
+            ``attention_mask`` (G*B, L) for the LM, ``passages`` and ``queries``, features of G*B rows each, ``asked``
+            and ``answers``, features of M and K rows.
         """
         text_index = torch.stack([torch.from_numpy(group.texts) for group in groups])
-        rows = text_index.flatten().numpy()
-        batch = {
-            **(self._reader.batch(rows) if self._reader else {}),
+        pairs = torch.cat([torch.from_numpy(group.pairs) for group in groups]).unique(dim=0)
+        pseudo = torch.cat([torch.from_numpy(group.pseudo) for group in groups]).unique(dim=0)
+        rows = torch.cat([pairs, pseudo[:, 1:]])
+        asked, answers = rows[rows[:, 0] >= 0, 0].unique(), rows[:, 1].unique()
+        batch: dict[str, Any] = {
             "text_index": text_index,
-            "pair_index": torch.cat([torch.from_numpy(group.pairs) for group in groups]).unique(dim=0),
+            "pair_index": pairs,
+            "pseudo_index": pseudo,
+            "asked_index": asked,
+            "answer_index": answers,
         }
-        batch["pseudo_index"] = torch.cat([torch.from_numpy(group.pseudo) for group in groups]).unique(dim=0)
-        for name, store in (("passages", self._passages), ("queries", self._queries)):
-            if store is not None:
-                batch[name] = store.batch(rows)
+        needed = {"asked": asked, "answers": answers}
+        if self._reader is not None:
+            needed |= {"passages": text_index.flatten(), "queries": text_index.flatten()}
+            batch |= self._reader.batch(needed["passages"].numpy())
+        for name, index in needed.items():
+            store = self._stores[name]
+            if store is not None and len(index):
+                batch[name] = store.batch(index.numpy())
         return batch

@@ -9,7 +9,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
@@ -26,10 +27,10 @@ class AdaptConfig:
         base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
         lm: causal LM that reads the texts, "bundled" for the one in the package. None leaves the objective out, see
             ``revela_weight``; where that asks for it all the same, the bundled LM reads.
-        adapter: ``"linear"`` trains one d x d map on cached embeddings (fast on a CPU), ``"lora"`` trains low-rank
-            updates inside the backbone, ``"auto"`` takes the linear map, the one whose gains have been measured.
+        adapter: ``"lora"`` trains low-rank updates inside the backbone, ``"linear"`` one d x d map on cached embeddings
+            (seconds, smaller gains), ``"auto"`` takes LoRA.
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
-        lora_alpha: LoRA scale numerator (paper: 64).
+        lora_alpha: LoRA scale numerator, the scale is alpha / r (paper: 64).
         lora_dropout: LoRA dropout probability (paper: 0.1).
         lm_training: train the LM's own weights (``"full"``), low-rank updates (``"lora"``) or not at all
             (``"frozen"``); ``"auto"`` takes full below 100 million parameters.
@@ -48,7 +49,7 @@ class AdaptConfig:
         retriever_chunk: texts the LoRA retriever encodes at once, encoding them again for the gradient (GradCache);
             None keeps all activations until memory runs out.
         precision: ``"bf16"`` runs LM and backbone under autocast, ``"fp32"`` does not, ``"auto"`` takes bf16 on GPUs
-            that have it. Weights, similarities and losses are float32 in any case.
+            that have it, and for LoRA on CPUs that do. Weights, similarities and losses are float32 in any case.
         shard: split LM, gradients and optimizer state between the processes (FSDP2) instead of repeating them.
         neighbours: units in each group that are BM25 neighbours of its seed; the rest is drawn at random.
         batching: ``"related"`` fills a group with neighbours and random units, ``"interleave"`` cuts groups out of
@@ -56,13 +57,15 @@ class AdaptConfig:
         min_weight: pairs with a smaller in-batch weight are not computed; 0 computes all.
         max_tokens: tokens of each text that the LM reads (paper: 160); None takes 64 on a CPU, where the LM is
             nearly all of a step, else 160.
-        retriever_max_tokens: tokens of each text that the retriever encodes in training.
+        retriever_max_tokens: tokens of each text that the retriever encodes in training; None takes 96 for LoRA on a
+            CPU, else 160 (paper).
         max_words: words of a prose chunk.
         lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still.
         max_steps: optimiser steps in all, warm-up included; None takes as many as show each contrastive pair five
-            times, between 20 and 150 after the warm-up: more made people's queries fare worse.
+            times, after the warm-up between 20 and 150, or 40 for LoRA: more made people's queries fare worse.
         time_limit: seconds for training; None for no limit. Steps are planned to fit after a short calibration.
-        retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 1e-4 (paper) for LoRA.
+        retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 5e-4 for LoRA (paper: 1e-4, at a
+            scale of 1/4).
         lm_lr: peak learning rate of the LM; None takes 5e-4 for the bundled one and 1e-4 (paper) for any other.
         weight_decay: decoupled weight decay of the adapter.
         revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves the LM
@@ -70,18 +73,20 @@ class AdaptConfig:
             None takes 1 where ``lm`` names a model or ``contrastive_weight`` is 0, else 0: the bundled LM adds nothing
             to the contrastive term and takes most of the time (docs/quality.md).
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
-        contrastive_pairs: pairs of each kind in the InfoNCE term per group (linear adapter only; LoRA uses those in
-            the batch).
+        contrastive_pairs: pairs of each kind in the InfoNCE term per group; None takes 64 for the linear adapter and 24
+            for LoRA, which encodes them in every step.
         contrastive_negatives: further answers of each kind, drawn for each group, that its queries must be told apart
-            from (linear adapter only).
+            from; None takes 256 for the linear adapter and 16 for LoRA.
         pseudo_queries: passages to make keyword and span queries from, two further kinds of pairs beside the structural
-            ones (linear adapter only); 0 for none.
+            ones; 0 for none.
         contrastive_temperature: temperature of that term.
         holdout: share of structural pairs whose query part is kept from training, half to choose and half to report.
         max_eval_queries: at most so many queries in each of the two halves.
-        max_eval_documents: at most so many documents are searched in the evaluation, relevant ones included.
+        max_eval_documents: at most so many documents are searched in the evaluation, relevant ones included; None takes
+            5,000, and 2,000 for LoRA on a CPU, which embeds them once for each strength.
         max_training_texts: at most so many texts are used, drawn at random; None picks 8,000 on a CPU, else all.
-        strengths: strengths of the adapter to choose from; 0 (the base) is always among the choices.
+        strengths: strengths of the adapter to choose from; 0 (the base) is always among the choices. None takes the
+            quarters up to 1, and 0.5 and 1 for LoRA on a CPU.
         checkpoint_steps: save a checkpoint every so many steps.
         seed: seed of every random choice.
         trackers: experiment trackers of ``transformers.Trainer`` (``report_to``).
@@ -91,9 +96,9 @@ class AdaptConfig:
     base: str = "all-MiniLM-L6-v2"
     lm: str | None = None
     adapter: Literal["auto", "linear", "lora"] = "auto"
-    lora_rank: int = 256
+    lora_rank: int = 64
     lora_alpha: int = 64
-    lora_dropout: float = 0.1
+    lora_dropout: float = 0.0
     lm_training: Literal["auto", "full", "lora", "frozen"] = "auto"
     temperature: float = 0.02
     standardize: bool = False
@@ -110,7 +115,7 @@ class AdaptConfig:
     batching: Literal["auto", "related", "interleave"] = "auto"
     min_weight: float = 0.01
     max_tokens: int | None = None
-    retriever_max_tokens: int = 160
+    retriever_max_tokens: int | None = None
     max_words: int = 120
     lm_warmup_steps: int = 50
     max_steps: int | None = None
@@ -120,15 +125,15 @@ class AdaptConfig:
     weight_decay: float = 0.01
     revela_weight: float | None = None
     contrastive_weight: float = 1.0
-    contrastive_pairs: int = 64
-    contrastive_negatives: int = 256
+    contrastive_pairs: int | None = None
+    contrastive_negatives: int | None = None
     pseudo_queries: int = 1500
     contrastive_temperature: float = 0.05
     holdout: float = 0.3
     max_eval_queries: int = 1000
-    max_eval_documents: int = 5000
+    max_eval_documents: int | None = None
     max_training_texts: int | None = None
-    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    strengths: tuple[float, ...] | None = None
     checkpoint_steps: int = 25
     seed: int = 0
     trackers: tuple[str, ...] = ()
@@ -150,8 +155,9 @@ class AdaptConfig:
             "1 or more",
         )
         _check(0 <= self.min_weight < 1, "min_weight", self.min_weight, "a number in [0, 1)")
-        _check(self.max_tokens is None or self.max_tokens >= 8, "max_tokens", self.max_tokens, "8 or more")
-        _check(self.retriever_max_tokens >= 8, "retriever_max_tokens", self.retriever_max_tokens, "8 or more")
+        for name in ("max_tokens", "retriever_max_tokens"):
+            value = getattr(self, name)
+            _check(value is None or value >= 8, name, value, "8 or more")
         _check(self.max_words >= 10, "max_words", self.max_words, "10 or more, 120 is the paper's")
         _check(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "1 or more")
         _check(self.lm_warmup_steps >= 0, "lm_warmup_steps", self.lm_warmup_steps, "0 or more")
@@ -167,10 +173,11 @@ class AdaptConfig:
             "above 0 where revela_weight is 0, or there is nothing to train",
         )
         _check(self.pseudo_queries >= 0, "pseudo_queries", self.pseudo_queries, "0 or more")
-        _check(self.contrastive_negatives >= 0, "contrastive_negatives", self.contrastive_negatives, "0 or more")
+        for name in ("contrastive_pairs", "contrastive_negatives"):
+            _check((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more")
         _check(self.contrastive_weight >= 0, "contrastive_weight", self.contrastive_weight, "0 or more")
         _check(
-            bool(self.strengths) and all(s > 0 for s in self.strengths),
+            self.strengths is None or (bool(self.strengths) and all(s > 0 for s in self.strengths)),
             "strengths",
             self.strengths,
             "positive numbers",
@@ -193,6 +200,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "temperature": 1e-4,
         "standardize": False,
         "adapter": "lora",
+        "lora_rank": 256,
+        "lora_dropout": 0.1,
+        "retriever_max_tokens": 160,
         "lm_training": "lora",
         "dual": False,
         "lm_warmup_steps": 0,
@@ -251,9 +261,21 @@ def resolve_config(
 
     gpu = torch.cuda.is_available()
     if cfg.adapter == "auto":
-        cfg = cfg.replace(adapter="linear")
+        cfg = cfg.replace(adapter="lora")
     if cfg.retriever_lr is None:
-        cfg = cfg.replace(retriever_lr=1e-4 if cfg.adapter == "lora" else 1e-3)
+        cfg = cfg.replace(retriever_lr=5e-4 if cfg.adapter == "lora" else 1e-3)
+    linear = cfg.adapter == "linear"
+    slow = not linear and not gpu
+    if cfg.retriever_max_tokens is None:
+        cfg = cfg.replace(retriever_max_tokens=96 if slow else 160)
+    if cfg.strengths is None:
+        cfg = cfg.replace(strengths=(0.5, 1.0) if slow else (0.25, 0.5, 0.75, 1.0))
+    if cfg.max_eval_documents is None:
+        cfg = cfg.replace(max_eval_documents=2000 if slow else 5000)
+    if cfg.contrastive_pairs is None:
+        cfg = cfg.replace(contrastive_pairs=64 if linear else 24)
+    if cfg.contrastive_negatives is None:
+        cfg = cfg.replace(contrastive_negatives=256 if linear else 16)
     if cfg.lm_lr is None:
         cfg = cfg.replace(lm_lr=5e-4 if cfg.lm in (None, BUNDLED) else 1e-4)
     if cfg.max_tokens is None:
@@ -284,13 +306,18 @@ def _types() -> dict[str, Any]:
 
 def _check_type(name: str, value: object) -> None:
     """A string "false" from a settings file would count as true."""
-    kinds = get_args(_types()[name]) or (_types()[name],)
-    if get_origin(_types()[name]) is Literal:
-        _check(value in kinds, name, value, f"one of {', '.join(kinds)}")
-    elif get_origin(_types()[name]) is tuple:
+    hint = _types()[name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return
+    kind = kinds[0]
+    if get_origin(kind) is Literal:
+        _check(value in get_args(kind), name, value, f"one of {', '.join(get_args(kind))}")
+    elif get_origin(kind) is tuple:
         _check(isinstance(value, tuple), name, value, "a list")
+        part_kind = get_args(kind)[0]
         for part in value if isinstance(value, tuple) else ():
-            _check(_is(part, kinds[0]), name, value, f"a list of {_TYPE_NAMES[kinds[0]]}")
+            _check(_is(part, part_kind), name, value, f"a list of {_TYPE_NAMES[part_kind]}")
     else:
         wanted = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
         _check(any(_is(value, kind) for kind in kinds), name, value, wanted)

@@ -6,6 +6,7 @@ keywords and short spans, and with them people's queries, already fall. All kind
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,10 +169,14 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
         strengths: positive strengths to try.
     """
 
+    @functools.cache  # one strength after the other: under LoRA each costs a run of the backbone over all documents
+    def documents(strength: float) -> np.ndarray:
+        return embed(data.documents, "document", strength)
+
     def score(pairs: Sequence[StructuralPair], strength: float) -> tuple[Evaluation, Mapping[str, Mapping[str, float]]]:
         ids = [str(i) for i in range(len(pairs))]
         vectors = embed([pair.query for pair in pairs], "query", strength)
-        run = dense_run(vectors, embed(data.documents, "document", strength), ids, data.document_ids, k=_DEPTH)
+        run = dense_run(vectors, documents(strength), ids, data.document_ids, k=_DEPTH)
         return score_run(run, _qrels(pairs)), run
 
     kinds = {_STRUCTURE: data.choose, **data.witnesses}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from revela_training.distributed import World, start_world
 from revela_training.export import check_output, export_model
 from revela_training.gate import Embed, Gate, evaluation_pairs, make_evaluation_set, run_gate
 from revela_training.model import RevelaModel
-from revela_training.trainer import train
+from revela_training.trainer import train, use_bf16
 from revela_training.units import make_units, split_pairs
 from revela_training.workspace import Workspace, digest
 
@@ -154,7 +154,7 @@ def _run(
     log = train(
         RevelaModel(retriever, reader, cfg, cached=cached),
         dataset,
-        build_collator(retriever, tokenizer, dataset.texts, cfg, work),
+        build_collator(retriever, tokenizer, dataset, cfg, work),
         cfg,
         folder=work.checkpoints,
         resume=work.resuming,
@@ -176,10 +176,15 @@ def _run(
     stored = ""
     if world.leads:
         data = make_evaluation_set(
-            corpus.chunks, choose, report_pairs, max_documents=cfg.max_eval_documents, weak=weak, seed=cfg.seed
+            corpus.chunks,
+            choose,
+            report_pairs,
+            max_documents=cfg.max_eval_documents or len(corpus.chunks),
+            weak=weak,
+            seed=cfg.seed,
         )
         retriever.eval()
-        gate = run_gate(data, _embedder(retriever, work, show_progress), cfg.strengths)
+        gate = run_gate(data, _embedder(retriever, work, cfg, show_progress), cfg.strengths or (1.0,))
         seconds = round(time.monotonic() - started, 1)
         proof = {"gate": gate.as_dict(), "seconds": seconds, "queries": _queries(data)}
         _write(retriever, output, gate, {**report, **proof})
@@ -189,13 +194,15 @@ def _run(
     return AdaptResult(output, strength > 0, strength, told["summary"], {**report, **told["proof"]})
 
 
-def _embedder(retriever: TrainableRetriever, work: Workspace, show_progress: bool) -> Embed:
+def _embedder(retriever: TrainableRetriever, work: Workspace, cfg: AdaptConfig, show_progress: bool) -> Embed:
     """Vectors at the model's full inference length. Under a linear adapter the backbone runs once for all strengths."""
+    compute: Literal["bfloat16", "float32"] = "bfloat16" if use_bf16(cfg) else "float32"
 
     def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
         retriever.set_strength(strength)
         if retriever.adapter is None:
-            return retriever.embed(texts, role, show_progress=show_progress).numpy(force=True)
+            vectors = retriever.embed(texts, role, show_progress=show_progress, compute_dtype=compute)
+            return vectors.numpy(force=True)
         base = work.array(
             f"evaluate-{role}-{digest(texts)}",
             lambda: retriever.embed_base(texts, role, show_progress=show_progress).numpy(force=True),

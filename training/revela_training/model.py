@@ -20,6 +20,10 @@ from revela_training.weights import similarity_weights
 __all__ = ["Reading", "RevelaModel", "first_half"]
 
 
+#: What a role's embeddings are indexed by in a batch.
+_INDEX = {"passages": "text_index", "queries": "text_index", "asked": "asked_index", "answers": "answer_index"}
+
+
 def first_half(text: str) -> str:
     """The first half of a text in words, at least one; the paper's query for prose."""
     words = text.split(" ")
@@ -96,18 +100,13 @@ class RevelaModel(nn.Module):
             ``loss`` (scalar) and ``metrics`` (name to scalar) for the log.
         """
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
-            queries, passages = self.embed(batch)
-        loss, metrics = torch.zeros((), device=queries.device), {}
+            made = self.embed(batch)
+        loss, metrics = torch.zeros((), device=batch["text_index"].device), {}
         if self.objective is not None:
-            reading = self.read(batch["input_ids"], batch["attention_mask"], queries, passages)
+            reading = self.read(batch["input_ids"], batch["attention_mask"], made["queries"], made["passages"])
             loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
         if self.contrasts:
-            pairs = batch["pair_index"]
-            contrastive = (
-                self.contrast_cached(pairs, batch["pseudo_index"])
-                if self.is_cached
-                else self.contrast(queries.flatten(0, 1), passages.flatten(0, 1), batch["text_index"].flatten(), pairs)
-            )
+            contrastive = self.contrast(made["asked"], made["answers"], batch)
             if contrastive is not None:
                 loss = loss + self.settings.contrastive_weight * contrastive
                 metrics["contrastive_loss"] = contrastive.detach()
@@ -118,16 +117,32 @@ class RevelaModel(nn.Module):
         """Whether the contrastive term is part of the loss now."""
         return self.joint and self.settings.contrastive_weight > 0
 
-    def embed(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Queries and passages of a batch, (G, B, d) each, unit rows."""
-        index = batch["text_index"]
-        if self.passage_cache is not None:
-            passages = self.retriever.adapt_embeddings(self.passage_cache[index])
-            if self.query_cache is None:
-                return passages, passages
-            return self.retriever.adapt_embeddings(self.query_cache[index]), passages
-        passages = self.encode(batch["passages"]).view(*index.shape, -1)
-        return self.encode(batch["queries"]).view(*index.shape, -1) if "queries" in batch else passages, passages
+    def roles(self, batch: Mapping[str, Any]) -> list[str]:
+        """The embeddings that a step needs.
+
+        For the LM (G, B, d) "passages" and, unless those ask for themselves, "queries"; for the contrastive term
+        (M, d) "asked" and (K, d) "answers".
+        """
+        wanted = []
+        if self.objective is not None:
+            apart = self.query_cache is not None if self.is_cached else "queries" in batch
+            wanted += ["passages", "queries"] if apart else ["passages"]
+        return [*wanted, "asked", "answers"] if self.contrasts else wanted
+
+    def embed_role(self, batch: Mapping[str, Any], role: str) -> Tensor:
+        """Embeddings of one role, unit rows, shaped as `roles` says."""
+        index = batch[_INDEX[role]]
+        if index.numel() == 0:
+            return torch.zeros(0, self.retriever.dimension, device=index.device)
+        if self.passage_cache is None:
+            return self.encode(batch[role]).view(*index.shape, -1)
+        other = {"queries": self.query_cache, "asked": self.asked_cache}.get(role)
+        return self.retriever.adapt_embeddings((self.passage_cache if other is None else other)[index])
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Embeddings of a batch by role."""
+        made = {role: self.embed_role(batch, role) for role in self.roles(batch)}
+        return {"queries": made["passages"], **made} if "passages" in made else made
 
     def encode(self, features: Mapping[str, Any]) -> Tensor:
         """Embed tokenised texts with the backbone, LoRA inside: unit rows (n, d), float32."""
@@ -157,35 +172,26 @@ class RevelaModel(nn.Module):
             metrics["baseline_loss"] = output.baseline_loss.detach()
         return Reading(output.loss, metrics, weights.detach().amax(-1).mean())
 
-    def contrast_cached(self, pair_index: Tensor, pseudo_index: Tensor) -> Tensor | None:
-        """InfoNCE of each query against the answers of all of its kind, from the caches; the mean over kinds.
+    def contrast(self, asked: Tensor, answers: Tensor, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """InfoNCE of each query against the answers of all of its kind; the mean over kinds.
 
         Args:
-            pair_index: (P, 2) structural queries and their answers; a query of -1 makes the answer a negative alone.
-            pseudo_index: (Q, 3) kind, query and passage, likewise.
+            asked: (M, d) embeddings of the queries.
+            answers: (K, d) embeddings of the answers.
+            batch: which texts those are, ``asked_index`` (M,) and ``answer_index`` (K,); ``pair_index`` (P, 2),
+                structural queries and their answers, where a query of -1 makes the answer a negative alone; and
+                ``pseudo_index`` (Q, 3), kind, query and passage, likewise.
         """
-        if self.passage_cache is None:
-            return None
-        asked = self.passage_cache if self.asked_cache is None else self.asked_cache
-        kinds = [pair_index, *(pseudo_index[pseudo_index[:, 0] == kind, 1:] for kind in pseudo_index[:, 0].unique())]
+        pseudo = batch["pseudo_index"]
+        kinds = [batch["pair_index"], *(pseudo[pseudo[:, 0] == kind, 1:] for kind in pseudo[:, 0].unique())]
         losses = []
         for rows in kinds:
             marked = rows[:, 0] >= 0
             rows = torch.cat([rows[marked], rows[~marked]])
             if len(rows) > 1 and (count := int(marked.sum())):
-                queries = self.retriever.adapt_embeddings(asked[rows[:count, 0]])
-                answers = self.retriever.adapt_embeddings(self.passage_cache[rows[:, 1]])
-                losses.append(self._info_nce(queries, answers, rows[:, 1]))
+                own = asked[_places(batch["asked_index"], rows[:count, 0])]
+                losses.append(self._info_nce(own, answers[_places(batch["answer_index"], rows[:, 1])], rows[:, 1]))
         return torch.stack(losses).mean() if losses else None
-
-    def contrast(self, queries: Tensor, passages: Tensor, texts: Tensor, pair_index: Tensor) -> Tensor | None:
-        """InfoNCE of those marked pairs (P, 2) whose texts (n,) are among the embeddings (n, d)."""
-        place = {text: row for row, text in enumerate(texts.tolist())}
-        rows = [(place[q], place[a]) for q, a in pair_index.tolist() if q in place and a in place]
-        if len(rows) < 2:
-            return None
-        index = torch.tensor(rows, device=queries.device)
-        return self._info_nce(queries[index[:, 0]], passages[index[:, 1]], index[:, 1])
 
     def _info_nce(self, asked: Tensor, answers: Tensor, identity: Tensor) -> Tensor:
         """Query i of P must find answer i of n >= P among all answers and the other queries.
@@ -206,3 +212,9 @@ class RevelaModel(nn.Module):
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         kept: Mapping[str, Any] = super().state_dict(*args, **kwargs)
         return {name: full_tensor(value) for name, value in kept.items() if name in trained}
+
+
+def _places(index: Tensor, wanted: Tensor) -> Tensor:
+    """Where ``wanted`` texts stand in ``index``; the first place where a text stands in several."""
+    order = index.argsort(stable=True)
+    return order[torch.searchsorted(index[order], wanted.contiguous())]

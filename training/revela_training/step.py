@@ -138,15 +138,15 @@ class Step:
         """What the contrastive term needs of all processes."""
         if not self._model.contrasts:
             return {}
-        found = {
-            "pairs": self._world.gather(batch["pair_index"]).unique(dim=0),
-            "pseudo": self._world.gather(batch["pseudo_index"]).unique(dim=0),
+        gather = self._world.gather
+        return {
+            "pair_index": gather(batch["pair_index"]).unique(dim=0),
+            "pseudo_index": gather(batch["pseudo_index"]).unique(dim=0),
+            "asked_index": gather(batch["asked_index"]),
+            "answer_index": gather(batch["answer_index"]),
+            "asked": gather(embeddings.leaves["asked"].detach()),
+            "answers": gather(embeddings.leaves["answers"].detach()),
         }
-        if not self._model.is_cached:
-            found["texts"] = self._world.gather(batch["text_index"].flatten())
-            found["queries"] = self._world.gather(embeddings.queries.detach().flatten(0, 1))
-            found["passages"] = self._world.gather(embeddings.passages.detach().flatten(0, 1))
-        return found
 
     def _backward(
         self,
@@ -163,7 +163,7 @@ class Step:
             share = int(tokens[rows].sum())
             if share == 0:
                 continue
-            queries, passages = embeddings.queries[rows], embeddings.passages[rows]
+            queries, passages = (embeddings.of(role)[rows] for role in ("queries", "passages"))
             with _autocast(queries.device, self._bf16):
                 reading = model.read(*_texts(batch, rows), queries=queries, passages=passages)
             if reading.loss.requires_grad:  # not where the LM is frozen and the retriever stands still
@@ -174,24 +174,35 @@ class Step:
             sums["max_weight"] = sums.get("max_weight", 0.0) + reading.max_weight * (rows.stop - rows.start)
         embeddings.divide_gradient(factor)
         if others:
-            self._contrast(embeddings, others, sums)
+            self._contrast(batch, embeddings, others, sums)
         embeddings.backward()
         return sums
 
-    def _contrast(self, embeddings: Embeddings, others: Mapping[str, Tensor], sums: dict[str, Tensor | float]) -> None:
-        """Backward of the contrastive term over the pairs of all processes."""
-        model, world, pairs = self._model, self._world, others["pairs"]
-        if model.is_cached:  # every process computes all of it, and takes its share
-            loss, share = model.contrast_cached(pairs, others["pseudo"]), 1 / world.size
-        else:  # every process has the gradient of its own embeddings
-            own = slice(world.rank * embeddings.count, (world.rank + 1) * embeddings.count)
-            queries = _with_own(others["queries"], own, embeddings.queries)
-            passages = _with_own(others["passages"], own, embeddings.passages)
-            loss, share = model.contrast(queries, passages, others["texts"], pairs), 1.0
+    def _contrast(
+        self,
+        batch: Mapping[str, Any],
+        embeddings: Embeddings,
+        others: Mapping[str, Tensor],
+        sums: dict[str, Tensor | float],
+    ) -> None:
+        """Backward of the contrastive term over the pairs of all processes; each has the gradient of its own texts."""
+        asked, answers = (
+            self._with_own(others[role], batch[index], embeddings.leaves[role])
+            for role, index in (("asked", "asked_index"), ("answers", "answer_index"))
+        )
+        loss = self._model.contrast(asked, answers, others)
         if loss is None:
             return
-        sums["contrastive_loss"] = loss.detach() / world.size
-        (loss * (self._config.contrastive_weight * share)).backward()
+        sums["contrastive_loss"] = loss.detach() / self._world.size
+        (loss * self._config.contrastive_weight).backward()
+
+    def _with_own(self, everywhere: Tensor, index: Tensor, leaf: Tensor) -> Tensor:
+        """The gathered rows, those of this process with their gradient."""
+        if self._world.size == 1:
+            return leaf
+        counts = self._world.sum([float(len(index)) * (rank == self._world.rank) for rank in range(self._world.size)])
+        before = int(sum(counts[: self._world.rank]))
+        return torch.cat([everywhere[:before], leaf, everywhere[before + len(leaf) :]])
 
     def _result(self, sums: Mapping[str, Tensor | float]) -> StepResult:
         names = ("loss", "lm_loss", "baseline_loss", "max_weight", "contrastive_loss", "tokens", "texts")
@@ -214,9 +225,7 @@ class Embeddings:
         bf16: encode under bfloat16 autocast.
 
     Attributes:
-        queries: (G, B, d), collects the gradient.
-        passages: (G, B, d), the same tensor where both are the same.
-        count: G * B.
+        leaves: by role, as `RevelaModel.roles` says; they collect the gradient.
     """
 
     def __init__(self, model: RevelaModel, batch: Mapping[str, Any], chunk: int | None, *, bf16: bool) -> None:
@@ -224,18 +233,19 @@ class Embeddings:
         self._bf16 = bf16
         self._batch = batch
         self._pieces: list[_Piece] = []
-        shape = batch["text_index"].shape
-        self.count = int(shape.numel())
-        roles = [role for role in ("queries", "passages") if role in batch]
         with torch.set_grad_enabled(model.joint and (chunk is None or model.is_cached)):
-            made = (
-                list(model.embed(batch))
-                if model.is_cached
-                else [self._encode(role, chunk).view(*shape, -1) for role in roles]
-            )
-        self._graphs = made if len(made) == 1 or made[0] is not made[1] else made[:1]
-        leaves = [values.detach().requires_grad_(model.joint) for values in self._graphs]
-        self.queries, self.passages = leaves[0], leaves[-1]
+            self._graphs = {role: self._make(role, chunk) for role in model.roles(batch)}
+        self.leaves = {role: made.detach().requires_grad_(model.joint) for role, made in self._graphs.items()}
+
+    def of(self, role: str) -> Tensor:
+        """Embeddings of a role of the LM's; passages ask for themselves where nothing else does."""
+        return self.leaves[role if role in self.leaves else "passages"]
+
+    def _make(self, role: str, chunk: int | None) -> Tensor:
+        if self._model.is_cached or role not in self._batch:
+            return self._model.embed_role(self._batch, role)
+        made = self._encode(role, chunk)
+        return made.view(*self._batch["text_index"].shape, -1) if role in ("passages", "queries") else made
 
     def _encode(self, role: str, chunk: int | None) -> Tensor:
         """Embed texts of like length together; in chunks how each was made is kept, to make it again with a graph."""
@@ -253,7 +263,7 @@ class Embeddings:
 
     def divide_gradient(self, factor: int) -> None:
         """Take back a factor that was meant for the LM's own gradients."""
-        for leaf in {id(leaf): leaf for leaf in (self.queries, self.passages)}.values():
+        for leaf in self.leaves.values():
             if factor != 1 and leaf.grad is not None:
                 leaf.grad /= factor
 
@@ -261,22 +271,23 @@ class Embeddings:
         """Go on from the gradient that the embeddings have by now."""
         if not self._model.joint:
             return
-        leaves = [self.queries] if self.queries is self.passages else [self.queries, self.passages]
-        if not self._pieces:
-            pairs = [(graph, leaf.grad) for graph, leaf in zip(self._graphs, leaves, strict=True)]
-            pairs = [(graph, grad) for graph, grad in pairs if grad is not None]
+        chunked = {piece.role for piece in self._pieces}
+        pairs = [
+            (self._graphs[role], leaf.grad)
+            for role, leaf in self.leaves.items()
+            if role not in chunked and leaf.grad is not None and self._graphs[role].requires_grad
+        ]
+        if pairs:
             torch.autograd.backward([graph for graph, _ in pairs], [grad for _, grad in pairs])
-            return
-        gradients = dict(zip(("queries", "passages") if len(leaves) > 1 else ("passages",), leaves, strict=True))
         for piece in self._pieces:
-            gradient = gradients[piece.role].grad
+            gradient = self.leaves[piece.role].grad
             if gradient is None:
                 continue
             after = _RandomState(piece.rows.device)
             piece.random.restore()
             with _autocast(piece.rows.device, self._bf16):
                 part = self._model.encode(_rows(self._batch[piece.role], piece.rows))
-            part.backward(gradient.flatten(0, 1)[piece.rows])
+            part.backward(gradient.flatten(0, -2)[piece.rows])
             after.restore()
 
 
@@ -350,7 +361,3 @@ def _rows(features: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     """Features of some texts, without columns of padding."""
     ids, mask = trim(features["input_ids"][rows], features["attention_mask"][rows])
     return {**features, "input_ids": ids, "attention_mask": mask}
-
-
-def _with_own(everywhere: Tensor, own: slice, leaf: Tensor) -> Tensor:
-    return torch.cat([everywhere[: own.start], leaf.flatten(0, 1), everywhere[own.stop :]])

@@ -174,8 +174,11 @@ class RevelaTrainer(Trainer):
             def reader(step: int) -> float:
                 return min(1.0, (step + 1) / 20) * decay(step)
 
+            joint = self.total_steps - self.warmup_steps
+            rise = max(1, min(20, joint // 4)) if self.config.adapter == "lora" else 20
+
             def retriever(step: int) -> float:
-                return min(1.0, max(0.0, (step + 1 - self.warmup_steps) / 20)) * decay(step)
+                return min(1.0, max(0.0, (step + 1 - self.warmup_steps) / rise)) * decay(step)
 
             used = optimizer or self.optimizer
             assert used is not None
@@ -254,7 +257,10 @@ def total_steps(config: AdaptConfig) -> int:
 def use_bf16(config: AdaptConfig) -> bool:
     """Whether LM and backbone run under bfloat16 autocast."""
     if config.precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if torch.cuda.is_available():
+            return torch.cuda.is_bf16_supported()
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return config.adapter == "lora" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return config.precision == "bf16"
 
 
