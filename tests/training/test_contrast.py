@@ -123,7 +123,7 @@ def test_lora_takes_fewer_steps(base_dir: Path) -> None:
     units = [Unit((f"q{i}", f"a{i}"), "d", i, True) for i in range(2000)]
     dataset = GroupDataset(units, group_size=4, length=1, extra_pairs=24)
     cfg = AdaptConfig(adapter="lora", contrastive_pairs=24, lm_warmup_steps=0)
-    assert plan_steps(dataset, cfg, World()).max_steps == 40
+    assert plan_steps(dataset, cfg, World()).max_steps == 24
 
 
 @pytest.mark.parametrize(("pairs", "joint"), [(10, 20), (1000, 40), (100_000, 150)])

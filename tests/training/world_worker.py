@@ -47,7 +47,7 @@ def settings(case: str, world: World) -> AdaptConfig:
         checkpoint_steps=6,
         lora_dropout=0.0,
         lm_lr=1e-2,
-        retriever_lr=1e-2,
+        retriever_lr=2e-3,
         **CASES[case],
     )
 

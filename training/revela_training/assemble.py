@@ -27,7 +27,7 @@ __all__ = ["build_collator", "build_dataset", "build_lm", "build_retriever", "ca
 _FULL_TRAINING_LIMIT = 100_000_000
 _PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gives queries
 _CONTRASTIVE_EPOCHS = 5
-_JOINT_STEPS = {"linear": (20, 150), "lora": (20, 40)}
+_JOINT_STEPS = {"linear": (20, 150), "lora": (20, 24)}
 _STEPS_WITHOUT_CONTRAST = 300
 
 

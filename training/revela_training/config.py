@@ -62,7 +62,7 @@ class AdaptConfig:
         max_words: words of a prose chunk.
         lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still.
         max_steps: optimiser steps in all, warm-up included; None takes as many as show each contrastive pair five
-            times, after the warm-up between 20 and 150, or 40 for LoRA: more made people's queries fare worse.
+            times, after the warm-up between 20 and 150, or 24 for LoRA: more made people's queries fare worse.
         time_limit: seconds for training; None for no limit. Steps are planned to fit after a short calibration.
         retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 5e-4 for LoRA (paper: 1e-4, at a
             scale of 1/4).
@@ -81,7 +81,7 @@ class AdaptConfig:
             ones; 0 for none.
         contrastive_temperature: temperature of that term.
         holdout: share of structural pairs whose query part is kept from training, half to choose and half to report.
-        max_eval_queries: at most so many queries in each of the two halves.
+        max_eval_queries: at most so many queries in each of the two halves; None takes 1,000, and 400 for LoRA on a CPU.
         max_eval_documents: at most so many documents are searched in the evaluation, relevant ones included; None takes
             5,000, and 2,000 for LoRA on a CPU, which embeds them once for each strength.
         max_training_texts: at most so many texts are used, drawn at random; None picks 8,000 on a CPU, else all.
@@ -130,7 +130,7 @@ class AdaptConfig:
     pseudo_queries: int = 1500
     contrastive_temperature: float = 0.05
     holdout: float = 0.3
-    max_eval_queries: int = 1000
+    max_eval_queries: int | None = None
     max_eval_documents: int | None = None
     max_training_texts: int | None = None
     strengths: tuple[float, ...] | None = None
@@ -270,6 +270,8 @@ def resolve_config(
         cfg = cfg.replace(retriever_max_tokens=96 if slow else 160)
     if cfg.strengths is None:
         cfg = cfg.replace(strengths=(0.5, 1.0) if slow else (0.25, 0.5, 0.75, 1.0))
+    if cfg.max_eval_queries is None:
+        cfg = cfg.replace(max_eval_queries=400 if slow else 1000)
     if cfg.max_eval_documents is None:
         cfg = cfg.replace(max_eval_documents=2000 if slow else 5000)
     if cfg.contrastive_pairs is None:

@@ -138,7 +138,7 @@ def _run(
     show_progress: bool,
 ) -> AdaptResult:
     pairs, weak = evaluation_pairs(corpus.chunks)
-    choose, report_pairs = split_pairs(pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries)
+    choose, report_pairs = split_pairs(pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
     if not choose or not report_pairs:
         raise CorpusError(
             f"The corpus has {len(corpus.chunks)} chunks, too few to hold any back for evaluation. Add documents."
