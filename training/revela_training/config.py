@@ -81,7 +81,8 @@ class AdaptConfig:
             ones; 0 for none.
         contrastive_temperature: temperature of that term.
         holdout: share of structural pairs whose query part is kept from training, half to choose and half to report.
-        max_eval_queries: at most so many queries in each of the two halves; None takes 1,000, and 400 for LoRA on a CPU.
+        max_eval_queries: at most so many queries in each of the two halves; None takes 1,000, and 400 for LoRA on a
+            CPU.
         max_eval_documents: at most so many documents are searched in the evaluation, relevant ones included; None takes
             5,000, and 2,000 for LoRA on a CPU, which embeds them once for each strength.
         max_training_texts: at most so many texts are used, drawn at random; None picks 8,000 on a CPU, else all.
