@@ -59,7 +59,8 @@ def command(
         Preset, typer.Option(help="auto goes by what most of the corpus is; published is the paper's setting.")
     ] = Preset.auto,
     adapter: Annotated[
-        Adapter, typer.Option(help="lora learns inside the model (minutes), linear on top of it (seconds, gains less).")
+        Adapter,
+        typer.Option(help="lora learns inside the model (minutes), linear on top (seconds; auto for code)."),
     ] = Adapter.auto,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many steps.", show_default="by the corpus")

@@ -90,6 +90,7 @@ def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch
 
     quarters = (0.25, 0.5, 0.75, 1.0)
     assert resolved().adapter == "lora"
+    assert resolve_config([], preset="code", config=None, changes={}).adapter == "linear"
     assert (*sizes(resolved()), resolved().strengths) == (24, 16, 96, 400, 2000, (0.5, 1.0))
     assert (*sizes(resolved(adapter="linear")), resolved(adapter="linear").strengths) == (
         64,

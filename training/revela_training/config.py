@@ -27,8 +27,9 @@ class AdaptConfig:
         base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
         lm: causal LM that reads the texts, "bundled" for the one in the package. None leaves the objective out, see
             ``revela_weight``; where that asks for it all the same, the bundled LM reads.
-        adapter: ``"lora"`` trains low-rank updates inside the backbone, ``"linear"`` one d x d map on cached embeddings
-            (seconds, smaller gains), ``"auto"`` takes LoRA.
+        adapter: ``"lora"`` trains low-rank updates inside the backbone (minutes on a CPU), ``"linear"`` one d x d map
+            on cached embeddings (seconds). ``"auto"`` takes the linear map for code and LoRA for prose and tools: what
+            gained more in each (docs/quality.md).
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
         lora_alpha: LoRA scale numerator, the scale is alpha / r (paper: 64).
         lora_dropout: LoRA dropout probability (paper: 0.1).
@@ -248,8 +249,9 @@ def resolve_config(
     Raises:
         TrainingError: an unknown preset or setting.
     """
+    mostly_code = sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks)
     if preset == "auto":
-        preset = "code" if sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks) else "prose"
+        preset = "code" if mostly_code else "prose"
     if preset not in PRESETS:
         raise TrainingError(f"Unknown preset {preset!r}. Presets are: auto, {', '.join(PRESETS)}")
     if isinstance(config, AdaptConfig):
@@ -262,7 +264,7 @@ def resolve_config(
 
     gpu = torch.cuda.is_available()
     if cfg.adapter == "auto":
-        cfg = cfg.replace(adapter="lora")
+        cfg = cfg.replace(adapter="linear" if mostly_code or preset == "code" else "lora")
     if cfg.retriever_lr is None:
         cfg = cfg.replace(retriever_lr=5e-4 if cfg.adapter == "lora" else 1e-3)
     linear = cfg.adapter == "linear"
