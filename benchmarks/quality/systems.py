@@ -139,13 +139,12 @@ class Bench:
 
     def _embedder(self, retriever: TrainableRetriever) -> Embed:
         """Embed at any strength. Under a linear adapter the backbone's vectors are computed once for all systems."""
+        settings = AdaptConfig().replace(**{**self.settings, "adapter": "lora"})
 
         def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
             retriever.set_strength(strength)
             if retriever.adapter is None:
-                compute: Literal["bfloat16", "float32"] = (
-                    "bfloat16" if use_bf16(AdaptConfig(adapter="lora")) else "float32"
-                )
+                compute: Literal["bfloat16", "float32"] = "bfloat16" if use_bf16(settings) else "float32"
                 return retriever.embed(texts, role, compute_dtype=compute).numpy(force=True)
             with torch.no_grad():
                 base = torch.from_numpy(self._base_vectors(texts, role)).to(retriever.device)

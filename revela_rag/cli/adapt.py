@@ -21,7 +21,7 @@ Examples:
   revela adapt docs/ --output models/docs
   revela adapt src/ --output models/code --preset code --time-limit 10m
   revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
-  revela adapt src/ --output models/code --adapter linear
+  revela adapt docs/ --output models/docs --adapter linear
   revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
 """
