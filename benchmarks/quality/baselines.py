@@ -108,6 +108,8 @@ def train(method: str, retriever: TrainableRetriever, steps: Sequence[Step], cfg
     else:
         parameters, loss = _infonce(method, retriever, steps, cfg)
     retriever.train()
+    if method == "simcse" and retriever.adapter is None:
+        retriever.backbone.train()  # attention drops out with its module, not with a dropout layer
     _fit(parameters, loss, steps, cfg)
     retriever.eval()
 

@@ -52,20 +52,17 @@ class VectorCache:
             retriever: TrainableRetriever,
             texts: Sequence[str],
             role: Role,
-            batch_size: int = 64,
             show_progress: bool = False,
             *,
             max_length: int | None = None,
             **options: Any,
         ) -> torch.Tensor:
             def compute(missing: list[str]) -> np.ndarray:
-                vectors = original(
-                    retriever, missing, role, batch_size, self._show_progress, max_length=max_length, **options
-                )
+                vectors = original(retriever, missing, role, self._show_progress, max_length=max_length, **options)
                 return vectors.numpy(force=True)
 
             if retriever.adapter is None:
-                return original(retriever, texts, role, batch_size, show_progress, max_length=max_length, **options)
+                return original(retriever, texts, role, show_progress, max_length=max_length, **options)
             length = min(max_length or retriever.inference_max_length, retriever.inference_max_length)
             vectors = self._vectors(
                 texts, self._keys(retriever, texts, role, length, options), compute, retriever.dimension

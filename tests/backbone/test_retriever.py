@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer
 
 from revela_rag.errors import ModelError
+from revela_training.adapters import lora_layers, merged
 from revela_training.backbone import TrainableRetriever
+from revela_training.embedding import pool
 
 DECODERS = ["llama", "qwen2", "mamba2", "lfm2"]
 
@@ -35,10 +37,11 @@ def test_encoder_pools_the_mean(backbones, retriever, texts):
 
 
 @pytest.mark.parametrize("kind", ["bert", *DECODERS])
-def test_batch_composition_does_not_matter(retriever, texts, kind):
+def test_batch_composition_does_not_matter(retriever, texts, kind, monkeypatch):
     model = retriever(kind, "lora")
     together = model.embed(texts, "query")
-    alone = model.embed(texts, "query", batch_size=1)
+    monkeypatch.setattr("revela_training.embedding._PIECE_TOKENS", (1, 1))
+    alone = model.embed(texts, "query")
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
     assert (together[0] @ together[1]) < 0.99  # different texts are told apart
 
@@ -133,7 +136,9 @@ def test_dropout_of_the_backbone_is_off_in_training(retriever, texts):
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_gradient_checkpointing_gives_the_same_gradients(retriever, texts, kind):
     model = retriever(kind, "lora").train()
-    gradients = []
+    runs, gradients = [], []
+    first = next(layer for name, layer in lora_layers(model.backbone))
+    first.register_forward_hook(lambda *_: runs.append(len(gradients)))
     for switch in (model.gradient_checkpointing_disable, model.gradient_checkpointing_enable):
         switch()
         model.zero_grad()
@@ -141,6 +146,37 @@ def test_gradient_checkpointing_gives_the_same_gradients(retriever, texts, kind)
         gradients.append([parameter.grad.clone() for parameter in model.trainable_parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, atol=1e-6, rtol=1e-4)
+    assert runs == [0, 1, 1], "with checkpointing every layer runs twice"
+
+
+def test_merging_lora_changes_neither_the_vectors_nor_afterwards_a_weight(retriever, texts):
+    model = retriever("bert", "lora")
+    model.set_strength(0.5)
+    features = model._features(texts, "query", 64)
+    beside, before = pool(model.model, dict(features)), {n: p.clone() for n, p in model.named_parameters()}
+    with merged(model.backbone):
+        folded = pool(model.model, dict(features))
+        assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+    torch.testing.assert_close(folded, beside, atol=1e-6, rtol=0)
+    assert torch.equal(pool(model.model, dict(features)), beside)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    with pytest.raises(KeyboardInterrupt), merged(model.backbone):
+        raise KeyboardInterrupt
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_attention_is_plain_only_while_lora_trains(retriever, texts):
+    model = retriever("bert", "lora")
+    used = model.backbone.config._attn_implementation
+    assert used == "sdpa"
+    found = model.train().encode(texts, "query")
+    assert model.backbone.config._attn_implementation == "eager"
+    inside = model.embed(texts, "query")  # as the gate does; trains on afterwards
+    assert model.training and model.backbone.config._attn_implementation == "eager"
+    assert model.eval().backbone.config._attn_implementation == used
+    torch.testing.assert_close(found, model.encode(texts, "query"), atol=1e-6, rtol=0)
+    torch.testing.assert_close(inside, model.embed(texts, "query"), atol=1e-6, rtol=0)
+    assert retriever("bert", "linear").train().backbone.config._attn_implementation == used
 
 
 def test_low_precision_touches_the_transformer_only(retriever, texts):

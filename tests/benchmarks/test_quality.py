@@ -104,6 +104,24 @@ def test_lora_baselines_move_the_encoder(bench, toy, tiny_bert, method):
     assert (retriever.embed(["def a river"], "document") - before).abs().max() > 1e-4
 
 
+def test_simcse_drops_out_in_the_encoder(bench, tiny_bert, monkeypatch):
+    from revela_training.backbone import TrainableRetriever
+    from revela_training.config import AdaptConfig
+
+    retriever = TrainableRetriever(tiny_bert, adapter="lora", lora_rank=4, max_length=64)
+    texts, views = ["the apple of day one", "the river of day two"], []
+
+    def look(*_):
+        views.extend(retriever.encode(texts, "document").detach() for _ in range(2))
+        views.append([module.training for module in retriever.backbone.modules()])
+
+    monkeypatch.setattr(bench.baselines, "_fit", look)
+    step = bench.baselines.Step(texts, texts)
+    bench.baselines.train("simcse", retriever, [step], AdaptConfig(retriever_lr=1e-2, max_steps=1), base=str(tiny_bert))
+    assert (views[0] - views[1]).abs().max() > 1e-3
+    assert all(views[2]), "attention drops out with its module"
+
+
 def test_training_sees_no_query_and_no_judgement(bench, toy, tiny_bert, tmp_path, monkeypatch):
     seen = []
 

@@ -103,7 +103,7 @@ def test_pieces_give_the_gradients_of_one_graph(parts, adapter: str, queries: bo
 
 
 def test_the_gradient_cache_repeats_dropout(parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revela_training.step._PIECE_TOKENS", (10**6, 10**6))
+    monkeypatch.setattr("revela_training.embedding._PIECE_TOKENS", (10**6, 10**6))
     model, batch = parts(CONFIG.replace(lora_dropout=0.3), "lora")
     # one chunk of all texts draws what the plain path draws
     plain = step_gradients(model, batch, CONFIG)

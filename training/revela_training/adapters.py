@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "load_trainable_state_dict",
     "lora_layers",
     "lora_state_dict",
+    "merged",
     "merged_state_dict",
     "set_lora_strength",
     "trainable_state_dict",
@@ -142,6 +144,25 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
                 delta = layer.get_delta_weight(ADAPTER_NAME)
                 state[f"{name}.weight"] = (weight.float() + delta.to(weight.device).float()).to(weight.dtype)
     return state
+
+
+@contextmanager
+def merged(model: nn.Module) -> Iterator[None]:
+    """Fold the LoRA updates, at their current strength, into the weights: no second path through every layer.
+
+    Afterwards every weight is the one it was before, bit for bit.
+    """
+    layers = [layer for _, layer in lora_layers(model)]
+    weights = [layer.get_base_layer().weight.data for layer in layers]
+    try:
+        for layer in layers:
+            layer.merge(safe_merge=True)  # into a copy of the weight
+        yield
+    finally:
+        for layer, weight in zip(layers, weights, strict=True):
+            if layer.merged:
+                layer.unmerge()
+            layer.get_base_layer().weight.data = weight
 
 
 def lora_state_dict(model: nn.Module) -> dict[str, Tensor]:

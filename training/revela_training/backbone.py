@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from .adapters import (
     check_strength,
     inject_lora,
     load_trainable_state_dict,
+    merged,
     set_lora_strength,
     trainable_state_dict,
 )
@@ -104,6 +105,7 @@ class TrainableRetriever(nn.Module):
             module.float()
         self.dimension = self._pool(["a"], "document", self.max_length).shape[-1]
         self.strength = 1.0
+        self._attention = getattr(self.backbone.config, "_attn_implementation", None)
         self.adapter: LinearAdapter | None = None
         if adapter == "linear":
             self.adapter = LinearAdapter(self.dimension, bias=linear_bias).to(self.device)
@@ -135,7 +137,6 @@ class TrainableRetriever(nn.Module):
         self,
         texts: Sequence[str],
         role: Role,
-        batch_size: int = 64,
         show_progress: bool = False,
         *,
         max_length: int | None = None,
@@ -148,19 +149,17 @@ class TrainableRetriever(nn.Module):
         Args:
             texts: the texts, without prompt.
             role: "query" or "document", which decides the prompt.
-            batch_size: texts per forward pass; texts of like length share one.
             show_progress: show a progress bar.
             max_length: tokens per text; None is the length of the exported model, not that of training.
             compute_dtype: "bfloat16" runs the backbone under autocast.
         """
         with self._at_strength(0.0):
-            return self._embed(texts, role, batch_size, show_progress, max_length, compute_dtype)
+            return self._embed(texts, role, show_progress, max_length, compute_dtype)
 
     def embed(
         self,
         texts: Sequence[str],
         role: Role,
-        batch_size: int = 64,
         show_progress: bool = False,
         *,
         max_length: int | None = None,
@@ -168,7 +167,7 @@ class TrainableRetriever(nn.Module):
     ) -> Tensor:
         """Like `embed_base`, with the adapter at its current strength: what the exported model would give."""
         with torch.no_grad():
-            return self.adapt_embeddings(self._embed(texts, role, batch_size, show_progress, max_length, compute_dtype))
+            return self.adapt_embeddings(self._embed(texts, role, show_progress, max_length, compute_dtype))
 
     def adapt_embeddings(self, pooled: Tensor) -> Tensor:
         """Apply the linear adapter to base embeddings (n, d), with gradient: unit rows (n, d).
@@ -212,6 +211,7 @@ class TrainableRetriever(nn.Module):
         if not getattr(self.backbone, "supports_gradient_checkpointing", False):
             raise ModelError(f"{type(self.backbone).__name__} does not support gradient checkpointing; leave it off.")
         self.backbone.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
+        self.train(self.training)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations again."""
@@ -219,17 +219,25 @@ class TrainableRetriever(nn.Module):
             self.backbone.gradient_checkpointing_disable()
 
     def train(self, mode: bool = True) -> TrainableRetriever:
-        """Switch training mode; the frozen backbone under a linear adapter stays in evaluation mode."""
+        """Switch training mode of the adapter; the frozen backbone stays in evaluation mode, but for its checkpointing.
+
+        While LoRA trains on a CPU, attention is plain matrix products: the gradient of torch's own attention would
+        take a third of a step in bfloat16 there.
+        """
         super().train(mode)
-        if self.adapter is not None:
-            self.model.eval()
+        self.model.eval()
+        if self.adapter is None and mode:
+            for module in self.backbone.modules():
+                drops = isinstance(module, nn.Dropout) and module.p > 0
+                module.training = drops or getattr(module, "gradient_checkpointing", False)
+        if self.adapter is None and self._attention == "sdpa" and self.device.type == "cpu":
+            self.backbone.set_attn_implementation("eager" if mode else "sdpa")
         return self
 
     def _embed(
         self,
         texts: Sequence[str],
         role: Role,
-        batch_size: int,
         show_progress: bool,
         max_length: int | None,
         compute_dtype: str,
@@ -239,12 +247,12 @@ class TrainableRetriever(nn.Module):
         training = self.training
         self.eval()
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16"):
+            with self._merged(), torch.autocast(self.device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16"):
                 return embed_batches(
-                    lambda batch: self._pool(batch, role, length),
+                    lambda batch: self._features(batch, role, length),
+                    lambda features: pool(self.model, features),
                     texts,
                     out,
-                    batch_size=batch_size,
                     show_progress=show_progress,
                 )
         finally:
@@ -255,8 +263,14 @@ class TrainableRetriever(nn.Module):
             raise TypeError("texts must be a list of strings, not one string")
         if not texts:
             return torch.zeros(0, self.dimension, device=self.device)
-        prompt = self.prompts[role]
-        return pool(self.model, tokenize(self.model, texts, prompt=prompt, length=length, device=self.device))
+        return pool(self.model, self._features(texts, role, length))
+
+    def _features(self, texts: Sequence[str], role: Role, length: int) -> dict[str, Any]:
+        return tokenize(self.model, texts, prompt=self.prompts[role], length=length, device=self.device)
+
+    def _merged(self) -> AbstractContextManager[None]:
+        """LoRA folded into the weights, on a CPU; a GPU saves too little time for a second copy of them."""
+        return merged(self.backbone) if self.adapter is None and self.device.type == "cpu" else nullcontext()
 
     @contextmanager
     def _at_strength(self, strength: float) -> Iterator[None]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from revela_rag.errors import TrainingError
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
+from revela_training.embedding import like_length, rows_of
 from revela_training.model import RevelaModel
 from revela_training.tokens import trim
 
@@ -28,7 +29,6 @@ __all__ = ["Embeddings", "Step", "StepResult", "is_out_of_memory"]
 logger = logging.getLogger(__name__)
 
 _SMALLEST_CHUNK = 4
-_PIECE_TOKENS = (1024, 16384)  # on a CPU shorter padding is worth more than larger products
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,16 +250,14 @@ class Embeddings:
     def _encode(self, role: str, chunk: int | None) -> Tensor:
         """Embed texts of like length together; in chunks how each was made is kept, to make it again with a graph."""
         features = self._batch[role]
-        lengths = features["attention_mask"].sum(-1)
-        order = lengths.argsort(descending=True, stable=True)
-        parts = order.split(chunk or _rows_at_once(lengths[order]))
+        parts = like_length(features["attention_mask"].sum(-1), chunk)
         made = []
         for rows in parts:
             if chunk is not None:
                 self._pieces.append(_Piece(role, rows, _RandomState(rows.device)))
             with _autocast(rows.device, self._bf16):
-                made.append(self._model.encode(_rows(features, rows)))
-        return torch.cat(made)[order.argsort()]
+                made.append(self._model.encode(rows_of(features, rows)))
+        return torch.cat(made)[torch.cat(parts).argsort()]
 
     def divide_gradient(self, factor: int) -> None:
         """Take back a factor that was meant for the LM's own gradients."""
@@ -286,7 +284,7 @@ class Embeddings:
             after = _RandomState(piece.rows.device)
             piece.random.restore()
             with _autocast(piece.rows.device, self._bf16):
-                part = self._model.encode(_rows(self._batch[piece.role], piece.rows))
+                part = self._model.encode(rows_of(self._batch[piece.role], piece.rows))
             part.backward(gradient.flatten(0, -2)[piece.rows])
             after.restore()
 
@@ -334,18 +332,6 @@ def _autocast(device: torch.device, bf16: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def _rows_at_once(lengths: Tensor) -> list[int]:
-    """How many texts to encode together, of ``lengths`` that fall: as many as make a good load for the device."""
-    budget, counts, longest, count = _PIECE_TOKENS[lengths.device.type != "cpu"], [], 0, 0
-    for length in lengths.tolist():
-        if count and longest * (count + 1) > budget:
-            counts.append(count)
-            count = 0
-        longest = longest if count else length
-        count += 1
-    return [*counts, count]
-
-
 def _slices(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
@@ -355,9 +341,3 @@ def _texts(batch: Mapping[str, Any], groups: slice) -> tuple[Tensor, Tensor]:
     size = batch["text_index"].shape[1]
     rows = slice(groups.start * size, groups.stop * size)
     return trim(batch["input_ids"][rows], batch["attention_mask"][rows])
-
-
-def _rows(features: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Features of some texts, without columns of padding."""
-    ids, mask = trim(features["input_ids"][rows], features["attention_mask"][rows])
-    return {**features, "input_ids": ids, "attention_mask": mask}
