@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from revela_rag.memory import available_memory
+
 __all__ = ["Check", "diagnose"]
 
 _DISTRIBUTION = "revela-rag"
@@ -215,21 +217,7 @@ def _disk() -> tuple[bool, str]:
 
 
 def _memory() -> tuple[bool, str]:
-    available = _available_memory()
+    available = available_memory()
     if available is None:
         return True, "not known on this platform"
     return available > 2 * _GIGABYTE, f"{available / _GIGABYTE:.1f} GB available"
-
-
-def _available_memory() -> int | None:
-    """Bytes a new program can have, on Linux; elsewhere all there is; None where even that is unknown."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -147,6 +147,29 @@ def test_a_group_of_256_texts_is_read_in_chunks(parts) -> None:
     assert_same(step_gradients(model, batch, config.replace(retriever_chunk=16)), whole)
 
 
+def test_little_memory_makes_lora_encode_in_chunks(parts, monkeypatch, caplog) -> None:
+    model, batch = parts(CONFIG.replace(lora_dropout=0.0), "lora")
+    whole = step_gradients(model, batch, CONFIG)
+    monkeypatch.setattr("revela_training.step.available_memory", lambda: 2_000_000)
+    step = Step(model, CONFIG, world=World())
+    assert step.chunk is None
+    model.joint = False  # the LM warms up: nothing is kept
+    step(batch)
+    assert step.chunk is None
+    model.joint = True
+    model.zero_grad()
+    with caplog.at_level(logging.WARNING):
+        step(batch)
+    assert step.chunk == 16
+    assert "of the 0.0 GB of memory that are free: encoding 16 texts at a time" in caplog.text
+    assert_same(gradients(model), whole)
+    for free in (None, 10**12):
+        monkeypatch.setattr("revela_training.step.available_memory", lambda free=free: free)
+        step = Step(model, CONFIG, world=World())
+        step(batch)
+        assert step.chunk is None
+
+
 class Fails:
     """Stands for a method that runs out of memory when it is given more than ``limit`` rows."""
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from revela_rag.errors import TrainingError
+from revela_rag.memory import available_memory
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.embedding import like_length, rows_of
@@ -29,6 +30,8 @@ __all__ = ["Embeddings", "Step", "StepResult", "is_out_of_memory"]
 logger = logging.getLogger(__name__)
 
 _SMALLEST_CHUNK = 4
+_CPU_CHUNK = 16  # texts; about what the caches of a core hold
+_BYTES = 85  # of activations for each token, layer and hidden unit, LoRA under bfloat16 autocast on a CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Step:
             TrainingError: not even one group fits into memory.
         """
         random = _RandomState(batch["text_index"].device)
+        self._spare_memory(batch)
         tokens = _predicted(batch)
         total = self._world.sum([float(tokens.sum())])[0]
         while True:
@@ -99,6 +103,26 @@ class Step:
         del embeddings
         self._world.sum_gradients(self._model.parameters())
         return self._result(sums)
+
+    def _spare_memory(self, batch: Mapping[str, Any]) -> None:
+        """Encode in chunks where all activations together could fill the memory: a system kills what fills it."""
+        model, free = self._model, available_memory()
+        if self.chunk is not None or model.is_cached or not model.joint or batch["text_index"].is_cuda or free is None:
+            return
+        config = model.retriever.backbone.config
+        width, layers = (getattr(config, name, 0) for name in ("hidden_size", "num_hidden_layers"))
+        roles = [role for role in model.roles(batch) if role in batch]
+        tokens = sum(int(batch[role]["attention_mask"].sum()) for role in roles)
+        needed = tokens * width * layers * _BYTES * (1 if self._bf16 else 2)
+        if needed > free / 2:
+            self.chunk = _CPU_CHUNK
+            logger.warning(
+                "A step would take %.1f GB of the %.1f GB of memory that are free: encoding %d texts at a time, "
+                "twice. The result stays the same; steps take longer.",
+                needed / 1e9,
+                free / 1e9,
+                self.chunk,
+            )
 
     def _is_ours(self, error: BaseException) -> bool:
         if not is_out_of_memory(error):

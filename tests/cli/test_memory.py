@@ -1,0 +1,42 @@
+"""The memory that a run may plan with."""
+
+import pytest
+
+from revela_rag import memory
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Pretend a container's files and what the machine has free."""
+
+    def pretend(free, **files):
+        for name, text in files.items():
+            (tmp_path / name.replace("_", ".", 1)).write_text(f"{text}\n", encoding="ascii")
+        monkeypatch.setattr(memory, "_CONTAINER", tmp_path)
+        monkeypatch.setattr(memory, "_machine", lambda: free)
+
+    return pretend
+
+
+def test_this_machine_has_some():
+    assert memory.available_memory() > 10**8
+
+
+def test_a_container_takes_less(machine):
+    machine(8000, memory_max="5000", memory_current="4000", memory_stat="anon 1000\ninactive_file 1500\nfile 3000")
+    assert memory.available_memory() == 2500
+
+
+@pytest.mark.parametrize("limit", ["max", "9000"])
+def test_a_wide_container_has_what_the_machine_has(machine, limit):
+    machine(3000, memory_max=limit, memory_current="100", memory_stat="anon 100")
+    assert memory.available_memory() == 3000
+
+
+def test_without_a_container_or_with_files_that_say_nothing(machine):
+    machine(3000)
+    assert memory.available_memory() == 3000
+    machine(3000, memory_max="much", memory_current="100")
+    assert memory.available_memory() == 3000
+    machine(None)
+    assert memory.available_memory() is None
