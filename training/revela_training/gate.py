@@ -214,7 +214,16 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
             evaluations["adapted"], final_run = adapted, adapted_run
     evaluations["hybrid"] = score_run(hybrid_run([lexical, final_run]), _qrels(data.report))
     kind = "cropped" if data.weak else "structural"
-    if comparison is None:
+    if not harmless and choosing[best] > choosing[0.0]:
+        gentlest = min(tried)
+        worst = min(kinds, key=lambda name: float((tried[gentlest][name] - before[name]).mean()))
+        change = " → ".join(f"{found[worst].mean():.4f}" for found in (before, tried[gentlest]))
+        summary = (
+            f"kept the base model: every strength costs one kind of held-back queries more than {_LARGEST_LOSS} "
+            f"({kind if worst == _STRUCTURE else worst} queries {change} {METRIC} at strength {gentlest:g}), "
+            "whatever the others gain"
+        )
+    elif comparison is None:
         asked = sum(map(len, kinds.values()))
         summary = (
             f"kept the base model: no strength beat it on {asked} held-back {_listed(kind, kinds)} "
