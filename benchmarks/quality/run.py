@@ -53,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stdlib", type=int, metavar="N", help="docstrings of N standard library functions")
     parser.add_argument("--systems", default=",".join(ALL), help=f"of {', '.join(ALL)}; NAME/lora or NAME/linear")
     parser.add_argument("--backbone", action="append", help="model, or small-lm (default all-MiniLM-L6-v2)")
-    parser.add_argument("--adapter", choices=("linear", "lora"), default="lora", help="where none is named")
+    parser.add_argument("--adapter", choices=("linear", "lora"), default="linear", help="where none is named")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="base embeddings (default: OUT/cache)")

@@ -21,7 +21,7 @@ Examples:
   revela adapt docs/ --output models/docs
   revela adapt src/ --output models/code --preset code --time-limit 10m
   revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
-  revela adapt docs/ --output models/docs --adapter linear
+  revela adapt docs/ --output models/docs --adapter lora
   revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
 """
@@ -30,9 +30,8 @@ Examples:
 class Adapter(StrEnum):
     """What of the model learns."""
 
-    auto = "auto"
-    lora = "lora"
     linear = "linear"
+    lora = "lora"
 
 
 class Preset(StrEnum):
@@ -59,9 +58,12 @@ def command(
         Preset, typer.Option(help="auto goes by what most of the corpus is; published is the paper's setting.")
     ] = Preset.auto,
     adapter: Annotated[
-        Adapter,
-        typer.Option(help="lora learns inside the model (minutes), linear on top (seconds; auto for code)."),
-    ] = Adapter.auto,
+        Adapter | None,
+        typer.Option(
+            help="linear learns on top of the model (seconds), lora inside it (minutes; can gain or lose more).",
+            show_default="linear",
+        ),
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many steps.", show_default="by the corpus")
     ] = None,
@@ -95,7 +97,7 @@ def command(
             base=base,
             lm=lm,
             preset=preset.value,
-            **({} if adapter is Adapter.auto else {"adapter": adapter.value}),
+            **({} if adapter is None else {"adapter": adapter.value}),
             max_steps=max_steps,
             time_limit=parse_duration(time_limit) if time_limit else None,
             resume=resume,

@@ -89,20 +89,14 @@ def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch
         return *training, cfg.max_eval_queries, cfg.max_eval_documents
 
     quarters = (0.25, 0.5, 0.75, 1.0)
-    assert resolved().adapter == "lora"
-    assert resolve_config([], preset="code", config=None, changes={}).adapter == "linear"
-    assert (*sizes(resolved()), resolved().strengths) == (24, 16, 96, 400, 2000, (0.5, 1.0))
-    assert (*sizes(resolved(adapter="linear")), resolved(adapter="linear").strengths) == (
-        64,
-        256,
-        160,
-        1000,
-        5000,
-        quarters,
-    )
+    assert resolved().adapter == "linear"
+    linear, lora = resolved(), resolved(adapter="lora")
+    assert (*sizes(linear), linear.strengths) == (64, 256, 160, 1000, 5000, quarters)
+    assert (*sizes(lora), lora.strengths) == (24, 16, 96, 400, 2000, (0.5, 1.0))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert (*sizes(resolved()), resolved().strengths) == (24, 16, 160, 1000, 5000, quarters)
-    given = resolved(contrastive_negatives=0, strengths=(1.0,), retriever_max_tokens=8)
+    lora = resolved(adapter="lora")
+    assert (*sizes(lora), lora.strengths) == (24, 16, 160, 1000, 5000, quarters)
+    given = resolved(adapter="lora", contrastive_negatives=0, strengths=(1.0,), retriever_max_tokens=8)
     assert (given.contrastive_negatives, given.strengths, given.retriever_max_tokens) == (0, (1.0,), 8)
 
 

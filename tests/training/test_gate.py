@@ -156,6 +156,18 @@ def test_a_strength_that_harms_one_kind_is_refused_whatever_the_others_gain() ->
     assert re.search(r"\(keywords queries 0\.\d+ → 0\.\d+ nDCG@10 at strength 1\), whatever the others", gate.summary)
 
 
+def test_lora_must_gain_on_more_than_words() -> None:
+    data = EvaluationSet(DATA.document_ids, DATA.documents, CHOOSE, REPORT, witnesses=WITNESSES)
+    words = {0.0: 0.1, 1.0: 0.9}
+    flat = {"query": {0.0: 0.2, 1.0: 0.2}, "keywords": words, "span": words}
+    assert run_gate(data, witnessed(flat), [1.0]).strength == 1.0
+    strict = run_gate(data, witnessed(flat), [1.0], strict=True)
+    assert strict.strength == 0.0
+    assert "held-back keywords and span queries gain, structural ones do not beyond noise" in strict.summary
+    rising = {**flat, "query": {0.0: 0.1, 1.0: 0.6}}
+    assert run_gate(data, witnessed(rising), [1.0], strict=True).strength == 1.0
+
+
 def test_witnesses_come_from_the_documents_that_choose() -> None:
     words = ["river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest", "apple"]
     chunks = [

@@ -22,6 +22,22 @@ def test_halves_become_a_pair_and_plain_text_stays_whole() -> None:
     assert [unit.texts for unit in make_units([halves, chunk("c")])] == [("one", "two"), ("whole text",)]
 
 
+def test_without_structure_prose_is_cut_in_two() -> None:
+    words = [f"w{i}" for i in range(21)]
+    chunks = [
+        chunk("long", text=" ".join(words)),
+        chunk("short", text="a b c"),
+        Chunk(id="code", text=" ".join(words), document_id="d", kind="code"),
+        DOCUMENTED,
+    ]
+    long, short, code, documented = make_units(chunks, crop=True)
+    assert long.texts == (" ".join(words[:10]), " ".join(words[10:])) and long.is_pair
+    assert short.texts == ("a b c",) and not short.is_pair
+    assert not code.is_pair
+    assert documented == make_units([DOCUMENTED])[0]
+    assert not any(unit.is_pair for unit in make_units(chunks[:3]))
+
+
 def test_held_out_query_never_reaches_training() -> None:
     pair = StructuralPair("Adds two numbers.", "a", "d", "docstring", "def add(a, b): return a + b")
     (unit,) = make_units([DOCUMENTED], [pair])

@@ -82,7 +82,7 @@ def plan_steps(dataset: GroupDataset, cfg: AdaptConfig, world: World) -> AdaptCo
         joint = _STEPS_WITHOUT_CONTRAST
         if cfg.contrastive_weight:
             shown = max(1, cfg.contrastive_pairs or 0) * cfg.groups_per_step * world.size
-            fewest, most = _JOINT_STEPS["lora" if cfg.adapter == "lora" else "linear"]
+            fewest, most = _JOINT_STEPS[cfg.adapter]
             joint = min(max(math.ceil(_CONTRASTIVE_EPOCHS * dataset.contrasts / shown), fewest), most)
         cfg = cfg.replace(max_steps=cfg.lm_warmup_steps + joint)
     assert cfg.max_steps is not None
@@ -94,7 +94,7 @@ def build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
     """The base with a fresh adapter."""
     return TrainableRetriever(
         cfg.base,
-        adapter="lora" if cfg.adapter == "lora" else "linear",
+        adapter=cfg.adapter,
         lora_rank=cfg.lora_rank,
         lora_alpha=cfg.lora_alpha,
         lora_dropout=cfg.lora_dropout,

@@ -27,9 +27,9 @@ class AdaptConfig:
         base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
         lm: causal LM that reads the texts, "bundled" for the one in the package. None leaves the objective out, see
             ``revela_weight``; where that asks for it all the same, the bundled LM reads.
-        adapter: ``"lora"`` trains low-rank updates inside the backbone (minutes on a CPU), ``"linear"`` one d x d map
-            on cached embeddings (seconds). ``"auto"`` takes the linear map for code and LoRA for prose and tools: what
-            gained more in each (docs/quality.md).
+        adapter: ``"linear"`` trains one d x d map on cached embeddings (seconds), ``"lora"`` low-rank updates inside
+            the backbone (minutes on a CPU). LoRA gained more on some corpora and took people's queries down on
+            others, and nothing in a corpus tells which (docs/quality.md).
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
         lora_alpha: LoRA scale numerator, the scale is alpha / r (paper: 64).
         lora_dropout: LoRA dropout probability (paper: 0.1).
@@ -97,7 +97,7 @@ class AdaptConfig:
 
     base: str = "all-MiniLM-L6-v2"
     lm: str | None = None
-    adapter: Literal["auto", "linear", "lora"] = "auto"
+    adapter: Literal["linear", "lora"] = "linear"
     lora_rank: int = 64
     lora_alpha: int = 64
     lora_dropout: float = 0.0
@@ -242,16 +242,25 @@ _CPU_TEXTS = 8_000
 
 
 def resolve_config(
-    chunks: Sequence[Chunk], *, preset: str, config: AdaptConfig | str | Path | None, changes: dict[str, Any]
+    chunks: Sequence[Chunk],
+    *,
+    preset: str,
+    config: AdaptConfig | str | Path | None,
+    changes: dict[str, Any],
 ) -> AdaptConfig:
     """Settings in force: defaults, then the preset, then the file or object, then what the call says.
+
+    Args:
+        chunks: the corpus, for what is decided by what most of it is.
+        preset: a name in `PRESETS`, or "auto".
+        config: settings, or a file of some.
+        changes: settings by name.
 
     Raises:
         TrainingError: an unknown preset or setting.
     """
-    mostly_code = sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks)
     if preset == "auto":
-        preset = "code" if mostly_code else "prose"
+        preset = "code" if sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks) else "prose"
     if preset not in PRESETS:
         raise TrainingError(f"Unknown preset {preset!r}. Presets are: auto, {', '.join(PRESETS)}")
     if isinstance(config, AdaptConfig):
@@ -263,8 +272,6 @@ def resolve_config(
     import torch
 
     gpu = torch.cuda.is_available()
-    if cfg.adapter == "auto":
-        cfg = cfg.replace(adapter="linear" if mostly_code or preset == "code" else "lora")
     if cfg.retriever_lr is None:
         cfg = cfg.replace(retriever_lr=5e-4 if cfg.adapter == "lora" else 1e-3)
     linear = cfg.adapter == "linear"

@@ -28,6 +28,7 @@ from revela_rag.evaluation import (
 )
 from revela_training.backbone import Role
 from revela_training.pseudo_queries import KINDS, pseudo_queries
+from revela_training.units import cropped
 
 __all__ = ["EvaluationSet", "Gate", "evaluation_pairs", "make_evaluation_set", "run_gate"]
 
@@ -110,11 +111,8 @@ def evaluation_pairs(chunks: Sequence[Chunk]) -> tuple[list[StructuralPair], boo
         return pairs, False
     known = {pair.chunk_id for pair in pairs}
     for chunk in chunks:
-        words = chunk.text.split()
-        if chunk.id not in known and len(words) >= 20:
-            middle = len(words) // 2
-            query, answer = " ".join(words[:middle]), " ".join(words[middle:])
-            pairs.append(StructuralPair(query, chunk.id, chunk.document_id, "first_half", answer))
+        if chunk.id not in known and (halves := cropped(chunk.text)):
+            pairs.append(StructuralPair(halves[0], chunk.id, chunk.document_id, "first_half", halves[1]))
     return pairs, True
 
 
@@ -154,7 +152,7 @@ def _witnesses(
     return {kind: pairs for kind, pairs in found.items() if len(pairs) >= _ENOUGH_WITNESSES}
 
 
-def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> Gate:
+def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, strict: bool = False) -> Gate:
     """Choose the strength and report.
 
     Strengths are compared by nDCG@10 on the choosing half, averaged over kinds of queries; one under which any kind
@@ -167,6 +165,8 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
         data: documents and the two halves of queries.
         embed: gives vectors at a strength; strength 0 is the base.
         strengths: positive strengths to try.
+        strict: ask that structural queries gain in themselves, one-sided p < 0.05. LoRA can learn to find the words of
+            keywords and spans and nothing else, and then people's questions fare worse.
     """
 
     @functools.cache  # one strength after the other: under LoRA each costs a run of the backbone over all documents
@@ -199,6 +199,8 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
     best = min((strength for strength in harmless if choosing[strength] >= enough > choosing[0.0]), default=best)
     p_value = balanced_p_value(gains[best])
     accepted = bool(harmless) and choosing[best] > choosing[0.0] and p_value < 2 * _CONFIDENCE  # one-sided
+    words_alone = accepted and strict and _p_of_gain(gains[best][0]) >= _CONFIDENCE
+    accepted = accepted and not words_alone
     logger.info("strengths on the choosing half: %s", {s: round(v, 4) for s, v in choosing.items()})
 
     base, base_run = score(data.report, 0.0)
@@ -222,6 +224,12 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
             f"kept the base model: every strength costs one kind of held-back queries more than {_LARGEST_LOSS} "
             f"({kind if worst == _STRUCTURE else worst} queries {change} {METRIC} at strength {gentlest:g}), "
             "whatever the others gain"
+        )
+    elif words_alone:
+        change = f"{before[_STRUCTURE].mean():.4f} → {tried[best][_STRUCTURE].mean():.4f} {METRIC}"
+        summary = (
+            f"kept the base model: at strength {best:g} held-back {' and '.join(data.witnesses)} queries gain, "
+            f"{kind} ones do not beyond noise ({change}); try --adapter linear, which learns less"
         )
     elif comparison is None:
         asked = sum(map(len, kinds.values()))
@@ -247,6 +255,11 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float]) -> G
         },
     }
     return Gate(best if accepted else 0.0, choosing, evaluations, comparison, summary, details)
+
+
+def _p_of_gain(gain: np.ndarray) -> float:
+    """One-sided p value of a gain by query."""
+    return balanced_p_value([gain]) / 2 if gain.mean() > 0 else 1.0
 
 
 def _listed(kind: str, kinds: Mapping[str, object]) -> str:

@@ -143,7 +143,7 @@ def _run(
         raise CorpusError(
             f"The corpus has {len(corpus.chunks)} chunks, too few to hold any back for evaluation. Add documents."
         )
-    units = select(make_units(corpus.chunks, [*choose, *report_pairs]), cfg)
+    units = select(make_units(corpus.chunks, [*choose, *report_pairs], crop=weak), cfg)
 
     retriever = build_retriever(cfg)
     held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
@@ -184,7 +184,8 @@ def _run(
             seed=cfg.seed,
         )
         retriever.eval()
-        gate = run_gate(data, _embedder(retriever, work, cfg, show_progress), cfg.strengths or (1.0,))
+        embed = _embedder(retriever, work, cfg, show_progress)
+        gate = run_gate(data, embed, cfg.strengths or (1.0,), strict=cfg.adapter == "lora")
         seconds = round(time.monotonic() - started, 1)
         proof = {"gate": gate.as_dict(), "seconds": seconds, "queries": _queries(data)}
         _write(retriever, output, gate, {**report, **proof})

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from revela_rag.corpus import ANSWER_ROLES, QUERY_ROLES, Chunk, StructuralPair
 
-__all__ = ["Unit", "make_units", "split_pairs"]
+__all__ = ["Unit", "cropped", "make_units", "split_pairs"]
 
 _HALVES = ("first_half", "second_half")
+_FEWEST_WORDS = 20  # of a text that is cut in two
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Unit:
     is_pair: bool
 
 
-def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = ()) -> list[Unit]:
+def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (), *, crop: bool = False) -> list[Unit]:
     """Split every chunk into the texts that must find each other.
 
     A chunk with a query-like and an answer-like part becomes that pair; a longer prose chunk becomes its two halves;
@@ -39,6 +40,8 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = ())
     Args:
         chunks: the corpus.
         held_out: pairs kept for evaluation.
+        crop: cut prose in two that would stay whole, see `cropped`: for corpora without structure, which would
+            otherwise train on queries made of a text's own words alone.
     """
     hidden = {pair.chunk_id: pair.answer_text for pair in held_out}
     units = []
@@ -48,9 +51,18 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = ())
             is_pair = False
         else:
             texts, is_pair = _texts(chunk)
+            if crop and not is_pair and chunk.kind != "code" and (halves := cropped(chunk.text)):
+                texts, is_pair = halves, True
         if texts := tuple(text for text in texts if text.strip()):
             units.append(Unit(texts, chunk.document_id, chunk.position, is_pair and len(texts) > 1))
     return units
+
+
+def cropped(text: str) -> tuple[str, str] | None:
+    """The first and the second half of the words; None for a text of less than twenty."""
+    words = text.split()
+    middle = len(words) // 2
+    return (" ".join(words[:middle]), " ".join(words[middle:])) if len(words) >= _FEWEST_WORDS else None
 
 
 def _texts(chunk: Chunk) -> tuple[tuple[str, ...], bool]:
