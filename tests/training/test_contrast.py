@@ -62,6 +62,44 @@ def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
     assert float(found) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
 
 
+@pytest.mark.parametrize("adapter", ["linear", "lora"])
+def test_self_distillation_takes_a_share_of_the_target_from_the_base(base_dir: Path, adapter: str) -> None:
+    retriever = TrainableRetriever(str(base_dir), adapter=adapter, lora_rank=4, lora_dropout=0.0)
+    texts = [f"{word} of day {i}" for i, word in enumerate(["apple", "river", "engine", "window", "garden", "bridge"])]
+    cached = (retriever.embed_base(texts, "document"),) * 3 if adapter == "linear" else None
+    model = RevelaModel(retriever, None, AdaptConfig(self_distillation=0.25), cached=cached).train()
+    model.joint = True
+    with torch.no_grad():
+        for parameter in retriever.trainable_parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    asked, answers = torch.tensor([0, 2, 4]), torch.tensor([1, 3, 5])
+    batch = {
+        "text_index": torch.arange(6)[None],
+        "pair_index": torch.tensor([[0, 1], [2, 3], [4, 5]]),
+        "pseudo_index": torch.zeros(0, 3, dtype=torch.long),
+        "asked_index": asked,
+        "answer_index": answers,
+    }
+    if adapter == "lora":
+        store = tokenize_for_retriever(texts, retriever, "document")
+        batch |= {"asked": store.batch(asked.numpy()), "answers": store.batch(answers.numpy())}
+    found = model(**batch)["loss"]
+    before, after = retriever.embed_base(texts, "document"), retriever.embed(texts, "document")
+    assert float((before - after).abs().max()) > 1e-3
+
+    def scores(vectors: torch.Tensor) -> torch.Tensor:
+        own = vectors[asked]
+        logits = torch.cat([own @ vectors[answers].T, own @ own.T], 1) / 0.05
+        return logits.masked_fill(torch.cat([torch.zeros(3, 3), torch.eye(3)], 1).bool(), -1e9)
+
+    target = 0.75 * torch.eye(3, 6) + 0.25 * scores(before).softmax(-1)
+    expected = -(target * scores(after).log_softmax(-1)).sum(-1).mean()
+    assert float(found.detach()) == pytest.approx(float(expected), rel=1e-4)
+    found.backward()
+    assert all(parameter.grad is not None for parameter in retriever.trainable_parameters())
+    assert retriever.strength == 1.0
+
+
 def test_two_queries_of_one_passage_are_no_negatives_of_each_other(model: RevelaModel) -> None:
     asked, passages = model.asked_cache, model.passage_cache
     assert asked is not None and passages is not None

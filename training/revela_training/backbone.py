@@ -273,6 +273,12 @@ class TrainableRetriever(nn.Module):
         return merged(self.backbone) if self.adapter is None and self.device.type == "cpu" else nullcontext()
 
     @contextmanager
+    def unadapted(self) -> Iterator[None]:
+        """Inside, every embedding is the base's, without gradient."""
+        with torch.no_grad(), self._at_strength(0.0), self._merged():
+            yield
+
+    @contextmanager
     def _at_strength(self, strength: float) -> Iterator[None]:
         before = self.strength
         self.set_strength(strength)

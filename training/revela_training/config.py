@@ -81,6 +81,9 @@ class AdaptConfig:
         pseudo_queries: passages to make keyword and span queries from, two further kinds of pairs beside the structural
             ones; 0 for none.
         contrastive_temperature: temperature of that term.
+        self_distillation: share of that term's target that is not the one answer but what the unadapted model holds for
+            likely among the same texts, so that LoRA keeps what the base knew; None takes 0.5 for LoRA and 0 for the
+            linear adapter.
         holdout: share of structural pairs whose query part is kept from training, half to choose and half to report.
         max_eval_queries: at most so many queries in each of the two halves; None takes 1,000, and 400 for LoRA on a
             CPU.
@@ -131,6 +134,7 @@ class AdaptConfig:
     contrastive_negatives: int | None = None
     pseudo_queries: int = 1500
     contrastive_temperature: float = 0.05
+    self_distillation: float | None = None
     holdout: float = 0.3
     max_eval_queries: int | None = None
     max_eval_documents: int | None = None
@@ -177,6 +181,8 @@ class AdaptConfig:
         _check(self.pseudo_queries >= 0, "pseudo_queries", self.pseudo_queries, "0 or more")
         for name in ("contrastive_pairs", "contrastive_negatives"):
             _check((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more")
+        share = self.self_distillation
+        _check(share is None or 0 <= share < 1, "self_distillation", share, "a share in [0, 1)")
         _check(self.contrastive_weight >= 0, "contrastive_weight", self.contrastive_weight, "0 or more")
         _check(
             self.strengths is None or (bool(self.strengths) and all(s > 0 for s in self.strengths)),
@@ -288,6 +294,8 @@ def resolve_config(
         cfg = cfg.replace(contrastive_pairs=64 if linear else 24)
     if cfg.contrastive_negatives is None:
         cfg = cfg.replace(contrastive_negatives=256 if linear else 16)
+    if cfg.self_distillation is None:
+        cfg = cfg.replace(self_distillation=0.0 if linear else 0.5)
     if cfg.lm_lr is None:
         cfg = cfg.replace(lm_lr=5e-4 if cfg.lm in (None, BUNDLED) else 1e-4)
     if cfg.max_tokens is None:

@@ -106,11 +106,23 @@ class RevelaModel(nn.Module):
             reading = self.read(batch["input_ids"], batch["attention_mask"], made["queries"], made["passages"])
             loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
         if self.contrasts:
-            contrastive = self.contrast(made["asked"], made["answers"], batch)
+            contrastive = self.contrast(made["asked"], made["answers"], {**batch, **self.embed_unadapted(batch)})
             if contrastive is not None:
                 loss = loss + self.settings.contrastive_weight * contrastive
                 metrics["contrastive_loss"] = contrastive.detach()
         return {"loss": loss, "metrics": metrics}
+
+    def embed_unadapted(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What `contrast` needs of the base: nothing without self-distillation."""
+        if not self.distils:
+            return {}
+        with self.retriever.unadapted():
+            return {f"base_{role}": self.embed_role(batch, role) for role in ("asked", "answers")}
+
+    @property
+    def distils(self) -> bool:
+        """Whether the contrastive term needs embeddings of the unadapted model now."""
+        return self.contrasts and bool(self.settings.self_distillation)
 
     @property
     def contrasts(self) -> bool:
@@ -180,7 +192,8 @@ class RevelaModel(nn.Module):
             answers: (K, d) embeddings of the answers.
             batch: which texts those are, ``asked_index`` (M,) and ``answer_index`` (K,); ``pair_index`` (P, 2),
                 structural queries and their answers, where a query of -1 makes the answer a negative alone; and
-                ``pseudo_index`` (Q, 3), kind, query and passage, likewise.
+                ``pseudo_index`` (Q, 3), kind, query and passage, likewise. With self-distillation also ``base_asked``
+                (M, d) and ``base_answers`` (K, d), of the unadapted model.
         """
         pseudo = batch["pseudo_index"]
         kinds = [batch["pair_index"], *(pseudo[pseudo[:, 0] == kind, 1:] for kind in pseudo[:, 0].unique())]
@@ -189,23 +202,38 @@ class RevelaModel(nn.Module):
             marked = rows[:, 0] >= 0
             rows = torch.cat([rows[marked], rows[~marked]])
             if len(rows) > 1 and (count := int(marked.sum())):
-                own = asked[_places(batch["asked_index"], rows[:count, 0])]
-                losses.append(self._info_nce(own, answers[_places(batch["answer_index"], rows[:, 1])], rows[:, 1]))
+                queries, texts = (
+                    _places(batch["asked_index"], rows[:count, 0]),
+                    _places(batch["answer_index"], rows[:, 1]),
+                )
+                base = (batch["base_asked"][queries], batch["base_answers"][texts]) if "base_asked" in batch else None
+                losses.append(self._info_nce(asked[queries], answers[texts], rows[:, 1], base))
         return torch.stack(losses).mean() if losses else None
 
-    def _info_nce(self, asked: Tensor, answers: Tensor, identity: Tensor) -> Tensor:
+    def _info_nce(
+        self, asked: Tensor, answers: Tensor, identity: Tensor, base: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Query i of P must find answer i of n >= P among all answers and the other queries.
 
         Other queries as negatives: the improved contrastive loss of GTE (Li et al., 2023, arXiv 2308.03281), without
-        its term between answers, which cost quality here. What has the same answer is no negative.
+        its term between answers, which cost quality here. What has the same answer is no negative. With ``base``, the
+        same texts embedded by the unadapted model, a share of the target is the softmax of its similarities.
         """
         with torch.autocast(asked.device.type, enabled=False):
-            asked, answers = asked.float(), answers.float()
-            scores = torch.cat([asked @ answers.T, asked @ asked.T], dim=1) / self.settings.contrastive_temperature
-            own = torch.arange(len(asked), device=scores.device)
+            own = torch.arange(len(asked), device=asked.device)
             same = identity[: len(asked), None] == torch.cat([identity, identity[: len(asked)]])
             same[own, own] = False
-            return nn.functional.cross_entropy(scores.masked_fill(same, float("-inf")), own)
+            scores = self._scores(asked, answers, same)
+            target = nn.functional.one_hot(own, scores.shape[1]).float()
+            if base is not None and self.settings.self_distillation:
+                target = target.lerp(self._scores(*base, same).softmax(-1), self.settings.self_distillation)
+            return nn.functional.cross_entropy(scores, target)
+
+    def _scores(self, asked: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
+        """Logits (P, n + P) of queries over answers and queries, no more than a least one where ``left_out``."""
+        asked, answers = asked.float(), answers.float()
+        scores = torch.cat([asked @ answers.T, asked @ asked.T], dim=1) / self.settings.contrastive_temperature
+        return scores.masked_fill(left_out, torch.finfo(scores.dtype).min / 2)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trained parameters only, whole: a checkpoint needs neither the frozen backbone nor tied copies."""

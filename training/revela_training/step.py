@@ -170,6 +170,7 @@ class Step:
             "answer_index": gather(batch["answer_index"]),
             "asked": gather(embeddings.leaves["asked"].detach()),
             "answers": gather(embeddings.leaves["answers"].detach()),
+            **{name: gather(value) for name, value in embeddings.base.items()},
         }
 
     def _backward(
@@ -250,6 +251,7 @@ class Embeddings:
 
     Attributes:
         leaves: by role, as `RevelaModel.roles` says; they collect the gradient.
+        base: what the contrastive term needs of the unadapted model, as `RevelaModel.contrast` names it.
     """
 
     def __init__(self, model: RevelaModel, batch: Mapping[str, Any], chunk: int | None, *, bf16: bool) -> None:
@@ -259,6 +261,10 @@ class Embeddings:
         self._pieces: list[_Piece] = []
         with torch.set_grad_enabled(model.joint and (chunk is None or model.is_cached)):
             self._graphs = {role: self._make(role, chunk) for role in model.roles(batch)}
+        self.base: dict[str, Tensor] = {}
+        if model.distils:
+            with model.retriever.unadapted():
+                self.base = {f"base_{role}": self._make(role, None) for role in ("asked", "answers")}
         self.leaves = {role: made.detach().requires_grad_(model.joint) for role, made in self._graphs.items()}
 
     def of(self, role: str) -> Tensor:
