@@ -222,7 +222,7 @@ class TrainableRetriever(nn.Module):
         """Switch training mode of the adapter; the frozen backbone stays in evaluation mode, but for its checkpointing.
 
         While LoRA trains on a CPU, attention is plain matrix products: the gradient of torch's own attention would
-        take a third of a step in bfloat16 there.
+        take over a quarter of a step in bfloat16 there.
         """
         super().train(mode)
         self.model.eval()
