@@ -53,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stdlib", type=int, metavar="N", help="docstrings of N standard library functions")
     parser.add_argument("--systems", default=",".join(ALL), help=f"of {', '.join(ALL)}; NAME/lora or NAME/linear")
     parser.add_argument("--backbone", action="append", help="model, or small-lm (default all-MiniLM-L6-v2)")
-    parser.add_argument("--adapter", choices=("linear", "lora"), default="linear", help="where none is named")
+    parser.add_argument("--adapter", choices=("auto", "linear", "lora"), default="auto", help="where none is named")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="base embeddings (default: OUT/cache)")
@@ -153,7 +153,7 @@ def _run_one(bench: Bench, what: dict[str, Any], digest: str, folder: Path, seed
 
 def _system(parser: argparse.ArgumentParser, entry: str, adapter: str) -> tuple[str, str]:
     name, _, own = entry.strip().partition("/")
-    if name not in ALL or own not in ("", "linear", "lora"):
+    if name not in ALL or own not in ("", "auto", "linear", "lora"):
         parser.error(f"unknown system {entry!r}: choose of {', '.join(ALL)}, with /linear or /lora behind the trained")
     return name, "" if name in (*UNTRAINED, "hybrid") else own or adapter
 

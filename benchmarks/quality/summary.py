@@ -38,7 +38,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def columns(result: Mapping[str, Any]) -> dict[str, str]:
     """Column to variant: what a result is called in the table. The first is the system's own name."""
-    suffix = f"/{result['adapter']}" if result["adapter"] == "lora" else ""
+    suffix = f"/{result['adapter']}" if result["adapter"] in ("linear", "lora") else ""
     name, scores = f"{result['system']}{suffix}", result["scores"]
     wanted = "gated" if result["system"] in _GATED else "full"
     own = wanted if wanted in scores else next((variant for variant in ("full", "gated") if variant in scores), None)
@@ -143,12 +143,13 @@ def _paired(before: BySeed, after: BySeed) -> tuple[Evaluation | None, Evaluatio
 
 def _reference(against: str, column: str, by_column: Mapping[str, BySeed]) -> str | None:
     """What a column is compared with: the hybrid's base is the unadapted hybrid, LoRA's contrastive is LoRA's."""
+    adapter = "".join(column.partition(",")[0].partition("/")[1:])
     if column == "bm25" or column.partition(",")[0] == against:
         return None
     if column.startswith("bm25+"):
         name = "bm25+base" if against == "base" else None
     else:
-        name = f"{against}/lora" if against != "base" and "/lora" in column else against
+        name = against if against == "base" else f"{against}{adapter}"
     return name if name in by_column and name != column else None
 
 

@@ -135,7 +135,7 @@ class Bench:
             )
         if not self.keep_models:
             shutil.rmtree(output)
-        return trained[0], result
+        return trained[-1], result
 
     def _embedder(self, retriever: TrainableRetriever) -> Embed:
         """Embed at any strength. Under a linear adapter the backbone's vectors are computed once for all systems."""

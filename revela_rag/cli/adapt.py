@@ -21,7 +21,7 @@ Examples:
   revela adapt docs/ --output models/docs
   revela adapt src/ --output models/code --preset code --time-limit 10m
   revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
-  revela adapt docs/ --output models/docs --adapter lora
+  revela adapt docs/ --output models/docs --adapter linear
   revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
 """
@@ -30,6 +30,7 @@ Examples:
 class Adapter(StrEnum):
     """What of the model learns."""
 
+    auto = "auto"
     linear = "linear"
     lora = "lora"
 
@@ -60,8 +61,9 @@ def command(
     adapter: Annotated[
         Adapter | None,
         typer.Option(
-            help="linear learns on top of the model (seconds), lora inside it (minutes; can gain or lose more).",
-            show_default="linear",
+            help="linear learns on top of the model (seconds), lora inside it (minutes). auto: lora for tools and "
+            "other small corpora of structured prose, linear for all else and where lora does no good.",
+            show_default="auto",
         ),
     ] = None,
     max_steps: Annotated[

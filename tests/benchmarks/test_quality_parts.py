@@ -65,7 +65,7 @@ def test_what_is_scored_is_what_the_exported_model_gives(bench, toy, tiny_bert, 
 
 def result(system, seed, values, *, name="cats", variant="full", strength=1.0):
     metrics = {metric: dict(values) for metric in ("nDCG@10", "Recall@100", "MRR@10")}
-    adapter = "" if system == "base" else "linear"
+    adapter = "" if system == "base" else "auto"
     place = {"system": system, "adapter": adapter, "backbone": "b", "set": name, "seed": seed}
     return {**place, "status": "done", "strength": strength, "scores": {variant: metrics}}
 

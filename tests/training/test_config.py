@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
-from revela_training.config import PRESETS, AdaptConfig, load_config, resolve_config
+from revela_training.config import PRESETS, AdaptConfig, load_config
+from revela_training.resolve import resolve_configs
+
+
+def resolve(chunks: list[Chunk], **options: Any) -> AdaptConfig:
+    """The settings that are tried first."""
+    return resolve_configs(chunks, **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -45,20 +53,20 @@ def test_presets_are_valid(name: str) -> None:
 def test_file_beats_preset_and_call_beats_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("v_norm = true\nmax_steps = 7\nstrengths = [0.5, 1.0]\n")
-    cfg = resolve_config([], preset="code", config=file, changes={"max_steps": 9, "lm": "some-lm"})
+    cfg = resolve([], preset="code", config=file, changes={"max_steps": 9, "lm": "some-lm"})
     assert (cfg.v_norm, cfg.max_steps, cfg.query_part, cfg.strengths) == (True, 9, "whole", (0.5, 1.0))
 
 
 def test_the_bundled_lm_reads_with_v_norm_and_others_by_preset() -> None:
-    assert resolve_config([], preset="code", config=None, changes={}).v_norm
-    assert not resolve_config([], preset="code", config=None, changes={"v_norm": False}).v_norm
-    assert not resolve_config([], preset="code", config=None, changes={"lm": "some-lm"}).v_norm
-    assert resolve_config([], preset="prose", config=None, changes={"lm": "some-lm"}).v_norm
+    assert resolve([], preset="code", config=None, changes={}).v_norm
+    assert not resolve([], preset="code", config=None, changes={"v_norm": False}).v_norm
+    assert not resolve([], preset="code", config=None, changes={"lm": "some-lm"}).v_norm
+    assert resolve([], preset="prose", config=None, changes={"lm": "some-lm"}).v_norm
 
 
 def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_path: Path) -> None:
     def resolved(**changes: object) -> AdaptConfig:
-        return resolve_config([], preset="auto", config=None, changes=changes)
+        return resolve([], preset="auto", config=None, changes=changes)
 
     assert (resolved().revela_weight, resolved().lm_warmup_steps) == (0.0, 0)
     assert (resolved(lm="some-lm").revela_weight, resolved(lm="some-lm").lm_warmup_steps) == (1.0, 50)
@@ -67,31 +75,30 @@ def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_pat
     assert (bundled.revela_weight, bundled.v_norm, bundled.lm_lr) == (1.0, True, 5e-4)
     assert resolved(revela_weight=0.3).revela_weight == 0.3
     assert resolved(revela_weight=0.0, lm="some-lm").revela_weight == 0.0
-    assert resolve_config([], preset="published", config=None, changes={}).revela_weight == 1.0
+    assert resolve([], preset="published", config=None, changes={}).revela_weight == 1.0
     with pytest.raises(TrainingError, match="contrastive_weight"):
         AdaptConfig(revela_weight=0.0, contrastive_weight=0.0)
 
 
 def test_learning_rates_follow_what_is_trained() -> None:
-    small = resolve_config([], preset="code", config=None, changes={"adapter": "linear"})
-    large = resolve_config([], preset="code", config=None, changes={"adapter": "lora", "lm": "some-lm"})
+    small = resolve([], preset="code", config=None, changes={"adapter": "linear"})
+    large = resolve([], preset="code", config=None, changes={"adapter": "lora", "lm": "some-lm"})
     assert (small.retriever_lr, small.lm_lr) == (1e-3, 5e-4)
     assert (large.retriever_lr, large.lm_lr) == (5e-4, 1e-4)
-    published = resolve_config([], preset="published", config=None, changes={})
+    published = resolve([], preset="published", config=None, changes={})
     assert (published.retriever_lr, published.lora_rank, published.lora_dropout) == (1e-4, 256, 0.1)
-    assert resolve_config([], preset="code", config=None, changes={"lm_lr": 0.5}).lm_lr == 0.5
+    assert resolve([], preset="code", config=None, changes={"lm_lr": 0.5}).lm_lr == 0.5
 
 
 def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolved(**changes: object) -> AdaptConfig:
-        return resolve_config([], preset="prose", config=None, changes=changes)
+        return resolve([], preset="prose", config=None, changes={"adapter": "linear", **changes})
 
     def sizes(cfg: AdaptConfig) -> tuple[object, ...]:
         training = cfg.contrastive_pairs, cfg.contrastive_negatives, cfg.retriever_max_tokens
         return *training, cfg.max_eval_queries, cfg.max_eval_documents
 
     quarters = (0.25, 0.5, 0.75, 1.0)
-    assert resolved().adapter == "linear"
     linear, lora = resolved(), resolved(adapter="lora")
     assert (linear.self_distillation, lora.self_distillation) == (0.0, 0.5)
     assert (*sizes(linear), linear.strengths) == (64, 256, 160, 1000, 5000, quarters)
@@ -101,6 +108,26 @@ def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch
     assert (*sizes(lora), lora.strengths) == (24, 16, 160, 1000, 5000, quarters)
     given = resolved(adapter="lora", contrastive_negatives=0, strengths=(1.0,), retriever_max_tokens=8)
     assert (given.contrastive_negatives, given.strengths, given.retriever_max_tokens) == (0, (1.0,), 8)
+
+
+def test_little_prose_with_structure_tries_lora_first_and_all_else_the_linear_map() -> None:
+    prose = [Chunk(id="p", text="A text.", document_id="p")]
+    code = [Chunk(id="c", text="def f(): ...", document_id="c", kind="code")]
+
+    def adapters(chunks: list[Chunk], structured: bool = True, preset: str = "auto", **changes: object) -> list[str]:
+        found = resolve_configs(chunks, preset=preset, config=None, changes=changes, structured=structured)
+        return [cfg.adapter for cfg in found]
+
+    assert adapters(prose) == ["lora", "linear"]
+    assert adapters(prose * 1500) == ["lora", "linear"]
+    assert adapters(prose * 1501) == ["linear"]
+    assert adapters(prose, structured=False) == adapters(code) == adapters(prose, preset="code") == ["linear"]
+    assert adapters(prose, lm="bundled") == adapters(prose, contrastive_weight=0.0) == ["linear"]
+    assert adapters(prose, adapter="linear") == ["linear"]
+    assert adapters(code, structured=False, adapter="lora") == adapters(code, preset="published") == ["lora"]
+    first, second = resolve_configs(prose, preset="auto", config=None, changes={"contrastive_pairs": 32})
+    assert (first.self_distillation, second.self_distillation) == (0.5, 0.0)
+    assert (first.contrastive_pairs, second.contrastive_pairs) == (32, 32)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +144,11 @@ def test_unknown_settings_and_presets_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="temprature"):
         load_config(file)
     with pytest.raises(TrainingError, match="poetry"):
-        resolve_config([], preset="poetry", config=None, changes={})
+        resolve([], preset="poetry", config=None, changes={})
     with pytest.raises(TrainingError, match="Cannot read"):
         load_config(tmp_path / "missing.toml")
 
 
 def test_few_steps_leave_room_to_train_the_retriever() -> None:
-    cfg = resolve_config([], preset="prose", config=None, changes={"max_steps": 30, "lm_warmup_steps": 100})
+    cfg = resolve([], preset="prose", config=None, changes={"max_steps": 30, "lm_warmup_steps": 100})
     assert cfg.lm_warmup_steps < 30

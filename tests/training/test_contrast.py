@@ -171,7 +171,7 @@ def test_steps_follow_the_number_of_pairs(pairs: int, joint: int) -> None:
     dataset = GroupDataset(
         units, group_size=4, length=1, extra_pairs=64, pseudo=(pseudo, [f"p{i}" for i in range(pairs)])
     )
-    cfg = plan_steps(dataset, AdaptConfig(lm_warmup_steps=50, contrastive_pairs=64), World())
+    cfg = plan_steps(dataset, AdaptConfig(adapter="linear", lm_warmup_steps=50, contrastive_pairs=64), World())
     assert cfg.max_steps == 50 + joint
     assert len(dataset) == 2 * (50 + joint)
     assert plan_steps(dataset, AdaptConfig(max_steps=7), World()).max_steps == 7

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.encoder import Encoder
 from revela_rag.errors import CorpusError, DiskError, ModelError, TrainingError
 from revela_training import adapt, trainer
+from revela_training.gate import run_gate
+from revela_training.job import AdaptResult
 
 SMALL = {
     "max_steps": 6,
@@ -26,6 +29,21 @@ SMALL = {
     "checkpoint_steps": 2,
     "show_progress": False,
 }
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Prose with structure: sections under headings."""
+    folder = tmp_path_factory.mktemp("guide")
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}" for a in ("ri", "mo", "ta", "ke", "lu") for b in ("ver", "tor", "ble", "ment", "ding", "nel")]
+    for page in range(30):
+        sections = []
+        for _ in range(4):
+            body = rng.choice(words, size=40)
+            sections.append(f"## The {' '.join(body[:4])}\n\n{' '.join(body[4:])}.\n")
+        (folder / f"page{page}.md").write_text("\n".join(sections))
+    return load_corpus(folder, deduplicate=False)
 
 
 @pytest.fixture
@@ -79,6 +97,57 @@ def test_lora_learns_from_keywords_and_spans_too(run) -> None:
     assert result.report["training"]["pseudo_texts"] > 0
     losses = [entry["contrastive_loss"] for entry in result.report["log"] if "contrastive_loss" in entry]
     assert losses[-1] < losses[0]
+
+
+@pytest.fixture
+def run_auto(guide: Corpus, base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Adapt prose with the adapter left open, and the adapters that came to the gate, which refuses those named."""
+    trained: list[str] = []
+
+    def job(*refuses: str, **changes) -> tuple[AdaptResult, list[str]]:
+        def judged(data, embed, strengths, *, strict=False):
+            trained.append("lora" if strict else "linear")
+            gate = run_gate(data, embed, strengths, strict=strict)
+            return replace(gate, strength=0.0 if trained[-1] in refuses else 1.0, summary=f"judged {trained[-1]}")
+
+        monkeypatch.setattr("revela_training.job.run_gate", judged)
+        small = {**SMALL, "lora_rank": 4, "max_eval_queries": 10, "max_eval_documents": 40, **changes}
+        return adapt(guide, output=tmp_path / "model", base=str(base_dir), **small), trained
+
+    return job
+
+
+def test_prose_with_structure_gets_lora_and_if_refused_the_linear_map(run_auto, tmp_path: Path) -> None:
+    result, trained = run_auto()
+    assert trained == ["lora"]
+    assert (result.summary, result.report["config"]["adapter"], result.report["refused"]) == ("judged lora", "lora", [])
+    trained.clear()
+    result, trained = run_auto("lora")
+    assert trained == ["lora", "linear"]
+    assert (result.summary, result.report["config"]["adapter"]) == ("judged linear", "linear")
+    assert result.report["refused"] == [{"adapter": "lora", "summary": "judged lora"}]
+    assert json.loads((result.path / "revela.json").read_text())["refused"] == result.report["refused"]
+    trained.clear()
+    result, trained = run_auto("lora", "linear")
+    assert (trained, result.adapted, result.strength) == (["lora", "linear"], False, 0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "work folders are removed"
+
+
+def test_a_large_base_is_not_trained_inside_on_a_cpu(run_auto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revela_training.job._LARGEST_ON_CPU", 10)
+    assert run_auto()[1] == ["linear"]
+    assert run_auto(adapter="lora")[1] == ["linear", "lora"], "who asks for it gets it"
+
+
+def test_a_run_stopped_in_its_second_adapter_goes_on_there(run_auto, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("revela_training.job.cache", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_auto("lora")
+    assert run_auto("lora", resume=True)[0].report["config"]["adapter"] == "linear"
 
 
 def test_prose_without_structure_is_evaluated_on_cropped_queries(run) -> None:

@@ -91,7 +91,8 @@ def plan_steps(dataset: GroupDataset, cfg: AdaptConfig, world: World) -> AdaptCo
 
 
 def build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
-    """The base with a fresh adapter."""
+    """The base with a fresh adapter, of one kind by now."""
+    assert cfg.adapter != "auto"
     return TrainableRetriever(
         cfg.base,
         adapter=cfg.adapter,

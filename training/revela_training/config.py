@@ -6,17 +6,15 @@ import dataclasses
 import functools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
-from revela_training.lm import BUNDLED
 
-__all__ = ["PRESETS", "AdaptConfig", "load_config", "resolve_config"]
+__all__ = ["PRESETS", "AdaptConfig", "load_config"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +26,8 @@ class AdaptConfig:
         lm: causal LM that reads the texts, "bundled" for the one in the package. None leaves the objective out, see
             ``revela_weight``; where that asks for it all the same, the bundled LM reads.
         adapter: ``"linear"`` trains one d x d map on cached embeddings (seconds), ``"lora"`` low-rank updates inside
-            the backbone (minutes on a CPU). LoRA gained more on some corpora and took people's queries down on
-            others, and nothing in a corpus tells which (docs/quality.md).
+            the backbone (minutes on a CPU). ``"auto"`` takes LoRA for up to 1,500 chunks of prose with structure, such
+            as tool catalogues, and the linear map for all else and where the gate refuses LoRA.
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
         lora_alpha: LoRA scale numerator, the scale is alpha / r (paper: 64).
         lora_dropout: LoRA dropout probability (paper: 0.1).
@@ -100,7 +98,7 @@ class AdaptConfig:
 
     base: str = "all-MiniLM-L6-v2"
     lm: str | None = None
-    adapter: Literal["linear", "lora"] = "linear"
+    adapter: Literal["auto", "linear", "lora"] = "auto"
     lora_rank: int = 64
     lora_alpha: int = 64
     lora_dropout: float = 0.0
@@ -242,73 +240,6 @@ def load_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TrainingError(f"The configuration {path} must hold names and values, not {type(values).__name__}")
     return _known(values)
-
-
-_CPU_TEXTS = 8_000
-
-
-def resolve_config(
-    chunks: Sequence[Chunk],
-    *,
-    preset: str,
-    config: AdaptConfig | str | Path | None,
-    changes: dict[str, Any],
-) -> AdaptConfig:
-    """Settings in force: defaults, then the preset, then the file or object, then what the call says.
-
-    Args:
-        chunks: the corpus, for what is decided by what most of it is.
-        preset: a name in `PRESETS`, or "auto".
-        config: settings, or a file of some.
-        changes: settings by name.
-
-    Raises:
-        TrainingError: an unknown preset or setting.
-    """
-    if preset == "auto":
-        preset = "code" if sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks) else "prose"
-    if preset not in PRESETS:
-        raise TrainingError(f"Unknown preset {preset!r}. Presets are: auto, {', '.join(PRESETS)}")
-    if isinstance(config, AdaptConfig):
-        cfg = config.replace(**changes)
-    else:
-        values = {**(load_config(config) if config else {}), **changes}
-        own_lm = {"v_norm": True} if values.get("lm") in (None, BUNDLED) else {}  # it was trained so
-        cfg = AdaptConfig().replace(**{**PRESETS[preset], **own_lm, **values})
-    import torch
-
-    gpu = torch.cuda.is_available()
-    if cfg.retriever_lr is None:
-        cfg = cfg.replace(retriever_lr=5e-4 if cfg.adapter == "lora" else 1e-3)
-    linear = cfg.adapter == "linear"
-    slow = not linear and not gpu
-    if cfg.retriever_max_tokens is None:
-        cfg = cfg.replace(retriever_max_tokens=96 if slow else 160)
-    if cfg.strengths is None:
-        cfg = cfg.replace(strengths=(0.5, 1.0) if slow else (0.25, 0.5, 0.75, 1.0))
-    if cfg.max_eval_queries is None:
-        cfg = cfg.replace(max_eval_queries=400 if slow else 1000)
-    if cfg.max_eval_documents is None:
-        cfg = cfg.replace(max_eval_documents=2000 if slow else 5000)
-    if cfg.contrastive_pairs is None:
-        cfg = cfg.replace(contrastive_pairs=64 if linear else 24)
-    if cfg.contrastive_negatives is None:
-        cfg = cfg.replace(contrastive_negatives=256 if linear else 16)
-    if cfg.self_distillation is None:
-        cfg = cfg.replace(self_distillation=0.0 if linear else 0.5)
-    if cfg.lm_lr is None:
-        cfg = cfg.replace(lm_lr=5e-4 if cfg.lm in (None, BUNDLED) else 1e-4)
-    if cfg.max_tokens is None:
-        cfg = cfg.replace(max_tokens=160 if gpu else 64)
-    if cfg.max_training_texts is None and not gpu:
-        cfg = cfg.replace(max_training_texts=_CPU_TEXTS)
-    if cfg.revela_weight is None:
-        cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
-    if cfg.revela_weight == 0:
-        cfg = cfg.replace(lm_warmup_steps=0)
-    if cfg.max_steps is not None and cfg.max_steps <= cfg.lm_warmup_steps:
-        cfg = cfg.replace(lm_warmup_steps=cfg.max_steps // 3)
-    return cfg
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

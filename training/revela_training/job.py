@@ -13,15 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from revela_rag.corpus import Corpus, load_corpus
+from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
 from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, cache, plan_steps, select
 from revela_training.backbone import Role, TrainableRetriever
-from revela_training.config import AdaptConfig, resolve_config
+from revela_training.config import AdaptConfig
 from revela_training.distributed import World, start_world
 from revela_training.export import check_output, export_model
-from revela_training.gate import Embed, Gate, evaluation_pairs, make_evaluation_set, run_gate
+from revela_training.gate import Embed, EvaluationSet, Gate, evaluation_pairs, make_evaluation_set, run_gate
 from revela_training.model import RevelaModel
+from revela_training.resolve import resolve_configs
 from revela_training.trainer import train, use_bf16
 from revela_training.units import make_units, split_pairs
 from revela_training.workspace import Workspace, digest
@@ -29,6 +30,8 @@ from revela_training.workspace import Workspace, digest
 __all__ = ["AdaptResult", "adapt"]
 
 logger = logging.getLogger(__name__)
+
+_LARGEST_ON_CPU = 25_000_000  # frozen parameters of the layers: MiniLM-L6 has 11 million, MiniLM-L12 21
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def adapt(
         resume: go on from an interrupted run with the same output and settings.
         config: an :class:`AdaptConfig`, or a TOML or JSON file with some of its settings.
         show_progress: show progress bars.
-        **settings: any other field of :class:`AdaptConfig`.
+        **settings: any other field of :class:`AdaptConfig`, ``adapter`` among them: by default tool catalogues
+            and other small corpora of structured prose are adapted inside the model with LoRA, and all else, or what
+            LoRA does no good, with a linear map.
 
     Returns:
         Where the model is and what was measured.
@@ -108,15 +113,23 @@ def adapt(
         source if isinstance(source, Corpus) else load_corpus(source, max_words=max_words, show_progress=show_progress)
     )
     logger.info("%s", corpus.report.summary())
-    cfg = resolve_config(corpus.chunks, preset=preset, config=config, changes=chosen)
+    pairs, weak = evaluation_pairs(corpus.chunks)
+    configs = resolve_configs(corpus.chunks, preset=preset, config=config, changes=chosen, structured=not weak)
+    tried = {"adapter": "auto"} if len(configs) > 1 else {}
     work = Workspace(
         output,
-        identity={**_jsonable(cfg.as_dict()), "corpus": digest(c.id for c in corpus.chunks), "processes": world.size},
+        identity={
+            **_jsonable(configs[0].as_dict()),
+            **tried,
+            "corpus": digest(c.id for c in corpus.chunks),
+            "processes": world.size,
+        },
         resume=resume,
         world=world,
     )
     try:
-        result = _run(corpus, cfg, output, work, world, started=started, show_progress=show_progress)
+        job = _Job(corpus, pairs, weak, world, show_progress)
+        result = job.run(configs, output, work, started=started)
     except (CorpusError, ModelError, TrainingError):
         work.remove()  # going on from there would only fail again
         raise
@@ -127,72 +140,107 @@ def adapt(
         work.close()
 
 
-def _run(
-    corpus: Corpus,
-    cfg: AdaptConfig,
-    output: Path,
-    work: Workspace,
-    world: World,
-    *,
-    started: float,
-    show_progress: bool,
-) -> AdaptResult:
-    pairs, weak = evaluation_pairs(corpus.chunks)
-    choose, report_pairs = split_pairs(pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
-    if not choose or not report_pairs:
-        raise CorpusError(
-            f"The corpus has {len(corpus.chunks)} chunks, too few to hold any back for evaluation. Add documents."
-        )
-    units = select(make_units(corpus.chunks, [*choose, *report_pairs], crop=weak), cfg)
+@dataclass(frozen=True)
+class _Job:
+    """What all adapters that are tried have in common."""
 
-    retriever = build_retriever(cfg)
-    held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
-    dataset = build_dataset(units, corpus.chunks, held_out, cfg, world)
-    cfg = plan_steps(dataset, cfg, world)
-    reader, tokenizer = build_lm(cfg)
-    cached = cache(retriever, dataset, cfg, work, show_progress) if cfg.adapter == "linear" else None
-    log = train(
-        RevelaModel(retriever, reader, cfg, cached=cached),
-        dataset,
-        build_collator(retriever, tokenizer, dataset, cfg, work),
-        cfg,
-        folder=work.checkpoints,
-        resume=work.resuming,
-        show_progress=show_progress,
-        world=world,
-    )
-    report = {
-        "config": cfg.as_dict(),
-        "corpus": corpus.report.as_dict(),
-        "training": {
-            "units": len(units),
-            "texts": len(dataset.texts),
-            "pairs": sum(u.is_pair for u in units),
-            "pseudo_texts": len(dataset.pseudo_texts),
-            "processes": world.size,
-        },
-        "log": log,
-    }
-    stored = ""
-    if world.leads:
+    corpus: Corpus
+    pairs: Sequence[StructuralPair]
+    weak: bool
+    world: World
+    show_progress: bool
+
+    def run(self, configs: Sequence[AdaptConfig], output: Path, work: Workspace, *, started: float) -> AdaptResult:
+        """Adapt with the first settings whose adapter the gate accepts, or else those that come last."""
+        refused: list[dict[str, str]] = []
+        for cfg in configs:
+            last = cfg is configs[-1]
+            retriever = build_retriever(cfg)
+            if not last and _is_slow(retriever):
+                logger.info("%s is too large for LoRA in minutes on a CPU: trying the linear map", retriever.base_name)
+                continue
+            part = work if cfg is configs[0] else work.within(cfg.adapter)
+            report, data = self._train(retriever, cfg, part)
+            gate = self._choose(retriever, data, cfg, part)
+            decided = "" if gate is None else json.dumps({"strength": gate.strength, "summary": gate.summary})
+            told = json.loads(self.world.text_from_leader(decided))
+            if told["strength"] or last:
+                break
+            refused.append({"adapter": cfg.adapter, "summary": told["summary"]})
+            logger.info("%s: %s; trying the next adapter", cfg.adapter, told["summary"])
+        stored = ""
+        if gate is not None:
+            seconds = round(time.monotonic() - started, 1)
+            proof = {"gate": gate.as_dict(), "seconds": seconds, "queries": _queries(data), "refused": refused}
+            _write(retriever, output, gate, {**report, **proof})
+            stored = json.dumps(proof)
+        proof = json.loads(self.world.text_from_leader(stored))
+        return AdaptResult(output, told["strength"] > 0, told["strength"], told["summary"], {**report, **proof})
+
+    def _train(
+        self, retriever: TrainableRetriever, cfg: AdaptConfig, work: Workspace
+    ) -> tuple[dict[str, Any], EvaluationSet]:
+        """Train the adapter; what to report of it, and the queries held back from it."""
+        chunks = self.corpus.chunks
+        choose, report_pairs = split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
+        if not choose or not report_pairs:
+            raise CorpusError(
+                f"The corpus has {len(chunks)} chunks, too few to hold any back for evaluation. Add documents."
+            )
+        units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak), cfg)
+        held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
+        dataset = build_dataset(units, chunks, held_out, cfg, self.world)
+        cfg = plan_steps(dataset, cfg, self.world)
+        reader, tokenizer = build_lm(cfg)
+        cached = cache(retriever, dataset, cfg, work, self.show_progress) if cfg.adapter == "linear" else None
+        log = train(
+            RevelaModel(retriever, reader, cfg, cached=cached),
+            dataset,
+            build_collator(retriever, tokenizer, dataset, cfg, work),
+            cfg,
+            folder=work.checkpoints,
+            resume=work.resuming,
+            show_progress=self.show_progress,
+            world=self.world,
+        )
+        report = {
+            "config": cfg.as_dict(),
+            "corpus": self.corpus.report.as_dict(),
+            "training": {
+                "units": len(units),
+                "texts": len(dataset.texts),
+                "pairs": sum(u.is_pair for u in units),
+                "pseudo_texts": len(dataset.pseudo_texts),
+                "processes": self.world.size,
+            },
+            "log": log,
+        }
         data = make_evaluation_set(
-            corpus.chunks,
+            chunks,
             choose,
             report_pairs,
-            max_documents=cfg.max_eval_documents or len(corpus.chunks),
-            weak=weak,
+            max_documents=cfg.max_eval_documents or len(chunks),
+            weak=self.weak,
             seed=cfg.seed,
         )
+        return report, data
+
+    def _choose(
+        self, retriever: TrainableRetriever, data: EvaluationSet, cfg: AdaptConfig, work: Workspace
+    ) -> Gate | None:
+        """What the gate makes of it, in the first process alone."""
+        if not self.world.leads:
+            return None
         retriever.eval()
-        embed = _embedder(retriever, work, cfg, show_progress)
-        gate = run_gate(data, embed, cfg.strengths or (1.0,), strict=cfg.adapter == "lora")
-        seconds = round(time.monotonic() - started, 1)
-        proof = {"gate": gate.as_dict(), "seconds": seconds, "queries": _queries(data)}
-        _write(retriever, output, gate, {**report, **proof})
-        stored = json.dumps({"strength": gate.strength, "summary": gate.summary, "proof": proof})
-    told = json.loads(world.text_from_leader(stored))
-    strength = told["strength"]
-    return AdaptResult(output, strength > 0, strength, told["summary"], {**report, **told["proof"]})
+        embed = _embedder(retriever, work, cfg, self.show_progress)
+        return run_gate(data, embed, cfg.strengths or (1.0,), strict=cfg.adapter == "lora")
+
+
+def _is_slow(retriever: TrainableRetriever) -> bool:
+    """Whether LoRA would keep a CPU busy for more than minutes."""
+    frozen = ((name, p) for name, p in retriever.backbone.named_parameters() if not p.requires_grad)
+    layers = sum(p.numel() for name, p in frozen if "embedding" not in name)
+    return retriever.device.type == "cpu" and layers > _LARGEST_ON_CPU
 
 
 def _embedder(retriever: TrainableRetriever, work: Workspace, cfg: AdaptConfig, show_progress: bool) -> Embed:
@@ -225,6 +273,7 @@ def _write(retriever: TrainableRetriever, output: Path, gate: Gate, report: dict
         "evaluation": summary,
         "choosing": {str(s): value for s, value in gate.choosing.items()},
         "seconds": report["seconds"],
+        "refused": report["refused"],
     }
     export_model(retriever, output, strength=gate.strength, revela_json=stored)
 

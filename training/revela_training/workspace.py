@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -104,6 +105,20 @@ class Workspace:
     def checkpoints(self) -> Path:
         """Folder of the Trainer's checkpoints."""
         return self.folder / "checkpoints"
+
+    def within(self, name: str) -> Workspace:
+        """A part of the workspace with arrays and checkpoints of its own; the whole keeps the lock."""
+        part = copy.copy(self)
+        part.folder = self.folder / name
+        part._lock = None
+        if self._world.leads:
+            try:
+                part.folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise DiskError(
+                    f"Cannot write to {part.folder}: {error.strerror}. Free space and run again with --resume."
+                ) from error
+        return part
 
     def array(self, name: str, compute: Callable[[], np.ndarray], *, mapped: bool = False) -> np.ndarray:
         """An array that is computed once, by the first process, and read back by the others and after a restart.

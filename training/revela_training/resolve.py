@@ -1,0 +1,94 @@
+"""From what a user said to settings without a gap: presets, files, and what suits the corpus and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from revela_rag.corpus import Chunk
+from revela_rag.errors import TrainingError
+from revela_training.config import PRESETS, AdaptConfig, load_config
+from revela_training.lm import BUNDLED
+
+__all__ = ["resolve_configs"]
+
+_CPU_TEXTS = 8_000
+_LARGEST_FOR_LORA = 1_500  # chunks: as many as `pseudo_queries` takes, so that each gives queries
+
+
+def resolve_configs(
+    chunks: Sequence[Chunk],
+    *,
+    preset: str,
+    config: AdaptConfig | str | Path | None,
+    changes: dict[str, Any],
+    structured: bool = True,
+) -> list[AdaptConfig]:
+    """Settings in force: defaults, then the preset, then the file or object, then what the call says.
+
+    With ``adapter="auto"`` small corpora of prose with structure, tool catalogues above all, try LoRA first: its few
+    steps show most of their pairs, and it gained more there than the linear map, for which those are too few. On larger
+    ones, code and prose without structure the map gained as much or more in less time (docs/quality.md). It also is
+    what trains where an LM reads.
+
+    Args:
+        chunks: the corpus, for what is decided by what most of it is.
+        preset: a name in `PRESETS`, or "auto".
+        config: settings, or a file of some.
+        changes: settings by name.
+        structured: whether the corpus gives enough structural pairs away, see `evaluation_pairs`.
+
+    Returns:
+        One for each adapter to try, none of them "auto", each after the first for when the gate refuses the one before.
+
+    Raises:
+        TrainingError: an unknown preset or setting.
+    """
+    code = sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks)
+    if preset == "auto":
+        preset = "code" if code else "prose"
+    if preset not in PRESETS:
+        raise TrainingError(f"Unknown preset {preset!r}. Presets are: auto, {', '.join(PRESETS)}")
+    if isinstance(config, AdaptConfig):
+        cfg = config.replace(**changes)
+    else:
+        values = {**(load_config(config) if config else {}), **changes}
+        own_lm = {"v_norm": True} if values.get("lm") in (None, BUNDLED) else {}  # it was trained so
+        cfg = AdaptConfig().replace(**{**PRESETS[preset], **own_lm, **values})
+    if cfg.revela_weight is None:
+        cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
+    adapters: Sequence[Literal["auto", "linear", "lora"]] = [cfg.adapter]
+    if cfg.adapter == "auto":
+        prose = structured and not code and preset != "code"
+        inside = prose and len(chunks) <= _LARGEST_FOR_LORA and cfg.revela_weight == 0
+        adapters = ["lora", "linear"] if inside else ["linear"]
+    return [_filled(cfg.replace(adapter=adapter)) for adapter in adapters]
+
+
+def _filled(cfg: AdaptConfig) -> AdaptConfig:
+    """What was left open, by adapter, LM and machine."""
+    gpu = torch.cuda.is_available()
+    linear = cfg.adapter == "linear"
+    slow = not linear and not gpu
+    by_default: dict[str, Any] = {
+        "retriever_lr": 1e-3 if linear else 5e-4,
+        "retriever_max_tokens": 96 if slow else 160,
+        "strengths": (0.5, 1.0) if slow else (0.25, 0.5, 0.75, 1.0),
+        "max_eval_queries": 400 if slow else 1000,
+        "max_eval_documents": 2000 if slow else 5000,
+        "contrastive_pairs": 64 if linear else 24,
+        "contrastive_negatives": 256 if linear else 16,
+        "self_distillation": 0.0 if linear else 0.5,
+        "lm_lr": 5e-4 if cfg.lm in (None, BUNDLED) else 1e-4,
+        "max_tokens": 160 if gpu else 64,
+        "max_training_texts": None if gpu else _CPU_TEXTS,
+    }
+    cfg = cfg.replace(**{name: value for name, value in by_default.items() if getattr(cfg, name) is None})
+    if cfg.revela_weight == 0:
+        cfg = cfg.replace(lm_warmup_steps=0)
+    if cfg.max_steps is not None and cfg.max_steps <= cfg.lm_warmup_steps:
+        cfg = cfg.replace(lm_warmup_steps=cfg.max_steps // 3)
+    return cfg
