@@ -62,7 +62,7 @@ def command(
         Adapter | None,
         typer.Option(
             help="linear learns on top of the model (seconds), lora inside it (minutes). auto: lora for tools and "
-            "other small corpora of structured prose, linear for all else and where lora does no good.",
+            "other small corpora of prose, linear for all else and where lora does no good.",
             show_default="auto",
         ),
     ] = None,

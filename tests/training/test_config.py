@@ -110,21 +110,21 @@ def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch
     assert (given.contrastive_negatives, given.strengths, given.retriever_max_tokens) == (0, (1.0,), 8)
 
 
-def test_little_prose_with_structure_tries_lora_first_and_all_else_the_linear_map() -> None:
+def test_little_prose_tries_lora_first_and_all_else_the_linear_map() -> None:
     prose = [Chunk(id="p", text="A text.", document_id="p")]
     code = [Chunk(id="c", text="def f(): ...", document_id="c", kind="code")]
 
-    def adapters(chunks: list[Chunk], structured: bool = True, preset: str = "auto", **changes: object) -> list[str]:
-        found = resolve_configs(chunks, preset=preset, config=None, changes=changes, structured=structured)
+    def adapters(chunks: list[Chunk], preset: str = "auto", **changes: object) -> list[str]:
+        found = resolve_configs(chunks, preset=preset, config=None, changes=changes)
         return [cfg.adapter for cfg in found]
 
     assert adapters(prose) == ["lora", "linear"]
     assert adapters(prose * 1500) == ["lora", "linear"]
     assert adapters(prose * 1501) == ["linear"]
-    assert adapters(prose, structured=False) == adapters(code) == adapters(prose, preset="code") == ["linear"]
+    assert adapters(code) == adapters(prose, preset="code") == ["linear"]
     assert adapters(prose, lm="bundled") == adapters(prose, contrastive_weight=0.0) == ["linear"]
     assert adapters(prose, adapter="linear") == ["linear"]
-    assert adapters(code, structured=False, adapter="lora") == adapters(code, preset="published") == ["lora"]
+    assert adapters(code, adapter="lora") == adapters(code, preset="published") == ["lora"]
     first, second = resolve_configs(prose, preset="auto", config=None, changes={"contrastive_pairs": 32})
     assert (first.self_distillation, second.self_distillation) == (0.5, 0.0)
     assert (first.contrastive_pairs, second.contrastive_pairs) == (32, 32)

@@ -26,8 +26,8 @@ class AdaptConfig:
         lm: causal LM that reads the texts, "bundled" for the one in the package. None leaves the objective out, see
             ``revela_weight``; where that asks for it all the same, the bundled LM reads.
         adapter: ``"linear"`` trains one d x d map on cached embeddings (seconds), ``"lora"`` low-rank updates inside
-            the backbone (minutes on a CPU). ``"auto"`` takes LoRA for up to 1,500 chunks of prose with structure, such
-            as tool catalogues, and the linear map for all else and where the gate refuses LoRA.
+            the backbone (minutes on a CPU). ``"auto"`` takes LoRA for up to 1,500 chunks of prose, such as tool
+            catalogues, and the linear map for all else and where the gate refuses LoRA.
         lora_rank: rank r of LoRA on the retriever and, when ``lm_training="lora"``, on the LM (paper: 256).
         lora_alpha: LoRA scale numerator, the scale is alpha / r (paper: 64).
         lora_dropout: LoRA dropout probability (paper: 0.1).

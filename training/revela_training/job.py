@@ -85,7 +85,7 @@ def adapt(
         config: an :class:`AdaptConfig`, or a TOML or JSON file with some of its settings.
         show_progress: show progress bars.
         **settings: any other field of :class:`AdaptConfig`, ``adapter`` among them: by default tool catalogues
-            and other small corpora of structured prose are adapted inside the model with LoRA, and all else, or what
+            and other small corpora of prose are adapted inside the model with LoRA, and all else, or what
             LoRA does no good, with a linear map.
 
     Returns:
@@ -114,7 +114,7 @@ def adapt(
     )
     logger.info("%s", corpus.report.summary())
     pairs, weak = evaluation_pairs(corpus.chunks)
-    configs = resolve_configs(corpus.chunks, preset=preset, config=config, changes=chosen, structured=not weak)
+    configs = resolve_configs(corpus.chunks, preset=preset, config=config, changes=chosen)
     tried = {"adapter": "auto"} if len(configs) > 1 else {}
     work = Workspace(
         output,

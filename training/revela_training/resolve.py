@@ -25,21 +25,18 @@ def resolve_configs(
     preset: str,
     config: AdaptConfig | str | Path | None,
     changes: dict[str, Any],
-    structured: bool = True,
 ) -> list[AdaptConfig]:
     """Settings in force: defaults, then the preset, then the file or object, then what the call says.
 
-    With ``adapter="auto"`` small corpora of prose with structure, tool catalogues above all, try LoRA first: its few
-    steps show most of their pairs, and it gained more there than the linear map, for which those are too few. On larger
-    ones, code and prose without structure the map gained as much or more in less time (docs/quality.md). It also is
-    what trains where an LM reads.
+    With ``adapter="auto"`` small corpora of prose, tool catalogues above all, try LoRA first: its few steps show most
+    of their pairs, and it gained more there than the linear map, for which those are too few. On larger ones and on
+    code the map gained as much or more in less time (docs/quality.md). It also is what trains where an LM reads.
 
     Args:
         chunks: the corpus, for what is decided by what most of it is.
         preset: a name in `PRESETS`, or "auto".
         config: settings, or a file of some.
         changes: settings by name.
-        structured: whether the corpus gives enough structural pairs away, see `evaluation_pairs`.
 
     Returns:
         One for each adapter to try, none of them "auto", each after the first for when the gate refuses the one before.
@@ -62,7 +59,7 @@ def resolve_configs(
         cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
     adapters: Sequence[Literal["auto", "linear", "lora"]] = [cfg.adapter]
     if cfg.adapter == "auto":
-        prose = structured and not code and preset != "code"
+        prose = not code and preset != "code"
         inside = prose and len(chunks) <= _LARGEST_FOR_LORA and cfg.revela_weight == 0
         adapters = ["lora", "linear"] if inside else ["linear"]
     return [_filled(cfg.replace(adapter=adapter)) for adapter in adapters]
