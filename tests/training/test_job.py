@@ -139,6 +139,21 @@ def test_a_large_base_is_not_trained_inside_on_a_cpu(run_auto, monkeypatch: pyte
     assert run_auto(adapter="lora")[1] == ["linear", "lora"], "who asks for it gets it"
 
 
+def test_an_adapter_that_cannot_be_trained_gives_way_to_the_next(run_auto, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(model, *rest, **options):
+        if model.settings.adapter == "lora":
+            raise TrainingError("the loss is nan")
+        return train(model, *rest, **options)
+
+    train = trainer.train
+    monkeypatch.setattr("revela_training.job.train", failing)
+    result, trained = run_auto()
+    assert trained == ["linear"]
+    assert result.report["refused"] == [{"adapter": "lora", "summary": "the loss is nan"}]
+    with pytest.raises(TrainingError, match="nan"):
+        run_auto(adapter="lora")
+
+
 def test_a_run_stopped_in_its_second_adapter_goes_on_there(run_auto, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_, **__):
         raise KeyboardInterrupt

@@ -62,7 +62,8 @@ class AdaptConfig:
         lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still.
         max_steps: optimiser steps in all, warm-up included; None takes as many as show each contrastive pair five
             times, after the warm-up between 20 and 150, or 24 for LoRA: more made people's queries fare worse.
-        time_limit: seconds for training; None for no limit. Steps are planned to fit after a short calibration.
+        time_limit: seconds for training, of each adapter tried; None for no limit. Steps are planned to fit after a
+            short calibration.
         retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 5e-4 for LoRA (paper: 1e-4, at a
             scale of 1/4).
         lm_lr: peak learning rate of the LM; None takes 5e-4 for the bundled one and 1e-4 (paper) for any other.

@@ -153,17 +153,23 @@ class _Job:
     def run(self, configs: Sequence[AdaptConfig], output: Path, work: Workspace, *, started: float) -> AdaptResult:
         """Adapt with the first settings whose adapter the gate accepts, or else those that come last."""
         refused: list[dict[str, str]] = []
+        told: dict[str, Any]
         for cfg in configs:
             last = cfg is configs[-1]
-            retriever = build_retriever(cfg)
-            if not last and _is_slow(retriever):
-                logger.info("%s is too large for LoRA in minutes on a CPU: trying the linear map", retriever.base_name)
-                continue
             part = work if cfg is configs[0] else work.within(cfg.adapter)
-            report, data = self._train(retriever, cfg, part)
-            gate = self._choose(retriever, data, cfg, part)
-            decided = "" if gate is None else json.dumps({"strength": gate.strength, "summary": gate.summary})
-            told = json.loads(self.world.text_from_leader(decided))
+            try:
+                retriever = build_retriever(cfg)
+                if not last and _is_slow(retriever):
+                    raise ModelError(f"{retriever.base_name} is too large to train inside in minutes on a CPU")
+                report, data = self._train(retriever, cfg, part)
+                gate = self._choose(retriever, data, cfg, part)
+            except (ModelError, TrainingError) as error:
+                if last:
+                    raise
+                told = {"strength": 0.0, "summary": str(error)}
+            else:
+                decided = "" if gate is None else json.dumps({"strength": gate.strength, "summary": gate.summary})
+                told = json.loads(self.world.text_from_leader(decided))
             if told["strength"] or last:
                 break
             refused.append({"adapter": cfg.adapter, "summary": told["summary"]})
