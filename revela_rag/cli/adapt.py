@@ -109,6 +109,8 @@ def command(
     if json:
         print_json(_as_dict(result))
         return
+    for entry in result.report.get("refused", []):
+        note(f"{entry['adapter']} first: {entry['summary'].partition(';')[0]}")
     typer.echo(result.summary)
     typer.echo(f"Model: {result.path}")
     note(f"Next: revela index {shlex.quote(source)} --model {shlex.quote(str(result.path))} --output INDEX")

@@ -30,13 +30,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             adapted=True,
             strength=0.5,
             summary="adapted: 0.4 to 0.5",
-            report={"gate": {"evaluations": {"base": {"metrics": metrics, "per_query": {}}}}, "seconds": 3.0},
+            report={
+                "gate": {"evaluations": {"base": {"metrics": metrics, "per_query": {}}}},
+                "seconds": 3.0,
+                "refused": [{"adapter": "lora", "summary": "kept the base model: no gain; try another"}],
+            },
         )
 
     fake = types.ModuleType("revela_training")
     fake.adapt = adapt  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "revela_training", fake)
     return recorded
+
+
+def test_an_adapter_tried_in_vain_is_told(calls: list[dict[str, Any]], revela: Callable[..., Any]) -> None:
+    result = revela("adapt", "docs", "--output", "out")
+    assert "lora first: kept the base model: no gain\n" in result.stderr
+    assert result.stdout.startswith("adapted: 0.4 to 0.5\n")
 
 
 def test_options_arrive(calls: list[dict[str, Any]], revela: Callable[..., Any], tmp_path: Path) -> None:
