@@ -162,12 +162,12 @@ class _Job:
                 if not last and _is_slow(retriever):
                     raise ModelError(f"{retriever.base_name} is too large to train inside in minutes on a CPU")
                 report, data = self._train(retriever, cfg, part)
-                gate = self._choose(retriever, data, cfg, part)
             except (ModelError, TrainingError) as error:
                 if last:
                     raise
                 told = {"strength": 0.0, "summary": str(error)}
             else:
+                gate = self._choose(retriever, data, cfg, part)
                 decided = "" if gate is None else json.dumps({"strength": gate.strength, "summary": gate.summary})
                 told = json.loads(self.world.text_from_leader(decided))
             if told["strength"] or last:
