@@ -193,6 +193,30 @@ def test_witnesses_come_from_the_documents_that_choose() -> None:
         assert all(word in documents[pair.chunk_id] for pair in pairs_ for word in pair.query.split())
 
 
+def test_few_documents_give_several_witnesses_each_and_count_once() -> None:
+    words = [f"word{letter}{other}" for letter in "abcdefgh" for other in "abcdefgh"]
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(words, 30)) for _ in range(30)]
+    chunks = [
+        Chunk(f"c{i}", f"what {i} does\n{text}", "d", parts=(Part("docstring", f"what {i} does"), Part("body", text)))
+        for i, text in enumerate(texts)
+    ]
+    found = [StructuralPair(f"what {i} does", f"c{i}", "d", "docstring", text) for i, text in enumerate(texts)]
+    data = make_evaluation_set(chunks, found[:20], found[20:], max_documents=100, weak=False, seed=0)
+    assert all(140 < len(pairs) <= 160 for pairs in data.witnesses.values())  # eight draws, fewer where two are alike
+
+    asked_once = [StructuralPair(f"keywords {i}", f"c{i}", "d", "keywords", f"answer {i}") for i in range(40)]
+    lost = [StructuralPair("keywords 0", "c0", "d", "keywords", "answer 0")] * 500
+    quality = {"query": {0.0: 0.1, 1.0: 0.6}, "keywords": {0.0: 0.2, 1.0: 0.5}}
+
+    def kinds(witnesses: list[StructuralPair]) -> dict[str, float]:
+        data = EvaluationSet(DATA.document_ids, DATA.documents, CHOOSE, REPORT, witnesses={"keywords": witnesses})
+        found: dict[str, float] = run_gate(data, witnessed(quality), [1.0]).details["kinds"]["keywords"]
+        return found
+
+    assert kinds([*asked_once, *lost]) == pytest.approx(kinds(asked_once))
+
+
 def test_the_gentlest_strength_with_most_of_the_gain_is_taken() -> None:
     gate = run_gate(DATA, embedder({0.0: 0.1, 0.25: 0.6, 0.5: 0.6, 1.0: 0.62}), [0.25, 0.5, 1.0])
     gains = {strength: value - gate.choosing[0.0] for strength, value in gate.choosing.items()}

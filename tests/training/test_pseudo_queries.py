@@ -45,3 +45,11 @@ def test_short_passages_and_other_scripts_give_what_they_can() -> None:
     assert pseudo_queries(["", "two words", "x"], limit=3) == []
     kinds = {query.kind for query in pseudo_queries([" ".join("слово" for _ in range(20))] * 3, limit=3)}
     assert kinds == {"span"}
+
+
+def test_a_passage_gives_several_different_queries_where_more_are_drawn() -> None:
+    once, often = pseudo_queries(PASSAGES, limit=5), pseudo_queries(PASSAGES, limit=5, draws=6)
+    assert {query.passage for query in often} == {query.passage for query in once}
+    assert len(often) == len(set(often)) > 2 * len(once)
+    repeating = pseudo_queries([" ".join("слово" for _ in range(13))] * 3, limit=3, draws=50)
+    assert len(repeating) == len(set(repeating)) <= 3 * 7  # spans of four to ten equal words

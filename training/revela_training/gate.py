@@ -38,7 +38,8 @@ METRIC = "nDCG@10"
 _DEPTH = 1000  # of the runs that the hybrid is made of; the metrics read the first 100
 _ENOUGH_PAIRS = 40
 _CONFIDENCE = 0.05
-_ENOUGH_WITNESSES = 20
+_ENOUGH_WITNESSES = 20  # below, a kind says nothing
+_WITNESSES, _MOST_DRAWS = 400, 8  # of each kind: several of a document where few documents choose
 _LARGEST_LOSS = 0.01  # that one kind of queries may bear for the others' gain
 _ENOUGH_GAIN = 0.75  # share of the best gain that a gentler strength must reach
 _STRUCTURE = "structure"
@@ -142,9 +143,14 @@ def make_evaluation_set(
 def _witnesses(
     choose: Sequence[StructuralPair], documents: Mapping[str, str], seed: int
 ) -> dict[str, list[StructuralPair]]:
-    """Keyword and span queries for the documents that choose; none of a kind that has too few to say anything."""
+    """Keyword and span queries for the documents that choose; none of a kind that has too few to say anything.
+
+    Few documents get several queries each, or chance in drawing their words would decide.
+    """
     found: dict[str, list[StructuralPair]] = {kind: [] for kind in KINDS}
-    for query in pseudo_queries([documents[pair.chunk_id] for pair in choose], limit=len(choose), seed=seed):
+    draws = min(_MOST_DRAWS, max(1, _WITNESSES // max(1, len(choose))))
+    texts = [documents[pair.chunk_id] for pair in choose]
+    for query in pseudo_queries(texts, limit=len(choose), draws=draws, seed=seed):
         pair = choose[query.passage]
         found[query.kind].append(
             StructuralPair(query.text, pair.chunk_id, pair.document_id, query.kind, documents[pair.chunk_id])
@@ -155,11 +161,11 @@ def _witnesses(
 def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, strict: bool = False) -> Gate:
     """Choose the strength and report.
 
-    Strengths are compared by nDCG@10 on the choosing half, averaged over kinds of queries; one under which any kind
-    loses more than 0.01 is not considered. The smallest that reaches three quarters of the best gain is taken,
-    because queries made of the texts go on rising where people's no longer do; if it beats the base with one-sided
-    p < 0.05 in a paired bootstrap. Otherwise the base is kept, and also if the reporting half got worse beyond noise
-    (p < 0.05): it chooses nothing, but can refuse.
+    Strengths are compared by nDCG@10 on the choosing half, averaged over the queries of a document, documents and
+    kinds of queries; one under which any kind loses more than 0.01 is not considered. The smallest that reaches three
+    quarters of the best gain is taken, because queries made of the texts go on rising where people's no longer do; if
+    it beats the base with one-sided p < 0.05 in a paired bootstrap. Otherwise the base is kept, and also if the
+    reporting half got worse beyond noise (p < 0.05): it chooses nothing, but can refuse.
 
     Args:
         data: documents and the two halves of queries.
@@ -182,9 +188,7 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, s
     kinds = {_STRUCTURE: data.choose, **data.witnesses}
 
     def values(strength: float) -> dict[str, np.ndarray]:
-        return {
-            kind: np.array(list(score(pairs, strength)[0].values(METRIC).values())) for kind, pairs in kinds.items()
-        }
+        return {kind: _by_document(score(pairs, strength)[0], pairs) for kind, pairs in kinds.items()}
 
     before = values(0.0)
     tried = {strength: values(strength) for strength in strengths}
@@ -255,6 +259,14 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, s
         },
     }
     return Gate(best if accepted else 0.0, choosing, evaluations, comparison, summary, details)
+
+
+def _by_document(evaluation: Evaluation, pairs: Sequence[StructuralPair]) -> np.ndarray:
+    """Mean of each document's queries: those of one document are no independent witnesses."""
+    values, found = evaluation.values(METRIC), dict[str, list[float]]()
+    for i, pair in enumerate(pairs):
+        found.setdefault(pair.chunk_id, []).append(values[str(i)])
+    return np.array([np.mean(of_one) for of_one in found.values()])
 
 
 def _p_of_gain(gain: np.ndarray) -> float:

@@ -41,8 +41,8 @@ class PseudoQuery:
     passage: int
 
 
-def pseudo_queries(passages: Sequence[str], *, limit: int, seed: int = 0) -> list[PseudoQuery]:
-    """At most one query of each kind for each of at most ``limit`` passages, drawn at random.
+def pseudo_queries(passages: Sequence[str], *, limit: int, draws: int = 1, seed: int = 0) -> list[PseudoQuery]:
+    """At most ``draws`` queries of each kind for each of at most ``limit`` passages, drawn at random.
 
     Structural queries (docstrings, headings) are long and written like the text below them; people's are short.
     Keywords are drawn by their weight (1 + log tf) * idf among the heaviest words of a passage; a word that no other
@@ -52,10 +52,11 @@ def pseudo_queries(passages: Sequence[str], *, limit: int, seed: int = 0) -> lis
     Args:
         passages: the texts to be found, as the retriever reads them.
         limit: passages to take.
+        draws: queries of each kind to make of a passage; such as come out alike count once.
         seed: seed of the draw.
 
     Returns:
-        Queries in the order of the draw, the kinds of one passage together.
+        Queries in the order of the draw, those of one passage together.
     """
     rng = np.random.default_rng((seed, 6))
     drawn = rng.permutation(len(passages))[:limit].tolist()
@@ -63,10 +64,11 @@ def pseudo_queries(passages: Sequence[str], *, limit: int, seed: int = 0) -> lis
     frequency = Counter(word for found in words for word in set(found))
     made = []
     for index in drawn:
-        keywords = _keywords(words[index], frequency, len(passages), rng)
-        span = _span(passages[index], rng)
-        made += [PseudoQuery(kind, text, index) for kind, text in zip(KINDS, (keywords, span), strict=True) if text]
-    return made
+        for _ in range(draws):
+            keywords = _keywords(words[index], frequency, len(passages), rng)
+            span = _span(passages[index], rng)
+            made += [PseudoQuery(kind, text, index) for kind, text in zip(KINDS, (keywords, span), strict=True) if text]
+    return list(dict.fromkeys(made))
 
 
 def _words(text: str) -> list[str]:
