@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from langchain_core.prompts import PromptTemplate
@@ -15,9 +15,12 @@ from langchain_core.tools import BaseTool, create_retriever_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
+from revela_rag.corpus.tools import tool_document
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
-from revela_rag.index import Index
+from revela_rag.fusion import DEPTH, candidates, fused_scores
+from revela_rag.index import Index, Mode
+from revela_rag.lexical import LexicalIndex
 
 __all__ = ["Tool", "ToolRetriever", "create_revela_tool", "select_tools"]
 
@@ -55,20 +58,29 @@ def create_revela_tool(
 class ToolRetriever:
     """Picks the tools that fit a request, so that a model with hundreds of tools is shown a handful.
 
-    Name, description and arguments of a tool are embedded as a document and the request as a query. A
-    tool's id is the SHA-256 of its schema: adding the same tool again changes nothing.
+    Name, description and parameters of a tool are a document, the same that `revela adapt` reads, and the request is
+    the query. A tool's id is the SHA-256 of its schema: adding the same tool again changes nothing.
 
     Args:
         tools: LangChain tools, functions with docstrings, pydantic classes, or OpenAI schemas.
-        model: model that embeds tools and requests.
+        model: model that embeds tools and requests; one adapted to the tools finds them better.
         k: how many tools to pick.
+        mode: ``"hybrid"`` ranks by the model and BM25 together, ``"dense"`` by the model alone, ``"lexical"`` by BM25
+            alone.
     """
 
-    def __init__(self, tools: Sequence[Tool] = (), *, model: str | Path | Encoder, k: int = 5) -> None:
+    def __init__(
+        self, tools: Sequence[Tool] = (), *, model: str | Path | Encoder, k: int = 5, mode: Mode = "hybrid"
+    ) -> None:
         self.k = _at_least_one(k)
+        if mode not in get_args(Mode):
+            raise IndexingError(f"mode={mode!r} is not one of {', '.join(map(repr, get_args(Mode)))}.")
+        self.mode: Mode = mode
         self._encoder = model if isinstance(model, Encoder) else Encoder(model)
         self._tools: dict[str, Tool] = {}
-        self._vectors = np.empty((0, 0), dtype=np.float32)  # (tools, dimension), unit rows, in the order of _tools
+        self._texts: list[str] = []  # in the order of _tools, as are
+        self._vectors = np.empty((0, 0), dtype=np.float32)  # (tools, dimension), unit rows, and
+        self._lexical = LexicalIndex.build([], [])
         self.add(tools)
 
     def __len__(self) -> int:
@@ -80,20 +92,35 @@ class ToolRetriever:
         ids = [hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest() for schema in schemas]
         new = {id_: place for place, id_ in enumerate(ids) if id_ not in self._tools}
         if new:
-            vectors = self._encoder.encode_documents([_describe(schemas[place]) for place in new.values()])
+            texts = [_describe(schemas[place]) for place in new.values()]
+            vectors = self._encoder.encode_documents(texts)
             self._vectors = np.concatenate([self._vectors, vectors]) if self._tools else vectors
+            self._texts += texts
             self._tools |= {id_: tools[place] for id_, place in new.items()}
+            self._lexical = LexicalIndex.build(self._tools, self._texts)
         return ids
 
     def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
-        """The best ``k`` tools for a request with their cosines, best first."""
+        """The best ``k`` tools for a request, best first, with what they are ranked by.
+
+        That is :func:`revela_rag.fusion.fused_scores`, which compare tools of one request only; the cosine in mode
+        ``"dense"``; BM25 in mode ``"lexical"``, where tools that share no word with the request are left out.
+        """
         count = self.k if k is None else _at_least_one(k)
         if not self._tools:
             return []
-        scores = self._vectors @ self._encoder.encode_queries([query])[0]
         tools = list(self._tools.values())
+        words = self._lexical.scores(query)
+        if self.mode == "lexical":
+            places, scores = np.flatnonzero(words), words[words > 0]
+        else:
+            cosines = self._vectors @ self._encoder.encode_queries([query])[0]
+            places, scores = np.arange(len(tools)), cosines
+            if self.mode == "hybrid":
+                places = candidates(cosines, words, max(count, DEPTH))
+                scores = fused_scores(cosines[places], words[places])
         best = np.argsort(-scores, kind="stable")[:count]
-        return [(tools[place], float(scores[place])) for place in best]
+        return [(tools[places[at]], float(scores[at])) for at in best]
 
     def select(self, query: str, *, k: int | None = None) -> list[Tool]:
         """The best ``k`` tools for a request, ready for ``chat_model.bind_tools``."""
@@ -116,8 +143,6 @@ def _at_least_one(k: int) -> int:
 
 
 def _describe(schema: dict[str, Any]) -> str:
-    """Name, description and arguments as text; the words of a name are also given apart from each other."""
-    arguments = schema.get("parameters", {}).get("properties", {})
-    lines = [schema["name"].replace("_", " ").replace("-", " "), schema.get("description", "")]
-    lines += [f"{name}: {spec.get('description', spec.get('type', ''))}" for name, spec in arguments.items()]
-    return "\n".join(line for line in lines if line)
+    """A tool as a document: the words of its name on a line of their own, then what it does and takes."""
+    document = tool_document({"description": "", **schema})
+    return f"{document.title}\n{document.text}" if document else str(schema.get("name", ""))

@@ -37,7 +37,8 @@ def find_duplicates(
     Exact: equal titles and texts up to case and whitespace. Near: the Jaccard similarity of the sets of four-word
     shingles of title and text is at least ``threshold``. The search is exact, by prefix filtering (Chaudhuri et al.
     2006, Bayardo et al. 2007): two sets that similar must share one of their few rarest shingles. It is deterministic:
-    the first of several stays.
+    the first of several stays. Tools (``tool`` in the metadata) are dropped for exact repetition alone: ``update_user``
+    may read nearly like ``delete_user``.
 
     Args:
         chunks: in the order in which they win.
@@ -54,6 +55,8 @@ def find_duplicates(
             exact.append(position)
             continue
         seen.add(key)
+        if "tool" in chunk.metadata:
+            continue
         kept.append(position)
         tokens.append(_TOKEN.findall(key))
     near = [] if threshold >= 1 else _near(tokens, threshold, progress)

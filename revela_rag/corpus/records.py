@@ -1,4 +1,4 @@
-"""Records that are documents already: JSON lines, Parquet rows, BEIR corpora, objects of other libraries."""
+"""Records that are documents already: JSON, JSON lines, Parquet rows, BEIR corpora, objects of other libraries."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import Any
 
 from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.tools import definitions, tool_definition, tool_document
 from revela_rag.corpus.types import Document
 from revela_rag.errors import CorpusError, MissingExtraError
 
-__all__ = ["item_documents", "jsonl_documents", "parquet_documents"]
+__all__ = ["item_documents", "json_documents", "jsonl_documents", "parquet_documents"]
 
 TEXT_FIELDS = ("text", "content", "body", "page_content")
 ID_FIELDS = ("id", "_id")
+_RECORD = (
+    f"JSON object with its text in one of {', '.join(TEXT_FIELDS)}, or a tool with a name and a description or "
+    "parameters"
+)
+_NO_TEXT = f"record without text ({'/'.join(TEXT_FIELDS)})"
+_JSON_FILE = 10  # times the largest record: a list of records cannot be streamed
 _PATH_FIELDS = ("source", "path", "file_path", "file_name", "filename")
 
 
@@ -39,7 +46,38 @@ def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterato
     if bad and not usable:
         raise CorpusError(
             f"None of the {bad} lines of {path} is a usable record: {report.skipped_summary()}. Each line must be a "
-            f"JSON object with its text in one of: {', '.join(TEXT_FIELDS)}."
+            f"{_RECORD}."
+        )
+
+
+def json_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
+    """Documents of a JSON file: a list of records, or the tools of a catalogue.
+
+    Raises:
+        CorpusError: if the file is too large to be read at once, broken, or holds no usable record.
+    """
+    size, most = path.stat().st_size, _JSON_FILE * max_bytes
+    if size > most:
+        raise CorpusError(f"{path} has {size:,} bytes, more than {most:,}; write it as JSONL, one record on a line.")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path} is not readable JSON: {error}") from error
+    usable = 0
+    for number, record in enumerate(definitions(value), 1):
+        where = f"{path.name}:{number}"
+        document = _from_mapping(record, where) if isinstance(record, Mapping) else None
+        if document is None:
+            report.skip(_NO_TEXT, where)
+        elif len(document.text) > max_bytes:
+            report.skip(f"record larger than {max_bytes:,} bytes", where)
+        else:
+            usable += 1
+            yield document
+    if not usable:
+        raise CorpusError(
+            f"{path} holds no usable record{f': {report.skipped_summary()}' if report.skipped else ''}. It must be a "
+            f'list of such, or tools as agents know them, {{"tools": [...]}}; each a {_RECORD}.'
         )
 
 
@@ -54,7 +92,7 @@ def _record_line(line: bytes, where: str, report: CorpusReport, max_bytes: int) 
         return None
     document = _from_mapping(record, where) if isinstance(record, Mapping) else None
     if document is None:
-        report.skip(f"record without text ({'/'.join(TEXT_FIELDS)})", where)
+        report.skip(_NO_TEXT, where)
     return document
 
 
@@ -84,7 +122,7 @@ def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Itera
             number += 1
             document = _from_mapping(row, f"{path.name}:{number}")
             if document is None:
-                report.skip(f"record without text ({'/'.join(TEXT_FIELDS)})", f"{path.name}:{number}")
+                report.skip(_NO_TEXT, f"{path.name}:{number}")
             elif len(document.text) > max_bytes:
                 report.skip(f"record larger than {max_bytes:,} bytes", document.id)
             else:
@@ -92,7 +130,7 @@ def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Itera
 
 
 def item_documents(items: Iterable[Any], report: CorpusReport, max_bytes: int) -> Iterator[Document]:
-    """Documents of an iterable: our own, LangChain's, LlamaIndex' documents and nodes, mappings, strings."""
+    """Documents of an iterable: our own, LangChain's, LlamaIndex' documents and nodes, tools, mappings, strings."""
     for number, item in enumerate(items):
         document = _from_item(item, f"item-{number}")
         if document is None:
@@ -117,9 +155,12 @@ def _from_item(item: Any, fallback: str) -> Document | None:
     if callable(getattr(node, "get_content", None)):
         name = str(getattr(node, "node_id", None) or getattr(node, "id_", None) or "")
         return _from_mapping({"text": node.get_content(), "id": name, "metadata": node.metadata}, fallback)
+    tool = tool_definition(item)
+    if tool is not None:
+        return tool_document(tool)
     raise CorpusError(
         f"Item {fallback.removeprefix('item-')} is a {type(item).__name__}; expected Document, LangChain Document, "
-        "LlamaIndex node, a mapping with a text field, or str."
+        "LlamaIndex node, a tool, a mapping with a text field, or str."
     )
 
 
@@ -127,6 +168,8 @@ def _from_mapping(record: Mapping[str, Any], fallback: str) -> Document | None:
     text = next((record[key] for key in TEXT_FIELDS if isinstance(record.get(key), str) and record[key].strip()), "")
     title = record.get("title")
     title = title if isinstance(title, str) else ""
+    if not text and (tool := tool_document(record)):
+        return tool
     if not text and not title.strip():
         return None
     nested = record.get("metadata")

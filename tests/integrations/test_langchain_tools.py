@@ -6,6 +6,8 @@ from langchain_core.tools import tool
 
 from langchain_revela import RevelaRetriever, ToolRetriever, create_revela_tool, select_tools
 from revela_rag.errors import IndexingError
+from revela_rag.fusion import fused_scores
+from revela_rag.lexical import LexicalIndex
 
 
 @tool
@@ -63,14 +65,40 @@ def test_the_retriever_itself_becomes_a_tool(index):
     assert search.invoke(TEXTS["tax.md"])[0].id == index.search(TEXTS["tax.md"], k=1)[0].chunk.id
 
 
-def test_tools_are_ranked_by_cosine(encoder):
-    retriever = ToolRetriever(TOOLS, model=encoder, k=2)
+@pytest.mark.parametrize("mode", ["hybrid", "dense"])
+def test_tools_are_ranked(encoder, mode):
+    retriever = ToolRetriever(TOOLS, model=encoder, k=2, mode=mode)
     found = retriever.search("reset a password", k=3)
     scores = [score for _, score in found]
     assert scores == sorted(scores, reverse=True)
     assert {id(item) for item, _ in found} == {id(item) for item in TOOLS}
     assert retriever.select("reset a password") == [item for item, _ in found[:2]]
-    assert select_tools(TOOLS, "reset a password", model=encoder, k=1) == [found[0][0]]
+    if mode == "hybrid":
+        assert select_tools(TOOLS, "reset a password", model=encoder, k=1) == [found[0][0]]
+
+
+def test_scores_are_those_of_the_mode(encoder):
+    query = "paid leave of an employee"
+    texts = {
+        "reset_password": "reset password\nReset the password of a user by a link on the login page.\n"
+        "Parameters: user (string)",
+        "book_train": "book train\nBook a train.\nParameters: origin (string); destination (string)",
+        "days_of_leave": "days of leave\nDays of paid leave an employee has.\nParameters: employee (string)",
+    }
+    named = {"reset_password": reset_password, "book_train": book_train, "days_of_leave": days_of_leave}
+    cosines = encoder.encode_documents(list(texts.values())) @ encoder.encode_queries([query])[0]
+    words = LexicalIndex.build(texts, texts.values()).scores(query)
+
+    def scores(mode):
+        found = ToolRetriever(TOOLS, model=encoder, mode=mode).search(query, k=9)
+        return [next(score for tool_, score in found if tool_ is named[name]) for name in texts if mode != "lexical"]
+
+    assert scores("dense") == pytest.approx(cosines.tolist(), abs=1e-6)
+    assert scores("hybrid") == pytest.approx(fused_scores(cosines, words).tolist(), abs=1e-6)
+    assert ToolRetriever(TOOLS, model=encoder, mode="lexical").search(query) == [(days_of_leave, float(words[2]))]
+    assert ToolRetriever(TOOLS, model=encoder, mode="lexical").search("zebra") == []
+    with pytest.raises(IndexingError, match="mode='sparse'"):
+        ToolRetriever(TOOLS, model=encoder, mode="sparse")
 
 
 async def test_tools_are_selected_async(encoder):

@@ -1,0 +1,143 @@
+"""Tool definitions, as agents hand them to a model, become documents: one a tool."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from revela_rag.corpus.text import squeeze
+from revela_rag.corpus.types import Document
+
+__all__ = ["definitions", "tool_definition", "tool_document"]
+
+_WRAPPERS = ("function", "toolSpec", "result")  # OpenAI, Bedrock, an answer of an MCP server
+_LISTS = ("tools", "functions", "functionDeclarations", "function_declarations")
+_SCHEMAS = ("parameters", "inputSchema", "input_schema", "args", "arguments")
+_LISTED = ("required_parameters", "optional_parameters")
+_SEPARATORS = re.compile(r"[\s_./:#-]+")
+_SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]+")
+_DEEPEST, _MOST = 3, 100  # levels and number of parameters that are written out
+
+
+def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
+    """The single definitions or records inside lists and the objects that agents' protocols wrap them in.
+
+    Args:
+        value: parsed JSON: a list, ``{"tools": [...]}``, ``{"result": {"tools": [...]}}``, one definition ...
+        depth: levels of nesting to look into.
+    """
+    if isinstance(value, Mapping) and depth:
+        inner = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
+        if inner is None:
+            inner = next((value[key] for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
+        if inner is not None:
+            yield from definitions(inner, depth - 1)
+            return
+    if isinstance(value, list) and depth:
+        for entry in value:
+            yield from definitions(entry, depth - 1)
+    else:
+        yield value
+
+
+def tool_definition(item: Any) -> Mapping[str, Any] | None:
+    """Name, description and parameters of a tool object, or None for what is no tool.
+
+    Args:
+        item: a LangChain, LlamaIndex or MCP tool, a pydantic class, or a Python function.
+    """
+    about: Any = getattr(item, "metadata", None)
+    if isinstance(getattr(about, "name", None), str) and callable(getattr(about, "get_parameters_dict", None)):
+        return {"name": about.name, "description": about.description, "parameters": about.get_parameters_dict()}
+    if isinstance(item, type) and callable(make := getattr(item, "model_json_schema", None)):
+        schema = make()
+        return {"name": item.__name__, "description": schema.get("description", ""), "parameters": schema}
+    if isinstance(getattr(item, "name", None), str) and isinstance(getattr(item, "description", None), str):
+        schema = next((found for key in _SCHEMAS if isinstance(found := getattr(item, key, None), Mapping)), {})
+        return {"name": item.name, "description": item.description, "parameters": schema}
+    if inspect.isroutine(item):
+        return {"name": item.__name__, "description": inspect.getdoc(item) or "", "parameters": _signature(item)}
+    return None
+
+
+def tool_document(record: Mapping[str, Any]) -> Document | None:
+    """The document of one definition, or None for what has no name or no place for a description or parameters.
+
+    Its id, and ``tool`` in its metadata, is the tool's name, its title the words of that name, its text the description
+    and the parameters with what is said of them.
+
+    Args:
+        record: a definition in the form of OpenAI, Anthropic, MCP, Bedrock, Gemini or RapidAPI.
+    """
+    record = next((inner for key in _WRAPPERS if isinstance(inner := record.get(key), Mapping)), record)
+    name, description = record.get("name"), record.get("description")
+    if not isinstance(name, str) or not name.strip() or not record.keys() & {"description", *_SCHEMAS, *_LISTED}:
+        return None
+    shown = record.get("title")
+    said = [shown] if isinstance(shown, str) and _words(shown).lower() != _words(name).lower() else []
+    said += [description] if isinstance(description, str) else []
+    parameters = [line for key in (*_SCHEMAS, *_LISTED) for line in _parameters(record.get(key))][:_MOST]
+    lines = [text.strip() for text in said if text.strip()]
+    if parameters:
+        lines.append(f"Parameters: {'; '.join(parameters)}")
+    return Document(name, "\n".join(lines), _words(name), metadata={"tool": name})
+
+
+def _words(name: str) -> str:
+    """``getUserName``, ``get_user_name`` and ``mcp/get-user-name`` in words; a name with spaces stays as it is."""
+    if re.search(r"\s", name.strip()):
+        return squeeze(name)
+    pieces = [piece for part in _SEPARATORS.split(name) for piece in _SUBWORD.findall(part)]
+    return " ".join(piece if piece.isupper() else piece.lower() for piece in pieces)
+
+
+def _parameters(schema: Any, above: str = "", depth: int = _DEEPEST) -> list[str]:
+    """One text for each parameter, ``name (type): description``, those inside objects by their path."""
+    found: list[str] = []
+    for name, spec in _fields(schema):
+        if len(found) >= _MOST:
+            break
+        told = spec if isinstance(spec, Mapping) else {"type": spec}
+        kinds = told.get("type")
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        kind = "/".join(entry for entry in kinds if isinstance(entry, str))
+        choices = told.get("enum")
+        about = [told["description"]] if isinstance(told.get("description"), str) else []
+        about += [f"one of {', '.join(map(str, choices[:20]))}"] if isinstance(choices, list) and choices else []
+        line = f"{above}{name} ({kind})" if kind else f"{above}{name}"
+        found.append(squeeze(f"{line}: {', '.join(about)}" if any(about) else line))
+        if depth > 1:
+            inside = told if "properties" in told else told.get("items")
+            found += _parameters(inside, f"{above}{name}.", depth - 1) if isinstance(inside, Mapping) else []
+    return found
+
+
+def _fields(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Names and specifications of a JSON Schema, of a plain mapping, or of a list of named parameters."""
+    if isinstance(schema, Mapping):
+        schema = schema.get("json", schema)
+    if isinstance(schema, Mapping):
+        plain = not {"type", "properties", "$schema", "$ref", "anyOf", "oneOf", "allOf"} & schema.keys()
+        fields = schema if plain else schema.get("properties")
+        if isinstance(fields, Mapping):
+            yield from ((str(name), spec) for name, spec in fields.items())
+    elif isinstance(schema, Sequence) and not isinstance(schema, str):
+        for spec in schema:
+            if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
+                yield spec["name"], spec
+
+
+def _signature(function: Any) -> dict[str, str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of some built-in functions
+        return {}
+    return {parameter.name: _kind(parameter.annotation) for parameter in parameters}
+
+
+def _kind(annotation: Any) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    return "" if annotation is inspect.Parameter.empty else inspect.formatannotation(annotation)

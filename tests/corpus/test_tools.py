@@ -1,0 +1,178 @@
+"""Tool definitions of any protocol become one document each, and no tool is lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from langchain_core.tools import tool as langchain_tool
+from pydantic import BaseModel, Field
+
+from revela_rag.corpus import CorpusReport, Document, iter_documents, load_corpus
+from revela_rag.errors import CorpusError
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "description": "Name of a city."},
+        "unit": {"type": ["string", "null"], "enum": ["celsius", "kelvin"]},
+    },
+}
+FORMS: dict[str, dict[str, Any]] = {
+    "openai": {
+        "type": "function",
+        "function": {"name": "getWeather", "description": "Weather of a city.", "parameters": SCHEMA},
+    },
+    "openai responses": {
+        "type": "function",
+        "name": "getWeather",
+        "description": "Weather of a city.",
+        "parameters": SCHEMA,
+    },
+    "anthropic": {"name": "getWeather", "description": "Weather of a city.", "input_schema": SCHEMA},
+    "mcp": {"name": "getWeather", "description": "Weather of a city.", "inputSchema": SCHEMA},
+    "bedrock": {
+        "toolSpec": {"name": "getWeather", "description": "Weather of a city.", "inputSchema": {"json": SCHEMA}}
+    },
+}
+EXPECTED = Document(
+    "getWeather",
+    "Weather of a city.\nParameters: city (string): Name of a city.; unit (string/null): one of celsius, kelvin",
+    "get weather",
+    metadata={"tool": "getWeather"},
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_protocol_gives_the_same_document(form: str, tmp_path) -> None:
+    assert list(iter_documents([FORMS[form]])) == [EXPECTED]
+    lines = tmp_path / "tools.jsonl"
+    lines.write_text(json.dumps(FORMS[form]) + "\n")
+    assert list(iter_documents(lines)) == [EXPECTED]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tools: tools,
+        lambda tools: {"tools": tools},
+        lambda tools: {"jsonrpc": "2.0", "id": 1, "result": {"tools": tools}},
+        lambda tools: [{"functionDeclarations": tools}],
+        lambda tools: tools[0],
+    ],
+)
+def test_a_json_file_may_hold_a_catalogue(wrap, tmp_path) -> None:
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps(wrap([FORMS["mcp"]])))
+    assert list(iter_documents(path)) == [EXPECTED]
+
+
+def test_a_json_file_may_hold_records_with_text(tmp_path) -> None:
+    path = tmp_path / "notes.json"
+    path.write_text(json.dumps([{"id": "a", "text": "one"}, {"id": "b", "content": "two"}, 3, {"id": "c"}]))
+    report = CorpusReport()
+    assert [(d.id, d.text) for d in iter_documents(path, report=report)] == [("a", "one"), ("b", "two")]
+    assert sum(map(len, report.skipped.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"name": "x"', "not readable JSON"),
+        (b"\xff\xfe{}", "not readable JSON"),
+        (b"[" * 100_000, "not readable JSON"),
+        (b"[]", "no usable record"),
+        (b'{"version": 1}', "no usable record.*name and a description"),
+    ],
+)
+def test_a_json_file_that_holds_nothing_is_refused_with_the_remedy(content: bytes, message: str, tmp_path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        list(iter_documents(path))
+
+
+def test_a_json_file_too_large_for_memory_is_refused(tmp_path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"text": "word " * 50}]))
+    with pytest.raises(CorpusError, match=r"more than 200; write it as JSONL"):
+        list(iter_documents(path, max_file_bytes=20))
+
+
+def test_tool_objects_and_functions_are_read() -> None:
+    @langchain_tool
+    def send_mail(to: str, body: str) -> str:
+        """Send an e-mail."""
+        return ""
+
+    def book_room(day: str, people: int = 2) -> str:
+        """Book a meeting room."""
+        return ""
+
+    class FindFile(BaseModel):
+        """Find a file on disk."""
+
+        pattern: str = Field(description="What its name matches.")
+
+    found = list(iter_documents([send_mail, book_room, FindFile]))
+    assert [(d.id, d.title) for d in found] == [
+        ("send_mail", "send mail"),
+        ("book_room", "book room"),
+        ("FindFile", "find file"),
+    ]
+    assert found[0].text == "Send an e-mail.\nParameters: to (string); body (string)"
+    assert found[1].text == "Book a meeting room.\nParameters: day (str); people (int)"
+    assert found[2].text == "Find a file on disk.\nParameters: pattern (string): What its name matches."
+
+
+def test_tools_of_llama_index_are_read() -> None:
+    tools = pytest.importorskip("llama_index.core.tools")
+
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    (document,) = iter_documents([tools.FunctionTool.from_defaults(add)])
+    assert document.id == "add"
+    assert "Add two numbers." in document.text and "a (integer); b (integer)" in document.text
+
+
+def test_parameters_inside_objects_and_lists_are_named_by_their_path() -> None:
+    inner = {"type": "object", "properties": {"street": {"type": "string"}}}
+    schema = {"properties": {"home": inner, "others": {"type": "array", "items": inner}}}
+    (document,) = iter_documents([{"name": "move", "description": "Move.", "parameters": schema}])
+    assert document.text.endswith("home (object); home.street (string); others (array); others.street (string)")
+    listed = {
+        "name": "Recipes / Suggestions",
+        "description": "",
+        "required_parameters": [{"name": "q", "type": "STRING", "description": "words"}],
+        "optional_parameters": [{"name": "n", "type": "NUMBER"}, "odd"],
+    }
+    (document,) = iter_documents([listed])
+    assert document.title == "Recipes / Suggestions"
+    assert document.text == "Parameters: q (STRING): words; n (NUMBER)"
+
+
+def test_hostile_schemas_end() -> None:
+    deep: dict[str, Any] = {"type": "object"}
+    deep["properties"] = {"again": deep}
+    wide = {"properties": {f"p{i}": {"type": 7, "description": 3, "enum": "x"} for i in range(10_000)}}
+    found = list(
+        iter_documents([{"name": n, "description": "d", "parameters": s} for n, s in (("deep", deep), ("wide", wide))])
+    )
+    assert found[0].text == "d\nParameters: again (object); again.again (object); again.again.again (object)"
+    assert found[1].text.count(";") == 99
+
+
+def test_tools_that_read_nearly_alike_are_all_kept() -> None:
+    description = "Changes a record of the customer data base, asks for a reason and writes the audit log of the day."
+    tools = [{"name": name, "description": description} for name in ("createUser", "updateUser", "deleteUser")]
+    corpus = load_corpus([*tools, tools[0]])
+    assert [chunk.document_id for chunk in corpus.chunks] == ["createUser", "updateUser", "deleteUser"]
+    assert (corpus.report.exact_duplicates, corpus.report.near_duplicates) == (1, 0)
+
+
+def test_a_name_is_enough_where_there_is_no_description() -> None:
+    corpus = load_corpus([{"name": "list_open_issues", "inputSchema": {"type": "object"}}])
+    assert [chunk.embedding_text for chunk in corpus.chunks] == ["list open issues"]
