@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from revela_rag.corpus.openapi import is_openapi, operations
 from revela_rag.corpus.text import squeeze
 from revela_rag.corpus.types import Document
 
@@ -25,9 +26,13 @@ def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
     """The single definitions or records inside lists and the objects that agents' protocols wrap them in.
 
     Args:
-        value: parsed JSON: a list, ``{"tools": [...]}``, ``{"result": {"tools": [...]}}``, one definition ...
+        value: parsed JSON: a list, ``{"tools": [...]}``, ``{"result": {"tools": [...]}}``, one definition, an OpenAPI
+            description ...
         depth: levels of nesting to look into.
     """
+    if is_openapi(value):
+        yield from operations(value)
+        return
     if isinstance(value, Mapping) and depth:
         inner = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
         if inner is None:

@@ -176,3 +176,70 @@ def test_tools_that_read_nearly_alike_are_all_kept() -> None:
 def test_a_name_is_enough_where_there_is_no_description() -> None:
     corpus = load_corpus([{"name": "list_open_issues", "inputSchema": {"type": "object"}}])
     assert [chunk.embedding_text for chunk in corpus.chunks] == ["list open issues"]
+
+
+OPENAPI: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "paths": {
+        "/pets/{id}": {
+            "parameters": [{"name": "id", "in": "path", "schema": {"type": "integer"}, "description": "Which one."}],
+            "get": {"operationId": "getPetById", "summary": "Find a pet.", "description": "Find a pet."},
+            "put": {
+                "summary": "Change a pet.",
+                "parameters": [{"$ref": "#/components/parameters/dry"}, {"$ref": "other.json#/x"}],
+                "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Pet"}}}},
+            },
+        },
+        "/odd": {"get": 3, "post": {"parameters": "x", "requestBody": {"content": []}}},
+    },
+    "components": {
+        "parameters": {"dry": {"name": "dry_run", "in": "query", "schema": {"type": "boolean"}}},
+        "schemas": {
+            "Pet": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "description": "Its name."},
+                    "parent": {"$ref": "#/components/schemas/Pet"},
+                },
+            }
+        },
+    },
+}
+
+
+def test_the_operations_of_an_http_interface_are_tools(tmp_path) -> None:
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(OPENAPI))
+    found = {document.id: document for document in iter_documents(path)}
+    assert list(found) == ["getPetById", "PUT /pets/{id}", "POST /odd"]
+    assert found["getPetById"].title == "get pet by id"
+    assert found["getPetById"].text == "Find a pet.\nParameters: id (integer): Which one."
+    change = found["PUT /pets/{id}"].text
+    assert change.startswith("Change a pet.\nParameters: id (integer): Which one.; dry_run (boolean); name (string)")
+    assert "parent (object); parent.name (string): Its name." in change
+    assert change.count("parent") < 12  # a schema that holds itself ends
+    assert {document.metadata["tool"] for document in found.values()} == set(found)
+
+
+def test_an_http_interface_that_refers_to_itself_without_end_is_read_in_no_time(tmp_path) -> None:
+    loop = {"$ref": "#/components/schemas/A"}
+    wide = {"properties": {f"p{i}": loop for i in range(2_000)}, "items": loop}
+    body = {"requestBody": {"content": {"x": {"schema": loop}}}, "parameters": [{"$ref": "#/b"}]}
+    spec = {
+        "openapi": "3.0.0",
+        "paths": {"/a": {"post": body}},
+        "components": {"schemas": {"A": wide}},
+        "b": {"$ref": "#/b"},
+    }
+    (tmp_path / "s.json").write_text(json.dumps(spec))
+    (document,) = iter_documents(tmp_path / "s.json")
+    assert document.id == "POST /a"
+    assert 50 < document.text.count(";") < 400
+
+
+def test_swagger_bodies_are_parameters(tmp_path) -> None:
+    body = {"name": "pet", "in": "body", "schema": {"properties": {"age": {"type": "integer"}}}}
+    spec = {"swagger": "2.0", "paths": {"/pets": {"post": {"operationId": "addPet", "parameters": [body]}}}}
+    (tmp_path / "s.json").write_text(json.dumps(spec))
+    (document,) = iter_documents(tmp_path / "s.json")
+    assert document.text == "Parameters: age (integer)"

@@ -1,0 +1,90 @@
+"""The operations of an OpenAPI or Swagger description, as tool definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+__all__ = ["is_openapi", "operations"]
+
+_METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
+_VERSIONS = frozenset({"openapi", "swagger"})
+_DEEPEST, _MOST = 2, 100  # levels of a schema that are inlined, and properties of each: a schema may hold itself often
+
+
+def is_openapi(value: Any) -> bool:
+    """Whether parsed JSON describes an HTTP interface."""
+    return isinstance(value, Mapping) and isinstance(value.get("paths"), Mapping) and not _VERSIONS.isdisjoint(value)
+
+
+def operations(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One definition for each operation: ``operationId`` (else method and path), what is said of it, its parameters.
+
+    Args:
+        spec: a parsed OpenAPI 3 or Swagger 2 document. References are followed inside it, never to files or addresses.
+    """
+    for path, item in spec["paths"].items():
+        item = _resolved(item, spec)
+        for method in _METHODS:
+            operation = _resolved(item.get(method), spec)
+            if not operation:
+                continue
+            said = dict.fromkeys(operation.get(key) for key in ("summary", "description"))
+            name = operation.get("operationId")
+            yield {
+                "name": name if isinstance(name, str) and name.strip() else f"{method.upper()} {path}",
+                "description": "\n".join(text for text in said if isinstance(text, str) and text.strip()),
+                "parameters": [*_parameters(item, spec), *_parameters(operation, spec), *_body(operation, spec)],
+            }
+
+
+def _parameters(owner: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    listed = owner.get("parameters")
+    for entry in listed if isinstance(listed, list) else []:
+        parameter = _resolved(entry, spec)
+        schema = _inlined(parameter.get("schema"), spec)
+        if parameter.get("in") == "body":
+            yield from _named(schema)
+        elif parameter:
+            yield {**schema, **{key: value for key, value in parameter.items() if key != "schema"}}
+
+
+def _body(operation: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    content = _resolved(operation.get("requestBody"), spec).get("content")
+    for media in content.values() if isinstance(content, Mapping) else []:
+        if isinstance(media, Mapping):
+            yield from _named(_inlined(media.get("schema"), spec))
+            return  # the others say the same in another format
+
+
+def _named(schema: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    properties = schema.get("properties")
+    for name, told in properties.items() if isinstance(properties, Mapping) else []:
+        yield {**(told if isinstance(told, Mapping) else {}), "name": name}
+
+
+def _inlined(schema: Any, spec: Mapping[str, Any], depth: int = _DEEPEST) -> dict[str, Any]:
+    """A schema with what it refers to in its place, as deep as is written out."""
+    found = dict(_resolved(schema, spec))
+    properties, items = found.get("properties"), found.get("items")
+    if isinstance(properties, Mapping):
+        shown = islice(properties.items(), _MOST if depth else 0)
+        found["properties"] = {name: _inlined(told, spec, depth - 1) for name, told in shown}
+    if isinstance(items, Mapping):
+        found["items"] = _inlined(items, spec, depth - 1) if depth else {}
+    return found
+
+
+def _resolved(value: Any, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A mapping, through references of the form ``#/components/schemas/Pet``; empty for anything else."""
+    for _ in range(_MOST):
+        reference = value.get("$ref") if isinstance(value, Mapping) else None
+        if not isinstance(reference, str):
+            break
+        if not reference.startswith("#/"):
+            return {}
+        value = spec
+        for key in reference[2:].split("/"):
+            value = value.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
