@@ -21,6 +21,7 @@ Examples:
   revela adapt docs/ --output models/docs
   revela adapt src/ --output models/code --preset code --time-limit 10m
   revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
+  revela adapt tools.json --output models/tools
   revela adapt docs/ --output models/docs --adapter linear
   revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
@@ -47,7 +48,10 @@ class Preset(StrEnum):
 def command(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder, file, JSONL or Parquet file, or BEIR directory.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Folder, file, JSON, JSONL or Parquet file (of tools, too), or BEIR directory."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the model to.")],
     base: Annotated[str | None, typer.Option(help="Embedding model to adapt.", show_default="all-MiniLM-L6-v2")] = None,

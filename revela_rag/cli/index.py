@@ -60,7 +60,10 @@ _STORES: dict[Store, Literal["faiss", "chroma"]] = {Store.faiss: "faiss", Store.
 def command(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder, file, JSONL or Parquet file, or BEIR directory.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Folder, file, JSON, JSONL or Parquet file (of tools, too), or BEIR directory."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the index.")],
     model: Annotated[

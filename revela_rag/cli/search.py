@@ -108,7 +108,7 @@ def _shown(hit: Hit) -> str:
     """Rank, score, place and title on one line, then the first lines of the text."""
     chunk = hit.chunk
     line = chunk.metadata.get("start_line")
-    place = f"{chunk.document_id}:{line}" if line else chunk.document_id
+    place = f"{chunk.document_id}:{line}" if line and "tool" not in chunk.metadata else chunk.document_id
     head = f"{hit.rank:>2}  {hit.score:.4f}  {place}" + (f"  {chunk.title}" if chunk.title else "")
     lines = [line.rstrip() for line in chunk.text.splitlines() if line.strip()]
     shown = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}..." for line in lines[:_LINES]]
