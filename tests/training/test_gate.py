@@ -204,6 +204,8 @@ def test_few_documents_give_several_witnesses_each_and_count_once() -> None:
     found = [StructuralPair(f"what {i} does", f"c{i}", "d", "docstring", text) for i, text in enumerate(texts)]
     data = make_evaluation_set(chunks, found[:20], found[20:], max_documents=100, weak=False, seed=0)
     assert all(140 < len(pairs) <= 160 for pairs in data.witnesses.values())  # eight draws, fewer where two are alike
+    data = make_evaluation_set(chunks, found[:19], found[19:], max_documents=100, weak=False, seed=0)
+    assert not data.witnesses  # many queries of few documents are few witnesses
 
     asked_once = [StructuralPair(f"keywords {i}", f"c{i}", "d", "keywords", f"answer {i}") for i in range(40)]
     lost = [StructuralPair("keywords 0", "c0", "d", "keywords", "answer 0")] * 500

@@ -38,7 +38,7 @@ METRIC = "nDCG@10"
 _DEPTH = 1000  # of the runs that the hybrid is made of; the metrics read the first 100
 _ENOUGH_PAIRS = 40
 _CONFIDENCE = 0.05
-_ENOUGH_WITNESSES = 20  # below, a kind says nothing
+_ENOUGH_WITNESSES = 20  # documents; with fewer, a kind says nothing
 _WITNESSES, _MOST_DRAWS = 400, 8  # of each kind: several of a document where few documents choose
 _LARGEST_LOSS = 0.01  # that one kind of queries may bear for the others' gain
 _ENOUGH_GAIN = 0.75  # share of the best gain that a gentler strength must reach
@@ -155,7 +155,7 @@ def _witnesses(
         found[query.kind].append(
             StructuralPair(query.text, pair.chunk_id, pair.document_id, query.kind, documents[pair.chunk_id])
         )
-    return {kind: pairs for kind, pairs in found.items() if len(pairs) >= _ENOUGH_WITNESSES}
+    return {kind: pairs for kind, pairs in found.items() if len({pair.chunk_id for pair in pairs}) >= _ENOUGH_WITNESSES}
 
 
 def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, strict: bool = False) -> Gate:
