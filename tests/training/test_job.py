@@ -93,7 +93,7 @@ def test_lora_goes_the_same_road(run) -> None:
 
 
 def test_lora_learns_from_keywords_and_spans_too(run) -> None:
-    result = run(adapter="lora", lora_rank=4, revela_weight=0.0, retriever_lr=1e-2)
+    result = run(adapter="lora", lora_rank=4, revela_weight=0.0, retriever_lr=1e-2, max_steps=20)
     assert result.report["training"]["pseudo_texts"] > 0
     losses = [entry["contrastive_loss"] for entry in result.report["log"] if "contrastive_loss" in entry]
     assert losses[-1] < losses[0]
