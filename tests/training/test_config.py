@@ -25,8 +25,6 @@ def resolve(chunks: list[Chunk], **options: Any) -> AdaptConfig:
         ("holdout", 1.0),
         ("strengths", ()),
         ("adapter", "full"),
-        ("cloze", 1.1),
-        ("cloze", -0.1),
         ("self_distillation", 1.0),
         ("self_distillation", -0.1),
         ("query_part", "third"),
@@ -103,7 +101,6 @@ def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch
     quarters = (0.25, 0.5, 0.75, 1.0)
     linear, lora = resolved(), resolved(adapter="lora")
     assert (linear.self_distillation, lora.self_distillation) == (0.0, 0.5)
-    assert (linear.cloze, lora.cloze) == (0.0, 0.5)
     assert (*sizes(linear), linear.strengths) == (64, 256, 160, 1000, 5000, quarters)
     assert (*sizes(lora), lora.strengths) == (24, 16, 96, 400, 2000, (0.5, 1.0))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from revela_training.pseudo_queries import PseudoQuery, pseudo_queries, take_out
+from revela_training.pseudo_queries import pseudo_queries
 
 PASSAGES = [
     f"The getUserName helper of module {name} reads the {name} table, checks every {other} column and closes it again."
@@ -53,31 +53,3 @@ def test_a_passage_gives_several_different_queries_where_more_are_drawn() -> Non
     assert len(often) == len(set(often)) > 2 * len(once)
     repeating = pseudo_queries([" ".join("слово" for _ in range(13))] * 3, limit=3, draws=50)
     assert len(repeating) == len(set(repeating)) <= 3 * 7  # spans of four to ten equal words
-
-
-def test_words_of_queries_are_taken_out_of_their_passages() -> None:
-    made = pseudo_queries(PASSAGES, limit=20)
-    queries, passages = take_out(made, PASSAGES, share=1.0)
-    assert passages[: len(PASSAGES)] == PASSAGES
-    assert [query.text for query in queries] == [query.text for query in made]
-    changed = [(old, new) for old, new in zip(made, queries, strict=True) if new.passage != old.passage]
-    assert len(changed) > len(made) / 2
-    for old, new in changed:
-        rest = passages[new.passage]
-        assert len(rest.split()) >= 8
-        assert len(rest) < len(PASSAGES[old.passage])
-        if new.kind == "span":
-            assert new.text not in rest
-        else:
-            assert not any(word in rest.lower() for word in new.text.split())
-
-
-def test_a_share_of_them_is_drawn_by_the_seed_and_short_passages_stay_whole() -> None:
-    made = pseudo_queries(PASSAGES, limit=20)
-    assert take_out(made, PASSAGES, share=0.0) == (made, PASSAGES)
-    half = take_out(made, PASSAGES, share=0.5, seed=1)
-    assert half == take_out(made, PASSAGES, share=0.5, seed=1) != take_out(made, PASSAGES, share=0.5, seed=2)
-    count = sum(new.passage != old.passage for old, new in zip(made, half[0], strict=True))
-    assert len(made) / 5 < count < len(made) * 4 / 5
-    short = [PseudoQuery("span", "one two three four", 0)]
-    assert take_out(short, ["one two three four five six seven eight nine"], share=1.0)[0] == short

@@ -17,7 +17,7 @@ from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.lm import load_lm
 from revela_training.model import first_half
-from revela_training.pseudo_queries import PseudoQuery, pseudo_queries, take_out
+from revela_training.pseudo_queries import PseudoQuery, pseudo_queries
 from revela_training.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
 from revela_training.units import Unit
 from revela_training.workspace import Workspace
@@ -73,8 +73,7 @@ def _pseudo(
     free = [chunk for chunk in chunks if chunk.id not in held_out]
     order = np.random.default_rng((cfg.seed, 5)).permutation(len(free))[: _PASSAGES_PER_PSEUDO * cfg.pseudo_queries]
     passages = [free[i].embedding_text for i in order.tolist()]
-    queries = pseudo_queries(passages, limit=cfg.pseudo_queries, seed=cfg.seed)
-    return take_out(queries, passages, share=cfg.cloze or 0.0, seed=cfg.seed)
+    return pseudo_queries(passages, limit=cfg.pseudo_queries, seed=cfg.seed), passages
 
 
 def plan_steps(dataset: GroupDataset, cfg: AdaptConfig, world: World) -> AdaptConfig:

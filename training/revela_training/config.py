@@ -79,9 +79,6 @@ class AdaptConfig:
             from; None takes 256 for the linear adapter and 16 for LoRA.
         pseudo_queries: passages to make keyword and span queries from, two further kinds of pairs beside the structural
             ones; 0 for none.
-        cloze: share of those queries whose words are taken out of their passage, so that it must be found by what else
-            it says: finding it by its own words is what BM25 does already. None takes 0.5 for LoRA and 0 for the linear
-            adapter.
         contrastive_temperature: temperature of that term.
         self_distillation: share of that term's target that is not the one answer but what the unadapted model holds for
             likely among the same texts, so that LoRA keeps what the base knew; None takes 0.5 for LoRA and 0 for the
@@ -135,7 +132,6 @@ class AdaptConfig:
     contrastive_pairs: int | None = None
     contrastive_negatives: int | None = None
     pseudo_queries: int = 1500
-    cloze: float | None = None
     contrastive_temperature: float = 0.05
     self_distillation: float | None = None
     holdout: float = 0.3
@@ -182,7 +178,6 @@ class AdaptConfig:
             "above 0 where revela_weight is 0, or there is nothing to train",
         )
         _check(self.pseudo_queries >= 0, "pseudo_queries", self.pseudo_queries, "0 or more")
-        _check(self.cloze is None or 0 <= self.cloze <= 1, "cloze", self.cloze, "a share in [0, 1]")
         for name in ("contrastive_pairs", "contrastive_negatives"):
             _check((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more")
         share = self.self_distillation

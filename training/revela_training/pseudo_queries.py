@@ -6,12 +6,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-__all__ = ["KINDS", "Kind", "PseudoQuery", "pseudo_queries", "take_out"]
+__all__ = ["KINDS", "Kind", "PseudoQuery", "pseudo_queries"]
 
 Kind = Literal["keywords", "span"]
 KINDS: tuple[Kind, ...] = ("keywords", "span")
@@ -23,7 +23,6 @@ _FEWEST_WORDS = 6
 _KEYWORDS = (3, 7)
 _SPAN = (4, 10)
 _SPAN_PASSAGE = 12
-_FEWEST_LEFT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +69,6 @@ def pseudo_queries(passages: Sequence[str], *, limit: int, draws: int = 1, seed:
             span = _span(passages[index], rng)
             made += [PseudoQuery(kind, text, index) for kind, text in zip(KINDS, (keywords, span), strict=True) if text]
     return list(dict.fromkeys(made))
-
-
-def take_out(
-    queries: Sequence[PseudoQuery], passages: Sequence[str], *, share: float, seed: int = 0
-) -> tuple[list[PseudoQuery], list[str]]:
-    """Take the words of some queries out of their passages, which must then be found by what else they say.
-
-    Finding a passage by its own words is what BM25 does already. Source: the inverse cloze task (Lee, Chang and
-    Toutanova 2019), which takes spans out of nine passages in ten.
-
-    Args:
-        queries: of `pseudo_queries`.
-        passages: what they index.
-        share: of the queries; a passage that would be left with less than eight words stays whole.
-        seed: seed of the draw.
-
-    Returns:
-        The queries, and the passages with those behind them that lack words.
-    """
-    taken = np.random.default_rng((seed, 8)).random(len(queries)) < share
-    made, texts = list(queries), list(passages)
-    for place in np.flatnonzero(taken).tolist():
-        query = queries[place]
-        rest = _without(query, passages[query.passage]).split()
-        if len(rest) >= _FEWEST_LEFT:
-            made[place] = replace(query, passage=len(texts))
-            texts.append(" ".join(rest))
-    return made, texts
-
-
-def _without(query: PseudoQuery, passage: str) -> str:
-    if query.kind == "span":
-        return " ".join(passage.split()).replace(query.text, "", 1)
-    return re.sub("|".join(map(re.escape, query.text.split())), "", passage, flags=re.IGNORECASE)
 
 
 def _words(text: str) -> list[str]:

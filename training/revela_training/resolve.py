@@ -79,7 +79,6 @@ def _filled(cfg: AdaptConfig) -> AdaptConfig:
         "contrastive_pairs": 64 if linear else 24,
         "contrastive_negatives": 256 if linear else 16,
         "self_distillation": 0.0 if linear else 0.5,
-        "cloze": 0.0 if linear else 0.5,
         "lm_lr": 5e-4 if cfg.lm in (None, BUNDLED) else 1e-4,
         "max_tokens": 160 if gpu else 64,
         "max_training_texts": None if gpu else _CPU_TEXTS,
