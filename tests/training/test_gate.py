@@ -226,3 +226,6 @@ def test_the_gentlest_strength_with_most_of_the_gain_is_taken() -> None:
     assert gate.strength == 0.25
     gate = run_gate(DATA, embedder({0.0: 0.1, 0.25: 0.2, 1.0: 0.6}), [0.25, 1.0])
     assert gate.strength == 1.0
+    nearly = embedder({0.0: 0.1, 0.25: 0.45, 1.0: 0.5})
+    assert run_gate(DATA, nearly, [0.25, 1.0]).strength == 0.25
+    assert run_gate(DATA, nearly, [0.25, 1.0], gentle=False).strength == 1.0

@@ -105,9 +105,10 @@ def run_auto(guide: Corpus, base_dir: Path, tmp_path: Path, monkeypatch: pytest.
     trained: list[str] = []
 
     def job(*refuses: str, **changes) -> tuple[AdaptResult, list[str]]:
-        def judged(data, embed, strengths, *, strict=False):
+        def judged(data, embed, strengths, *, strict, gentle):
+            assert gentle is not strict  # LoRA is held to the base by self-distillation
             trained.append("lora" if strict else "linear")
-            gate = run_gate(data, embed, strengths, strict=strict)
+            gate = run_gate(data, embed, strengths, strict=strict, gentle=gentle)
             return replace(gate, strength=0.0 if trained[-1] in refuses else 1.0, summary=f"judged {trained[-1]}")
 
         monkeypatch.setattr("revela_training.job.run_gate", judged)

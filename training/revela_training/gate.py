@@ -158,7 +158,9 @@ def _witnesses(
     return {kind: pairs for kind, pairs in found.items() if len({pair.chunk_id for pair in pairs}) >= _ENOUGH_WITNESSES}
 
 
-def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, strict: bool = False) -> Gate:
+def run_gate(
+    data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, strict: bool = False, gentle: bool = True
+) -> Gate:
     """Choose the strength and report.
 
     Strengths are compared by nDCG@10 on the choosing half, averaged over the queries of a document, documents and
@@ -173,6 +175,8 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, s
         strengths: positive strengths to try.
         strict: ask that structural queries gain in themselves, one-sided p < 0.05. LoRA can learn to find the words of
             keywords and spans and nothing else, and then people's questions fare worse.
+        gentle: take the smallest strength with three quarters of the best gain, and not the best itself: that is for an
+            adapter that nothing held to the base while it was trained.
     """
 
     @functools.cache  # one strength after the other: under LoRA each costs a run of the backbone over all documents
@@ -199,7 +203,7 @@ def run_gate(data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, s
     }
     harmless = [strength for strength in tried if min(gain.mean() for gain in gains[strength]) >= -_LARGEST_LOSS]
     best = max(harmless or tried, key=lambda strength: choosing[strength])
-    enough = choosing[0.0] + _ENOUGH_GAIN * (choosing[best] - choosing[0.0])
+    enough = choosing[0.0] + (_ENOUGH_GAIN if gentle else 1.0) * (choosing[best] - choosing[0.0])
     best = min((strength for strength in harmless if choosing[strength] >= enough > choosing[0.0]), default=best)
     p_value = balanced_p_value(gains[best])
     accepted = bool(harmless) and choosing[best] > choosing[0.0] and p_value < 2 * _CONFIDENCE  # one-sided
