@@ -10,12 +10,11 @@ from typing import Any
 from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.tools import definitions, tool_definition, tool_document
-from revela_rag.corpus.types import Document
+from revela_rag.corpus.types import TEXT_FIELDS, Document
 from revela_rag.errors import CorpusError, MissingExtraError
 
 __all__ = ["item_documents", "json_documents", "jsonl_documents", "parquet_documents"]
 
-TEXT_FIELDS = ("text", "content", "body", "page_content")
 ID_FIELDS = ("id", "_id")
 _RECORD = (
     f"JSON object with its text in one of {', '.join(TEXT_FIELDS)}, or a tool with a name and a description or "

@@ -9,7 +9,7 @@ from typing import Any
 
 from revela_rag.corpus.openapi import is_openapi, operations
 from revela_rag.corpus.text import squeeze
-from revela_rag.corpus.types import Document
+from revela_rag.corpus.types import TEXT_FIELDS, Document
 
 __all__ = ["definitions", "tool_definition", "tool_document"]
 
@@ -25,6 +25,8 @@ _DEEPEST, _MOST = 3, 100  # levels and number of parameters that are written out
 def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
     """The single definitions or records inside lists and the objects that agents' protocols wrap them in.
 
+    What has a text of its own is a record, whatever else it holds.
+
     Args:
         value: parsed JSON: a list, ``{"tools": [...]}``, ``{"result": {"tools": [...]}}``, one definition, an OpenAPI
             description ...
@@ -33,7 +35,7 @@ def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
     if is_openapi(value):
         yield from operations(value)
         return
-    if isinstance(value, Mapping) and depth:
+    if isinstance(value, Mapping) and depth and value.keys().isdisjoint(TEXT_FIELDS):
         inner = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
         if inner is None:
             inner = next((value[key] for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["ANSWER_ROLES", "QUERY_ROLES", "Chunk", "Document", "Kind", "Metadata", "Part", "chunk_id"]
+__all__ = ["ANSWER_ROLES", "QUERY_ROLES", "TEXT_FIELDS", "Chunk", "Document", "Kind", "Metadata", "Part", "chunk_id"]
 
 Kind = Literal["prose", "code"]
 Metadata = Mapping[str, str | int | float | bool]
+
+#: Fields of a record that may hold its text, first come first served.
+TEXT_FIELDS = ("text", "content", "body", "page_content")
 
 #: Roles of parts that read like something a person would ask.
 QUERY_ROLES = frozenset({"docstring", "heading", "title", "question", "comment"})

@@ -76,6 +76,12 @@ def test_a_json_file_may_hold_records_with_text(tmp_path) -> None:
     assert sum(map(len, report.skipped.values())) == 2
 
 
+def test_a_record_with_text_stays_whole_whatever_else_it_holds(tmp_path) -> None:
+    path = tmp_path / "chats.json"
+    path.write_text(json.dumps([{"id": "a", "text": "one", "tools": [FORMS["mcp"]], "result": {"name": "x"}}]))
+    assert [(d.id, d.text) for d in iter_documents(path)] == [("a", "one")]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
