@@ -239,8 +239,8 @@ class _Job:
             return None
         retriever.eval()
         embed = _embedder(retriever, work, cfg, self.show_progress)
-        strengths, held = cfg.strengths or (1.0,), bool(cfg.self_distillation)
-        return run_gate(data, embed, strengths, strict=cfg.adapter == "lora", gentle=not held)
+        held = bool(cfg.self_distillation and cfg.contrastive_weight)
+        return run_gate(data, embed, cfg.strengths or (1.0,), strict=cfg.adapter == "lora", gentle=not held)
 
 
 def _is_slow(retriever: TrainableRetriever) -> bool:
