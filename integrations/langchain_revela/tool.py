@@ -63,7 +63,7 @@ class ToolRetriever:
 
     Args:
         tools: LangChain tools, functions with docstrings, pydantic classes, or OpenAI schemas.
-        model: model that embeds tools and requests; one adapted to the tools finds them better.
+        model: model that embeds tools and requests, for example one that `revela adapt` made of the tools.
         k: how many tools to pick.
         mode: ``"hybrid"`` ranks by the model and BM25 together, ``"dense"`` by the model alone, ``"lexical"`` by BM25
             alone.

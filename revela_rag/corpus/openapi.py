@@ -30,11 +30,11 @@ def operations(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             operation = _resolved(item.get(method), spec)
             if not operation:
                 continue
-            said = dict.fromkeys(operation.get(key) for key in ("summary", "description"))
+            said = [text for key in ("summary", "description") if isinstance(text := operation.get(key), str)]
             name = operation.get("operationId")
             yield {
                 "name": name if isinstance(name, str) and name.strip() else f"{method.upper()} {path}",
-                "description": "\n".join(text for text in said if isinstance(text, str) and text.strip()),
+                "description": "\n".join(text for text in dict.fromkeys(said) if text.strip()),
                 "parameters": [*_parameters(item, spec), *_parameters(operation, spec), *_body(operation, spec)],
             }
 

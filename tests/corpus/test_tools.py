@@ -196,7 +196,7 @@ OPENAPI: dict[str, Any] = {
                 "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Pet"}}}},
             },
         },
-        "/odd": {"get": 3, "post": {"parameters": "x", "requestBody": {"content": []}}},
+        "/odd": {"get": 3, "post": {"summary": ["x"], "parameters": "x", "requestBody": {"content": []}}},
     },
     "components": {
         "parameters": {"dry": {"name": "dry_run", "in": "query", "schema": {"type": "boolean"}}},
