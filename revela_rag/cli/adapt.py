@@ -50,7 +50,7 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Folder, file, JSON, JSONL or Parquet file (of tools, too), or BEIR directory."
+            metavar="SOURCE", help="Folder, file, JSON, YAML, JSONL or Parquet file (of tools, too), or BEIR directory."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the model to.")],

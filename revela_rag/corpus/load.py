@@ -92,7 +92,7 @@ def _nothing(source: Source, report: CorpusReport) -> str:
         return f"No document found in {name}: it is empty. Give a folder, file or iterable that holds text."
     return (
         f"No usable text in {name}; skipped {report.skipped_summary()}. Supported are Markdown, text, reST, HTML, PDF, "
-        "notebooks, source code, JSON, JSONL and Parquet."
+        "notebooks, source code, JSON, YAML, JSONL and Parquet."
     )
 
 

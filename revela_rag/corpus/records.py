@@ -1,4 +1,4 @@
-"""Records that are documents already: JSON, JSON lines, Parquet rows, BEIR corpora, objects of other libraries."""
+"""Records that are documents already: in JSON, YAML, JSON lines, Parquet or BEIR, and objects of other libraries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.structured import parse_file
 from revela_rag.corpus.tools import definitions, tool_definition, tool_document
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 from revela_rag.errors import CorpusError, MissingExtraError
@@ -50,7 +51,7 @@ def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterato
 
 
 def json_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
-    """Documents of a JSON file: a list of records, or the tools of a catalogue.
+    """Documents of a JSON or YAML file: a list of records, or the tools of a catalogue.
 
     Raises:
         CorpusError: if the file is too large to be read at once, broken, or holds no usable record.
@@ -58,12 +59,8 @@ def json_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator
     size, most = path.stat().st_size, _JSON_FILE * max_bytes
     if size > most:
         raise CorpusError(f"{path} has {size:,} bytes, more than {most:,}; write it as JSONL, one record on a line.")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{path} is not readable JSON: {error}") from error
     usable = 0
-    for number, record in enumerate(definitions(value), 1):
+    for number, record in enumerate(definitions(parse_file(path)), 1):
         where = f"{path.name}:{number}"
         document = _from_mapping(record, where) if isinstance(record, Mapping) else None
         if document is None:

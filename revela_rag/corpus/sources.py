@@ -1,4 +1,4 @@
-"""Where documents come from: folders, files, JSON, JSONL, Parquet, BEIR directories, iterables."""
+"""Where documents come from: folders, files, JSON, YAML, JSONL, Parquet, BEIR directories, iterables."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from revela_rag.corpus.languages import format_of
 from revela_rag.corpus.readers import Unreadable, read_bytes
 from revela_rag.corpus.records import item_documents, json_documents, jsonl_documents, parquet_documents
 from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.structured import YAML_SUFFIXES
 from revela_rag.corpus.types import Document
 from revela_rag.corpus.walk import walk_files
 from revela_rag.errors import CorpusError
@@ -32,13 +33,13 @@ def iter_documents(
     """Read the documents of a source one by one, in a fixed order.
 
     Args:
-        source: a path to a folder, a file, a JSON, JSONL or Parquet file, or a BEIR directory (``corpus.jsonl`` beside
-            ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an iterable of :class:`Document`, LangChain
-            documents, LlamaIndex nodes, tools of either, functions, mappings with a text field, or strings. Records
-            may be tool definitions too, as OpenAI, Anthropic or an MCP server (``{"tools": [...]}``) has them: the id
-            of such a document is the tool's name.
+        source: a path to a folder, a file, a JSON, YAML (values as text), JSONL or Parquet file, or a BEIR directory
+            (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an iterable of
+            :class:`Document`, LangChain documents, LlamaIndex nodes, tools of either, functions, mappings with a text
+            field, or strings. Records may be tool definitions too, as OpenAI, Anthropic or an MCP server
+            (``{"tools": [...]}``) has them: the id of such a document is the tool's name.
         max_file_bytes: files and records larger than this are skipped (default 10 MB). JSONL and Parquet files are
-            streamed, so the limit holds for their records; JSON files may have ten times as much.
+            streamed, so the limit holds for their records; JSON and YAML files may have ten times as much.
         report: receives the reasons of everything that is skipped.
 
     Yields:
@@ -68,7 +69,7 @@ def open_source(source: Source, max_file_bytes: int, report: CorpusReport) -> tu
 def _open_path(path: Path, max_bytes: int, report: CorpusReport) -> tuple[Iterator[Document], int | None]:
     if not path.exists():
         raise CorpusError(
-            f"{path} does not exist; give a folder, a file, a JSON, JSONL or Parquet file, or a BEIR directory."
+            f"{path} does not exist; give a folder, a file, a JSON, YAML, JSONL or Parquet file, or a BEIR directory."
         )
     if path.is_dir():
         corpus = path / "corpus.jsonl"
@@ -80,7 +81,7 @@ def _open_path(path: Path, max_bytes: int, report: CorpusReport) -> tuple[Iterat
     if not path.is_file():
         raise CorpusError(f"{path} is neither a folder nor a regular file.")
     suffix = path.suffix.lower()
-    if suffix == ".json":
+    if suffix == ".json" or suffix in YAML_SUFFIXES:
         return json_documents(path, report, max_bytes), None
     if suffix in (".jsonl", ".ndjson"):
         return jsonl_documents(path, report, max_bytes), _count_lines(path)
@@ -89,7 +90,7 @@ def _open_path(path: Path, max_bytes: int, report: CorpusReport) -> tuple[Iterat
     if format_of(path.name) is None:
         raise CorpusError(
             f"{path} is of an unsupported type; supported are Markdown, text, reST, HTML, PDF, notebooks, source code, "
-            "JSON, JSONL and Parquet."
+            "JSON, YAML, JSONL and Parquet."
         )
     return _file_documents([path], path.parent, report, max_bytes), 1
 

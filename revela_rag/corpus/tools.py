@@ -112,7 +112,8 @@ def _parameters(schema: Any, above: str = "", depth: int = _DEEPEST) -> list[str
         kind = "/".join(entry for entry in kinds if isinstance(entry, str))
         choices = told.get("enum")
         about = [told["description"]] if isinstance(told.get("description"), str) else []
-        about += [f"one of {', '.join(map(str, choices[:20]))}"] if isinstance(choices, list) and choices else []
+        plain = [str(v) for v in choices if isinstance(v, str | int | float)] if isinstance(choices, list) else []
+        about += [f"one of {', '.join(plain[:20])}"] if plain else []
         line = f"{above}{name} ({kind})" if kind else f"{above}{name}"
         found.append(squeeze(f"{line}: {', '.join(about)}" if any(about) else line))
         if depth > 1:

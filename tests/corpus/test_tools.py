@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from langchain_core.tools import tool as langchain_tool
 from pydantic import BaseModel, Field
 
@@ -97,6 +98,33 @@ def test_a_json_file_that_holds_nothing_is_refused_with_the_remedy(content: byte
     path.write_bytes(content)
     with pytest.raises(CorpusError, match=message):
         list(iter_documents(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", "not readable YAML"),
+        (b"\xff\xfe\x00{}", "not readable YAML"),
+        (b"[" * 300, "not readable YAML: it is nested deeper than 200 levels"),
+        (b"[" * 100_000, "not readable YAML"),
+        (b"--- 1\n--- 2", "not readable YAML.*single document"),
+        (b"[1]: 2", "not readable YAML"),
+        (b"", "no usable record"),
+        (b"!!python/object/apply:os.getcwd []", "no usable record"),
+    ],
+)
+def test_a_yaml_file_that_holds_nothing_is_refused_with_the_remedy(content: bytes, message: str, tmp_path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        list(iter_documents(path))
+
+
+def test_yaml_that_repeats_itself_without_end_is_read_in_no_time(tmp_path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30))]
+    tool = "tools: [{name: t, description: d, parameters: {p: {enum: *a29, description: of many}}}]"
+    (tmp_path / "bomb.yaml").write_text("\n".join([*lines, tool]))
+    assert [document.text for document in iter_documents(tmp_path / "bomb.yaml")] == ["d\nParameters: p: of many"]
 
 
 def test_a_json_file_too_large_for_memory_is_refused(tmp_path) -> None:
@@ -225,6 +253,19 @@ def test_the_operations_of_an_http_interface_are_tools(tmp_path) -> None:
     assert "parent (object); parent.name (string): Its name." in change
     assert change.count("parent") < 12  # a schema that holds itself ends
     assert {document.metadata["tool"] for document in found.values()} == set(found)
+
+
+def test_yaml_says_the_same_as_json_and_keeps_every_word(tmp_path) -> None:
+    (tmp_path / "api.json").write_text(json.dumps(OPENAPI))
+    (tmp_path / "api.yaml").write_text(yaml.safe_dump(OPENAPI, sort_keys=False))
+    assert list(iter_documents(tmp_path / "api.yaml")) == list(iter_documents(tmp_path / "api.json"))
+    (tmp_path / "tool.yml").write_text(
+        "tools:\n- name: ship\n  description: Ships.\n  inputSchema:\n    properties:\n"
+        "      country: {enum: [NO, SE, 2024-01-01]}\n"
+    )
+    assert [d.text for d in iter_documents(tmp_path / "tool.yml")] == [
+        "Ships.\nParameters: country: one of NO, SE, 2024-01-01"
+    ]
 
 
 def test_an_http_interface_that_refers_to_itself_without_end_is_read_in_no_time(tmp_path) -> None:

@@ -73,8 +73,8 @@ def adapt(
     and keeps the caches, and all return the same.
 
     Args:
-        source: folder, file, BEIR directory, JSON, JSONL or Parquet file, :class:`~revela_rag.corpus.Corpus`, or an
-            iterable of documents (LangChain Documents and LlamaIndex Nodes among them).
+        source: folder, file, BEIR directory, JSON, YAML, JSONL or Parquet file, :class:`~revela_rag.corpus.Corpus`, or
+            an iterable of documents (LangChain Documents and LlamaIndex Nodes among them).
         output: directory to write the model to.
         base: model to adapt; default all-MiniLM-L6-v2.
         lm: causal LM that reads the texts; default the bundled one.
