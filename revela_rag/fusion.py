@@ -29,10 +29,11 @@ def fused_scores(
 ) -> np.ndarray:
     """How a query's candidates score when cosine and BM25 are fused by how sure each of them is.
 
-    Each side's scores become a distribution over the candidates, p = softmax(cosine / cosine_step) and
-    q = softmax(BM25 / max(bm25_step, best / most_steps)). A candidate scores ``(p + q) / 2 * sqrt(p * q)``, scaled to
-    sum to 1: the arithmetic mean lets whichever side stands out for this query decide (a mixture of experts), the
-    geometric mean rewards what both find (a product of experts, which alone would be linear interpolation of scores).
+    Each side's scores become a distribution over the hundred best of either side, p = softmax(cosine / cosine_step) and
+    q = softmax(BM25 / max(bm25_step, best / most_steps)); further candidates change nothing of it. A candidate scores
+    ``(p + q) / 2 * sqrt(p * q)``, scaled to sum to 1 over the same: the arithmetic mean lets whichever side stands out
+    for this query decide (a mixture of experts), the geometric mean rewards what both find (a product of experts, which
+    alone would be linear interpolation of scores).
 
     Args:
         cosines: (n,) of the candidates.
@@ -42,7 +43,8 @@ def fused_scores(
         most_steps: the most steps that the best BM25 score counts.
 
     Returns:
-        (n,) float64 in (0, 1], which sum to 1. They order the candidates of one query and compare no two queries.
+        (n,) float64 above 0; of up to a hundred candidates they sum to 1. They order the candidates of one query and
+        compare no two queries.
 
     Raises:
         ValueError: the shapes differ, a score is not finite or a BM25 score negative, or a setting is not positive.
@@ -56,9 +58,10 @@ def fused_scores(
         raise ValueError("cosines and BM25 scores must be finite numbers, BM25 scores not negative.")
     if not len(dense):
         return dense
-    p = _log_softmax(dense / cosine_step)
-    q = _log_softmax(words / max(bm25_step, float(words.max()) / most_steps))
-    shares: np.ndarray = np.exp(_log_softmax(np.logaddexp(p, q) + (p + q) / 2))
+    core = candidates(dense, words)
+    p = _log_softmax(dense / cosine_step, core)
+    q = _log_softmax(words / max(bm25_step, float(words.max()) / most_steps), core)
+    shares: np.ndarray = np.exp(_log_softmax(np.logaddexp(p, q) + (p + q) / 2, core))
     return shares
 
 
@@ -78,9 +81,9 @@ def candidates(cosines: np.ndarray, lexical: np.ndarray, count: int = DEPTH) -> 
     return found
 
 
-def _log_softmax(values: np.ndarray) -> np.ndarray:
-    shifted = values - values.max()
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
+def _log_softmax(values: np.ndarray, over: np.ndarray) -> np.ndarray:
+    shifted = values - values[over].max()
+    result: np.ndarray = shifted - np.log(np.exp(shifted[over]).sum())
     return result
 
 

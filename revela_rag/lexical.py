@@ -23,6 +23,8 @@ __all__ = ["Analyzer", "LexicalIndex", "analyze", "read_terms"]
 
 Analyzer = Literal["code", "plain"]
 
+K1, B = 0.8, 0.75
+
 _STOP_WORDS = frozenset(
     [
         "a",
@@ -143,7 +145,7 @@ class LexicalIndex:
 
     @classmethod
     def build(
-        cls, ids: Iterable[str], texts: Iterable[str], *, analyzer: Analyzer = "code", k1: float = 1.2, b: float = 0.75
+        cls, ids: Iterable[str], texts: Iterable[str], *, analyzer: Analyzer = "code", k1: float = K1, b: float = B
     ) -> LexicalIndex:
         """Index texts.
 
@@ -151,7 +153,8 @@ class LexicalIndex:
             ids: one per text.
             texts: consumed once; only their term numbers are held in memory.
             analyzer: see :func:`analyze`.
-            k1: how soon repeated terms stop counting.
+            k1: how soon repeated terms stop counting. The default finds as much by itself as the usual 1.2 and more
+                together with cosines (docs/quality.md).
             b: how much long texts are held back, 0 to 1.
 
         Raises:
@@ -168,8 +171,8 @@ class LexicalIndex:
         documents: Sequence[array[int]],
         *,
         analyzer: Analyzer = "code",
-        k1: float = 1.2,
-        b: float = 0.75,
+        k1: float = K1,
+        b: float = B,
     ) -> LexicalIndex:
         """Index what :func:`read_terms` read; arguments as for :meth:`build`."""
         names = [str(id_) for id_ in ids]
@@ -245,7 +248,7 @@ class LexicalIndex:
             ) from error
         if not vocabulary:
             return cls(ids=ids, analyzer=terms["analyzer"], vocabulary={}, scorer=None)
-        scorer = _new_scorer(1.2, 0.75)  # the scores are stored ready-made, so these no longer matter
+        scorer = _new_scorer(K1, B)  # the scores are stored ready-made, so these no longer matter
         scorer.scores = {**arrays, "num_docs": len(ids)}
         scorer.nonoccurrence_array = None
         return cls(ids=ids, analyzer=terms["analyzer"], vocabulary=vocabulary, scorer=scorer)

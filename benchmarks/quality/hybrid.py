@@ -4,8 +4,8 @@ python benchmarks/quality/hybrid.py --data scifact/ --data cosqa/ --output out
 python benchmarks/quality/hybrid.py --data scifact/ --split test --backbone models/adapted --output out
 
 Documents score by their best passage. `--cache DIR` shares the embeddings of `run.py --cache DIR`. Writes
-`hybrid.json` and prints two tables: ways of fusing a passage's cosine with its document's BM25, and shares of the
-passage's own BM25 in the words of the hybrid, which an index sets to a half.
+`hybrid.json` and prints three tables: ways of fusing a passage's cosine with its document's BM25, shares of the
+passage's own BM25 in the words of the hybrid, which an index sets to a half, and values of BM25's k1.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from revela_training.backbone import TrainableRetriever
 
 METRIC = "nDCG@10"
 SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
+K1S = (0.4, 0.6, 0.8, 1.2, 2.0)
 _LINEAR = (0.02, 0.25)  # cosine per point of BM25, and the most that BM25 adds
 
 #: From (cosines, BM25) of everything that could be found to its scores.
@@ -77,12 +78,13 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     vectors = retriever.embed_base(texts, "document").numpy(force=True)
     whole = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
     around = LexicalIndex.build(data.corpus, whole)
+    saturated = {k1: LexicalIndex.build(data.corpus, whole, k1=k1) for k1 in K1S}
     own = LexicalIndex.build(map(str, range(len(texts))), texts)
     ids = list(data.corpus)
     place = {id_: i for i, id_ in enumerate(ids)}
     owner = np.array([place[id_] for id_ in owners])
     starts = np.flatnonzero(np.r_[True, np.diff(owner) > 0])  # the passages of a document are adjacent
-    runs: dict[str, Run] = {name: {} for name in (*FUSIONS, *map(share_name, SHARES))}
+    runs: dict[str, Run] = {name: {} for table in COLUMNS for name in table}
     for (query_id, text), vector in zip(data.queries.items(), queries, strict=True):
         cosines, chunk_words, words = vectors @ vector, own.scores(text), around.scores(text)
         best = np.maximum.reduceat(cosines, starts)
@@ -91,12 +93,29 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
         for share in SHARES:
             mixed = fused(cosines, share * chunk_words + (1 - share) * words[owner])
             runs[share_name(share)][query_id] = _ranked(ids, np.maximum.reduceat(mixed, starts))
+        for k1, index in saturated.items():
+            alone, together = k1_names(k1)
+            runs[alone][query_id] = _ranked(ids, index.scores(text))
+            runs[together][query_id] = _ranked(ids, fused(best, index.scores(text)))
     return {name: score_run(run, data.qrels).mean(METRIC) for name, run in runs.items()}
 
 
 def share_name(share: float) -> str:
     """The column of a share."""
     return f"own words {share:g}"
+
+
+def k1_names(k1: float) -> tuple[str, str]:
+    """The columns of a k1: BM25 alone and in the hybrid."""
+    return f"bm25, k1 {k1:g}", f"hybrid, k1 {k1:g}"
+
+
+#: Of every table.
+COLUMNS = (
+    tuple(FUSIONS),
+    tuple(map(share_name, SHARES)),
+    tuple(name for k1 in K1S for name in k1_names(k1)),
+)
 
 
 def _ranked(ids: list[str], scores: np.ndarray) -> dict[str, float]:
@@ -106,9 +125,9 @@ def _ranked(ids: list[str], scores: np.ndarray) -> dict[str, float]:
 
 
 def markdown(found: Mapping[str, Mapping[str, float]]) -> str:
-    """Both tables."""
+    """All tables."""
     lines = []
-    for names in (list(FUSIONS), list(map(share_name, SHARES))):
+    for names in COLUMNS:
         lines += [f"| set | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
         lines += [f"| {each} | {' | '.join(f'{values[n]:.3f}' for n in names)} |" for each, values in found.items()]
         means = [np.mean([values[name] for values in found.values()]) for name in names]

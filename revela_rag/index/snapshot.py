@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import DEPTH, fuse, largest
+from revela_rag.fusion import DEPTH, fused_scores, largest
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit, VectorStore
@@ -81,7 +81,7 @@ class Snapshot:
     def hybrid(
         self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None
     ) -> list[list[Hit]]:
-        """Top k of the best by cosine and the best by words, at least 100 each; see :func:`revela_rag.fusion.fuse`.
+        """Top k of the best by cosine and by words, at least 100 each; see :func:`revela_rag.fusion.fused_scores`.
 
         Words count by the mean of a chunk's BM25 and its document's.
         """
@@ -100,8 +100,13 @@ class Snapshot:
             missing = [row for row in best.tolist() if row not in cosines]
             if missing:
                 cosines.update(zip(missing, self.vectors.cosines(vector, np.array(missing)).tolist(), strict=True))
-            at = np.searchsorted(rows, list(cosines)).clip(max=len(rows) - 1)
-            hits.append(self._hits(fuse(cosines, dict(zip(cosines, bm25[at].tolist(), strict=True)))[:k]))
+            found_rows, close = np.array(list(cosines), dtype=np.int64), np.array(list(cosines.values()))
+            bm25_of = bm25[np.searchsorted(rows, found_rows).clip(max=len(rows) - 1)]
+            ascending = np.argsort(found_rows)  # so that which ties count as the best does not depend on k
+            scores = np.empty(len(close))
+            scores[ascending] = fused_scores(close[ascending], bm25_of[ascending])
+            order = np.argsort(-scores, kind="stable")[:k]
+            hits.append(self._hits(list(zip(found_rows[order].tolist(), scores[order].tolist(), strict=True))))
         return hits
 
     def _allowed(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:

@@ -121,7 +121,8 @@ def test_settings_are_read_as_a_settings_file_has_them(bench):
 
 def test_ways_of_fusing_are_measured_on_documents_and_on_passages(bench, toy, tiny_bert, tmp_path, capsys):
     found = bench.hybrid.main(["--data", str(toy), "--backbone", str(tiny_bert), "--output", str(tmp_path)])["toy"]
-    assert set(found) == {*bench.hybrid.FUSIONS, *map(bench.hybrid.share_name, bench.hybrid.SHARES)}
+    assert set(found) == {name for table in bench.hybrid.COLUMNS for name in table}
+    assert (found["bm25, k1 0.8"], found["hybrid, k1 0.8"]) == (found["bm25"], found["hybrid"]), "the default"
     assert all(0 <= value <= 1 for value in found.values()) and found["bm25"] > 0.5 > found["dense"]
     data = bench.sets.BeirSet(toy).task(0).data
     assert found["hybrid"] == pytest.approx(evaluate(f"hybrid:{tiny_bert}", data).mean("nDCG@10"), abs=1e-6)

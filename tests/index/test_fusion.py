@@ -44,6 +44,15 @@ def test_scores_stay_finite_far_apart():
     assert fused_scores(np.zeros(0), np.zeros(0)).shape == (0,)
 
 
+def test_candidates_beyond_the_best_hundred_change_no_score():
+    rng = np.random.default_rng(1)
+    cosines, lexical = rng.uniform(-0.2, 0.9, 500), rng.exponential(5, 500) * (rng.random(500) > 0.2)
+    core = candidates(cosines, lexical)
+    alone = fused_scores(cosines[core], lexical[core])
+    assert 100 < len(core) < 200 and alone.sum() == pytest.approx(1)
+    assert fused_scores(cosines, lexical)[core] == pytest.approx(alone)
+
+
 def test_a_better_score_never_ranks_lower():
     rng = np.random.default_rng(0)
     for _ in range(50):
