@@ -6,21 +6,19 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import run_in_executor
 from langchain_core.tools import BaseTool, create_retriever_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
-from revela_rag.corpus.tools import tool_document
+from revela_rag.corpus.tools import describe_tool
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import DEPTH, candidates, fused_scores
 from revela_rag.index import Index, Mode
-from revela_rag.lexical import LexicalIndex
+from revela_rag.ranker import Ranker
 
 __all__ = ["Tool", "ToolRetriever", "create_revela_tool", "select_tools"]
 
@@ -73,14 +71,8 @@ class ToolRetriever:
         self, tools: Sequence[Tool] = (), *, model: str | Path | Encoder, k: int = 5, mode: Mode = "hybrid"
     ) -> None:
         self.k = _at_least_one(k)
-        if mode not in get_args(Mode):
-            raise IndexingError(f"mode={mode!r} is not one of {', '.join(map(repr, get_args(Mode)))}.")
-        self.mode: Mode = mode
-        self._encoder = model if isinstance(model, Encoder) else Encoder(model)
+        self._ranker = Ranker(model=model, mode=mode)
         self._tools: dict[str, Tool] = {}
-        self._texts: list[str] = []  # in the order of _tools, as are
-        self._vectors = np.empty((0, 0), dtype=np.float32)  # (tools, dimension), unit rows, and
-        self._lexical = LexicalIndex.build([], [])
         self.add(tools)
 
     def __len__(self) -> int:
@@ -90,14 +82,8 @@ class ToolRetriever:
         """Add tools, embedding those that are new, and return the id of each."""
         schemas = [convert_to_openai_tool(tool)["function"] for tool in tools]
         ids = [hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest() for schema in schemas]
-        new = {id_: place for place, id_ in enumerate(ids) if id_ not in self._tools}
-        if new:
-            texts = [_describe(schemas[place]) for place in new.values()]
-            vectors = self._encoder.encode_documents(texts)
-            self._vectors = np.concatenate([self._vectors, vectors]) if self._tools else vectors
-            self._texts += texts
-            self._tools |= {id_: tools[place] for id_, place in new.items()}
-            self._lexical = LexicalIndex.build(self._tools, self._texts)
+        self._ranker.add({id_: describe_tool(schema) for id_, schema in zip(ids, schemas, strict=True)})
+        self._tools = dict(zip(ids, tools, strict=True)) | self._tools
         return ids
 
     def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
@@ -106,21 +92,8 @@ class ToolRetriever:
         That is :func:`revela_rag.fusion.fused_scores`, which compare tools of one request only; the cosine in mode
         ``"dense"``; BM25 in mode ``"lexical"``, where tools that share no word with the request are left out.
         """
-        count = self.k if k is None else _at_least_one(k)
-        if not self._tools:
-            return []
-        tools = list(self._tools.values())
-        words = self._lexical.scores(query)
-        if self.mode == "lexical":
-            places, scores = np.flatnonzero(words), words[words > 0]
-        else:
-            cosines = self._vectors @ self._encoder.encode_queries([query])[0]
-            places, scores = np.arange(len(tools)), cosines
-            if self.mode == "hybrid":
-                places = candidates(cosines, words, max(count, DEPTH))
-                scores = fused_scores(cosines[places], words[places])
-        best = np.argsort(-scores, kind="stable")[:count]
-        return [(tools[places[at]], float(scores[at])) for at in best]
+        found = self._ranker.search(query, self.k if k is None else k)
+        return [(self._tools[id_], score) for id_, score in found]
 
     def select(self, query: str, *, k: int | None = None) -> list[Tool]:
         """The best ``k`` tools for a request, ready for ``chat_model.bind_tools``."""
@@ -140,9 +113,3 @@ def _at_least_one(k: int) -> int:
     if k < 1:
         raise IndexingError(f"k={k} must be at least 1.")
     return k
-
-
-def _describe(schema: dict[str, Any]) -> str:
-    """A tool as a document: the words of its name on a line of their own, then what it does and takes."""
-    document = tool_document({"description": "", **schema})
-    return f"{document.title}\n{document.text}" if document else str(schema.get("name", ""))

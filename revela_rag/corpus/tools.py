@@ -11,7 +11,7 @@ from revela_rag.corpus.openapi import is_openapi, operations
 from revela_rag.corpus.text import squeeze
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 
-__all__ = ["definitions", "tool_definition", "tool_document"]
+__all__ = ["definitions", "describe_tool", "tool_definition", "tool_document"]
 
 _WRAPPERS = ("function", "toolSpec", "result")  # OpenAI, Bedrock, an answer of an MCP server
 _LISTS = ("tools", "functions", "functionDeclarations", "function_declarations")
@@ -57,7 +57,10 @@ def tool_definition(item: Any) -> Mapping[str, Any] | None:
     """
     about: Any = getattr(item, "metadata", None)
     if isinstance(getattr(about, "name", None), str) and callable(getattr(about, "get_parameters_dict", None)):
-        return {"name": about.name, "description": about.description, "parameters": about.get_parameters_dict()}
+        described = str(about.description or "")  # of functions LlamaIndex puts the signature first
+        if described.startswith(f"{about.name}("):
+            described = described.partition("\n")[2]
+        return {"name": about.name, "description": described, "parameters": about.get_parameters_dict()}
     if isinstance(item, type) and callable(make := getattr(item, "model_json_schema", None)):
         schema = make()
         return {"name": item.__name__, "description": schema.get("description", ""), "parameters": schema}
@@ -90,6 +93,12 @@ def tool_document(record: Mapping[str, Any]) -> Document | None:
     if parameters:
         lines.append(f"Parameters: {'; '.join(parameters)}")
     return Document(name, "\n".join(lines), _words(name), metadata={"tool": name})
+
+
+def describe_tool(record: Mapping[str, Any]) -> str:
+    """A definition as one text, as a chunk of it is embedded: the words of its name, then what it does and takes."""
+    document = tool_document({"description": "", **record})
+    return f"{document.title}\n{document.text}" if document else str(record.get("name", ""))
 
 
 def _words(name: str) -> str:

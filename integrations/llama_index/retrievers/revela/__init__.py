@@ -13,5 +13,6 @@ except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index", "the LlamaIndex integration") from error
 
 from llama_index.retrievers.revela.base import RevelaRetriever
+from llama_index.retrievers.revela.tools import ToolRetriever
 
-__all__ = ["RevelaRetriever"]
+__all__ = ["RevelaRetriever", "ToolRetriever"]
