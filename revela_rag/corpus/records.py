@@ -73,7 +73,7 @@ def json_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator
     if not usable:
         raise CorpusError(
             f"{path} holds no usable record{f': {report.skipped_summary()}' if report.skipped else ''}. It must be a "
-            f'list of such, or tools as agents know them, {{"tools": [...]}}; each a {_RECORD}.'
+            f'list of such, tools as agents know them, {{"tools": [...]}}, or an OpenAPI description; each a {_RECORD}.'
         )
 
 
