@@ -86,6 +86,14 @@ def test_filters_and_few_candidates(built, encoder, monkeypatch):
     assert numbers(built.search(QUERY, k=2, mode="hybrid", filter={"language": "go"})) == found[:2]
 
 
+@pytest.mark.parametrize("query", [QUERY, WORDS, "which text calls user 28"])
+def test_the_first_hits_and_their_scores_do_not_depend_on_k(path, encoder, query):
+    with Index.build(chunks(250), encoder=encoder, path=path) as index:
+        few, many = (index.search(query, k=k, mode="hybrid") for k in (5, 250))
+        assert numbers(few) == numbers(many)[:5]
+        assert [hit.score for hit in few] == pytest.approx([hit.score for hit in many[:5]], rel=1e-5)
+
+
 def test_equal_chunks_keep_their_order(path, encoder, store):
     same = [chunk(number, text="same words", title=f"t{number}") for number in range(4)]
     vectors = np.tile(encoder._encode(["x"]), (4, 1))
