@@ -84,40 +84,29 @@ def test_a_record_with_text_stays_whole_whatever_else_it_holds(tmp_path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        (b'{"name": "x"', "not readable JSON"),
-        (b"\xff\xfe{}", "not readable JSON"),
-        (b"[" * 100_000, "not readable JSON"),
-        (b"[]", "no usable record"),
-        (b'{"version": 1}', "no usable record.*name and a description"),
+        ("x.json", b'{"name": "x"', "not readable JSON"),
+        ("x.json", b"\xff\xfe{}", "not readable JSON"),
+        ("x.json", b"[" * 100_000, "not readable JSON"),
+        ("x.json", b"[]", "no usable record"),
+        ("x.json", b'{"version": 1}', "no usable record.*name and a description"),
+        ("x.yml", b"a: [1", "not readable YAML"),
+        ("x.yml", b"\xff\xfe\x00{}", "not readable YAML"),
+        ("x.yaml", b"[" * 300, "not readable YAML: it is nested deeper than 200 levels"),
+        ("x.yaml", b"[" * 100_000, "not readable YAML"),
+        ("x.yaml", b"--- 1\n--- 2", "not readable YAML.*single document"),
+        ("x.yaml", b"[1]: 2", "not readable YAML"),
+        ("x.yaml", b"", "no usable record"),
+        ("x.yaml", b"!!python/object/apply:os.getcwd []", "no usable record"),
     ],
 )
-def test_a_json_file_that_holds_nothing_is_refused_with_the_remedy(content: bytes, message: str, tmp_path) -> None:
-    path = tmp_path / "x.json"
-    path.write_bytes(content)
+def test_a_file_that_holds_nothing_is_refused_with_the_remedy(
+    name: str, content: bytes, message: str, tmp_path
+) -> None:
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(CorpusError, match=message):
-        list(iter_documents(path))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a: [1", "not readable YAML"),
-        (b"\xff\xfe\x00{}", "not readable YAML"),
-        (b"[" * 300, "not readable YAML: it is nested deeper than 200 levels"),
-        (b"[" * 100_000, "not readable YAML"),
-        (b"--- 1\n--- 2", "not readable YAML.*single document"),
-        (b"[1]: 2", "not readable YAML"),
-        (b"", "no usable record"),
-        (b"!!python/object/apply:os.getcwd []", "no usable record"),
-    ],
-)
-def test_a_yaml_file_that_holds_nothing_is_refused_with_the_remedy(content: bytes, message: str, tmp_path) -> None:
-    path = tmp_path / "x.yml"
-    path.write_bytes(content)
-    with pytest.raises(CorpusError, match=message):
-        list(iter_documents(path))
+        list(iter_documents(tmp_path / name))
 
 
 def test_yaml_that_repeats_itself_without_end_is_read_in_no_time(tmp_path) -> None:
