@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, candidates, fused_scores
 from revela_rag.index import Mode
+from revela_rag.index.types import check_mode
 from revela_rag.lexical import LexicalIndex
 
 __all__ = ["Ranker"]
@@ -22,16 +22,15 @@ class Ranker:
 
     Args:
         model: model that embeds texts and queries.
-        mode: ``"hybrid"`` ranks by the model and BM25 together, ``"dense"`` by the model alone, ``"lexical"`` by BM25
-            alone.
+        mode: ``"hybrid"`` (or ``"auto"``) ranks by the model and BM25 together, ``"dense"`` by the model alone,
+            ``"lexical"`` by BM25 alone.
 
     Raises:
         IndexingError: the mode has another name.
     """
 
     def __init__(self, *, model: str | Path | Encoder, mode: Mode = "hybrid") -> None:
-        if mode not in get_args(Mode):
-            raise IndexingError(f"mode={mode!r} is not one of {', '.join(map(repr, get_args(Mode)))}.")
+        check_mode(mode)
         self.mode: Mode = mode
         self._encoder = model if isinstance(model, Encoder) else Encoder(model)
         self._texts: dict[str, str] = {}
@@ -70,7 +69,7 @@ class Ranker:
         else:
             cosines = self._vectors @ self._encoder.encode_queries([query])[0]
             places, scores = np.arange(len(ids)), cosines
-            if self.mode == "hybrid":
+            if self.mode != "dense":
                 places = candidates(cosines, words, max(k, DEPTH))
                 scores = fused_scores(cosines[places], words[places])
         best = np.argsort(-scores, kind="stable")[:k]

@@ -9,6 +9,7 @@ from typing import Any
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
+from revela_rag.index.types import check_mode
 
 __all__ = ["Retriever"]
 
@@ -19,7 +20,8 @@ class Retriever:
     Args:
         index: an open index, or the path of one.
         k: how many hits.
-        mode: ``"dense"``, ``"lexical"`` or ``"hybrid"``; see :meth:`revela_rag.Index.search`.
+        mode: ``"hybrid"``, ``"dense"``, ``"lexical"`` or ``"auto"``, which is hybrid but in very large indexes; see
+            :meth:`revela_rag.Index.search`.
         filter: metadata every hit must have; see :meth:`revela_rag.Index.search`.
 
     Raises:
@@ -31,13 +33,12 @@ class Retriever:
         index: Index | str | Path,
         *,
         k: int = 5,
-        mode: Mode = "dense",
+        mode: Mode = "auto",
         filter: Mapping[str, Any] | None = None,
     ) -> None:
         if k < 1:
             raise IndexingError(f"k={k!r} must be a whole number of at least 1.")
-        if mode not in ("dense", "lexical", "hybrid"):
-            raise IndexingError(f"mode={mode!r} is not one of 'dense', 'lexical', 'hybrid'.")
+        check_mode(mode)
         self.index = Index.open(index) if isinstance(index, str | Path) else index
         self.k = k
         self.mode: Mode = mode

@@ -69,8 +69,8 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     ways: dict[str, Callable[[str], Any]] = {
         "encode + FAISS": lambda query: bare.search(encoder.encode_queries([query]), 5),
         "forward + FAISS": forward(encoder, bare),
-        "Index.search": lambda query: index.search(query, k=5),
-        "Index.search, hybrid": lambda query: index.search(query, k=5, mode="hybrid"),
+        "Index.search, dense": lambda query: index.search(query, k=5, mode="dense"),
+        "Index.search, hybrid (default)": lambda query: index.search(query, k=5, mode="hybrid"),
         **adapters(index),
     }
     return {
@@ -95,13 +95,13 @@ def adapters(index: Index) -> dict[str, Callable[[str], Any]]:
     try:
         from langchain_revela import RevelaRetriever
 
-        found["LangChain retriever"] = RevelaRetriever(index=index, k=5).invoke
+        found["LangChain retriever, dense"] = RevelaRetriever(index=index, k=5, search_type="dense").invoke
     except ImportError as error:
         print(f"no LangChain: {error}", file=sys.stderr)
     try:
         from llama_index.retrievers.revela import RevelaRetriever as LlamaRetriever
 
-        found["LlamaIndex retriever"] = LlamaRetriever(index=index, similarity_top_k=5).retrieve
+        found["LlamaIndex retriever, dense"] = LlamaRetriever(index=index, similarity_top_k=5, mode="dense").retrieve
     except ImportError as error:
         print(f"no LlamaIndex: {error}", file=sys.stderr)
     return found
@@ -162,6 +162,7 @@ def scaling(index: Index, asked: list[str], counts: list[int]) -> dict[str, dict
 
 COLD = {
     "revela search": "from revela_rag.cli import main\nmain()",
+    "revela search --dense": "sys.argv.append('--dense')\nfrom revela_rag.cli import main\nmain()",
     "revela search --lexical": "sys.argv.append('--lexical')\nfrom revela_rag.cli import main\nmain()",
     "through sentence-transformers": (
         "from revela_rag.encoder import Encoder\nEncoder._read = lambda self: None\n"

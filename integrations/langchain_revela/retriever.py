@@ -23,16 +23,17 @@ __all__ = ["RevelaRetriever"]
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    Every document found carries the chunk's metadata and, beside it, ``score`` (the cosine in dense search;
-    for the other types see :class:`revela_rag.index.Hit`), ``rank`` (from 1), ``source``, ``document_id``,
-    ``title`` and ``kind``; its ``id`` is the chunk's.
+    Every document found carries the chunk's metadata and, beside it, ``score`` (what it is in each type of search says
+    :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search), ``rank`` (from
+    1), ``source``, ``document_id``, ``title`` and ``kind``; its ``id`` is the chunk's.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
         model: model the queries are encoded with, when ``index`` is a directory; default: the one it was
             built with.
         k: how many documents to return.
-        search_type: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by how sure each is).
+        search_type: ``"hybrid"`` (cosine and BM25, fused by how sure each is), ``"dense"`` (cosine), ``"lexical"``
+            (BM25) or ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
         filter: metadata that a document must have, key by key (a list: any of its values); applied before
             the best k are taken.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,
@@ -53,7 +54,7 @@ class RevelaRetriever(BaseRetriever):
 
     index: Index = Field(repr=False)
     k: int = Field(default=5, ge=1)
-    search_type: Mode = "dense"
+    search_type: Mode = "auto"
     filter: dict[str, Any] | None = None
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
 
@@ -147,4 +148,6 @@ def to_document(hit: Hit) -> Document:
         "score": hit.score,
         "rank": hit.rank,
     }
+    if hit.cosine is not None:
+        metadata["cosine"] = hit.cosine
     return Document(id=chunk.id, page_content=chunk.text, metadata=metadata)

@@ -18,7 +18,7 @@ __all__ = ["EXAMPLES", "command", "parse_filter"]
 EXAMPLES = """
 Examples:
   revela search indexes/docs "how do I rotate the keys?"
-  revela search indexes/code "parse a date" -k 10 --hybrid
+  revela search indexes/code "parse a date" -k 10
   revela search indexes/code "parse a date" --filter language=python --filter kind=code
   revela search indexes/docs "rotate keys" --json | jq '.hits[0].text'
 """
@@ -30,7 +30,10 @@ def command(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that revela index wrote.")],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 5,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse the model's cosines with BM25.")] = False,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Cosines and BM25 together: the default up to 200,000 chunks.")
+    ] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="The model's cosines alone.")] = False,
     lexical: Annotated[bool, typer.Option("--lexical", help="BM25 alone.")] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Where the index's model is now, if it moved.")
@@ -45,12 +48,13 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Find the chunks that answer a question, best first."""
-    if hybrid and lexical:
-        raise typer.BadParameter("--hybrid and --lexical exclude each other, give one of them")
+    modes: dict[Mode, bool] = {"hybrid": hybrid, "dense": dense, "lexical": lexical}
+    chosen = [mode for mode, given in modes.items() if given]
+    if len(chosen) > 1:
+        raise typer.BadParameter(f"{' and '.join(f'--{mode}' for mode in chosen)} exclude each other, give one of them")
     if not query.strip():
         raise typer.BadParameter("the query is empty")
     conditions = parse_filter(filter or [])
-    mode: Mode = "hybrid" if hybrid else "lexical" if lexical else "dense"
 
     from revela_rag.encoder import Encoder
     from revela_rag.index import Index
@@ -58,6 +62,7 @@ def command(
     with results_last():
         encoder = Encoder(model) if model is not None else None
         with Index.open(index, encoder=encoder) as opened:
+            mode = opened.resolve_mode(chosen[0] if chosen else "auto")
             hits = opened.search(query, k=k, filter=conditions or None, mode=mode)
     if json:
         print_json({"query": query, "mode": mode, "hits": [_as_dict(hit) for hit in hits]})
@@ -94,6 +99,7 @@ def _as_dict(hit: Hit) -> dict[str, Any]:
     return {
         "rank": hit.rank,
         "score": hit.score,
+        "cosine": hit.cosine,
         "id": chunk.id,
         "document_id": chunk.document_id,
         "title": chunk.title,

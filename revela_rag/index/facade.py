@@ -14,8 +14,9 @@ from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
 from revela_rag.index import writer
 from revela_rag.index.generations import LOCK_TIMEOUT
 from revela_rag.index.manifest import Manifest
-from revela_rag.index.snapshot import Mode, Snapshot
-from revela_rag.index.types import Hit, SyncReport
+from revela_rag.index.snapshot import Snapshot
+from revela_rag.index.types import Hit, Mode, SyncReport, check_mode
+from revela_rag.index.words import LEXICAL_LIMIT
 
 if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
@@ -221,7 +222,13 @@ class Index:
         return self._read(lambda snapshot: snapshot.texts.get(listed))
 
     def search(
-        self, query: str, *, k: int = 10, filter: Mapping[str, Any] | None = None, mode: Mode = "dense"
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        mode: Mode = "auto",
+        vector: np.ndarray | None = None,
     ) -> list[Hit]:
         """The chunks that answer a query best.
 
@@ -230,18 +237,23 @@ class Index:
             k: at most this many.
             filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
                 means any of its values; ``document_id`` and ``kind`` work too.
-            mode: ``"dense"``, ``"lexical"`` (BM25, needs no model) or ``"hybrid"`` (both, by
-                :func:`revela_rag.fusion.fuse`).
+            mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
+                ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/quality.md), but
+                dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
+            vector: the query's embedding, (d,) of any length but zero, where it is not to be made of ``query``, as for
+                a hypothetical answer (HyDE); words are still read from ``query``.
 
         Returns:
             Hits, best first; see :class:`Hit` for what the score means in each mode.
 
         Raises:
             IndexingError: ``k`` or ``mode`` is out of range, the filter cannot be used, the index is closed.
+            IndexMismatchError: the vector does not have the index's length.
         """
         if not isinstance(query, str):
             raise IndexingError(f"The query must be a string, got {type(query).__name__}.")
-        return self.search_many([query], k=k, filter=filter, mode=mode)[0]
+        vectors = None if vector is None else np.asarray(vector, dtype=np.float32).reshape(1, -1)
+        return self._search([query], vectors, k=k, filter=filter, mode=mode)[0]
 
     def search_many(
         self,
@@ -249,22 +261,23 @@ class Index:
         *,
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
-        mode: Mode = "dense",
+        mode: Mode = "auto",
     ) -> list[list[Hit]]:
         """:meth:`search` for several queries at once, which is faster; one list of hits per query."""
-        _check_k(k)
-        if mode not in ("dense", "lexical", "hybrid"):
-            raise IndexingError(f"mode={mode!r} is not one of 'dense', 'lexical', 'hybrid'.")
         if isinstance(queries, str):
             raise IndexingError("queries is one string; pass a list, or use search().")
-        if not queries or not len(self):
-            return [[] for _ in queries]
-        if mode == "lexical":
-            return self._read(lambda snapshot: snapshot.lexical(queries, k, filter))
-        vectors = self._unit(self.encoder.encode_queries(queries))
-        if mode == "dense":
-            return self._read(lambda snapshot: snapshot.dense(vectors, k, filter))
-        return self._read(lambda snapshot: snapshot.hybrid(queries, vectors, k, filter))
+        return self._search(queries, None, k=k, filter=filter, mode=mode)
+
+    def resolve_mode(self, mode: Mode) -> Mode:
+        """What ``"auto"`` means in this index now; the other modes are themselves.
+
+        Raises:
+            IndexingError: there is no such mode.
+        """
+        check_mode(mode)
+        if mode != "auto":
+            return mode
+        return "hybrid" if len(self) <= LEXICAL_LIMIT else "dense"
 
     def search_vector(self, vector: np.ndarray, *, k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hit]:
         """The chunks nearest to a query vector, (d,) of any length but zero; needs no model.
@@ -290,6 +303,26 @@ class Index:
         self.close()
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _search(
+        self,
+        queries: Sequence[str],
+        vectors: np.ndarray | None,
+        *,
+        k: int,
+        filter: Mapping[str, Any] | None,
+        mode: Mode,
+    ) -> list[list[Hit]]:
+        _check_k(k)
+        mode = self.resolve_mode(mode)
+        if not queries or not len(self):
+            return [[] for _ in queries]
+        if mode == "lexical":
+            return self._read(lambda snapshot: snapshot.lexical(queries, k, filter))
+        units = self._unit(self.encoder.encode_queries(queries) if vectors is None else vectors)
+        if mode == "dense":
+            return self._read(lambda snapshot: snapshot.dense(units, k, filter))
+        return self._read(lambda snapshot: snapshot.hybrid(queries, units, k, filter))
 
     def _current(self) -> Snapshot:
         snapshot = self._snapshot

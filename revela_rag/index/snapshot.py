@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +17,13 @@ from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit, VectorStore
 from revela_rag.index.words import WordIndex
 
-__all__ = ["LEXICAL_FOLDER", "Mode", "Snapshot", "store_class"]
+__all__ = ["LEXICAL_FOLDER", "Snapshot", "store_class"]
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["dense", "lexical", "hybrid"]
 LEXICAL_FOLDER = "lexical"
 _RETRIES = 20
+_QUICK = 20_000  # chunks whose words are read in some seconds
 
 
 def store_class(store: str) -> type[VectorStore]:
@@ -72,7 +72,8 @@ class Snapshot:
 
     def dense(self, queries: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[list[Hit]]:
         """Top k by cosine for each of (q, d) unit queries."""
-        return [self._hits(found) for found in self.vectors.search(queries, k, self._allowed(filter))]
+        found = self.vectors.search(queries, k, self._allowed(filter))
+        return [self._hits(near, dict(near)) for near in found]
 
     def lexical(self, queries: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[list[Hit]]:
         """Top k by BM25."""
@@ -106,7 +107,8 @@ class Snapshot:
             scores = np.empty(len(close))
             scores[ascending] = fused_scores(close[ascending], bm25_of[ascending])
             order = np.argsort(-scores, kind="stable")[:k]
-            hits.append(self._hits(list(zip(found_rows[order].tolist(), scores[order].tolist(), strict=True))))
+            ranked = list(zip(found_rows[order].tolist(), scores[order].tolist(), strict=True))
+            hits.append(self._hits(ranked, cosines))
         return hits
 
     def _allowed(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
@@ -126,14 +128,22 @@ class Snapshot:
                     self._lexical = WordIndex.load(self.folder / LEXICAL_FOLDER)
                 except IndexingError:
                     # not written by add and delete nor for very many chunks, or removed by a writer meanwhile
-                    logger.info("Building the lexical index of %s in memory.", self.folder)
+                    logger.log(
+                        logging.WARNING if len(self.texts) > _QUICK else logging.INFO,
+                        "Building the lexical index of %d chunks in memory, as %s holds none; Index.sync writes one.",
+                        len(self.texts),
+                        self.folder,
+                    )
                     self._lexical = WordIndex.build(self.texts.rows(), self.texts.texts(), self.texts.documents())
             return self._lexical
 
-    def _hits(self, found: Sequence[tuple[int, float]]) -> list[Hit]:
+    def _hits(self, found: Sequence[tuple[int, float]], cosines: Mapping[int, float] | None = None) -> list[Hit]:
         chunks = self.texts.chunks([row for row, _ in found])
         try:
-            return [Hit(chunks[row], score, rank) for rank, (row, score) in enumerate(found, start=1)]
+            return [
+                Hit(chunks[row], score, rank, None if cosines is None else cosines[row])
+                for rank, (row, score) in enumerate(found, start=1)
+            ]
         except KeyError as error:
             raise IndexingError(
                 f"{str(self.folder)!r} has a vector without a text (row {error}); build again."

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from revela_rag.corpus.types import Chunk
+from revela_rag.errors import IndexingError
 
-__all__ = ["Hit", "SyncReport", "VectorStore"]
+__all__ = ["Hit", "Mode", "SyncReport", "VectorStore", "check_mode"]
+
+#: How to search; see :meth:`revela_rag.Index.search`.
+Mode = Literal["auto", "dense", "lexical", "hybrid"]
+
+
+def check_mode(mode: str) -> None:
+    """IndexingError unless ``mode`` is a :data:`Mode`."""
+    if mode not in get_args(Mode):
+        raise IndexingError(f"mode={mode!r} is not one of {', '.join(map(repr, get_args(Mode)))}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +32,13 @@ class Hit:
         score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: the share
             among the query's candidates, in (0, 1] (:func:`revela_rag.fusion.fuse`), which compares no two queries.
         rank: place in the result, from 1.
+        cosine: in [-1, 1], what a threshold can be set on; None in lexical search.
     """
 
     chunk: Chunk
     score: float
     rank: int
+    cosine: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

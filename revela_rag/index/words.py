@@ -11,7 +11,10 @@ import numpy as np
 from revela_rag.errors import IndexingError
 from revela_rag.lexical import LexicalIndex, read_terms
 
-__all__ = ["WordIndex"]
+__all__ = ["LEXICAL_LIMIT", "WordIndex"]
+
+#: Up to this many chunks the lexical index is written along; it takes about 4 KB of memory per chunk to make.
+LEXICAL_LIMIT = 200_000
 
 _DOCUMENTS, _OWNERS = "documents", "owners.npy"
 

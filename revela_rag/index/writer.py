@@ -24,16 +24,14 @@ from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.snapshot import LEXICAL_FOLDER, store_class
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, record
 from revela_rag.index.types import SyncReport, VectorStore
-from revela_rag.index.words import WordIndex
+from revela_rag.index.words import LEXICAL_LIMIT, WordIndex
 
 if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
 
-__all__ = ["LEXICAL_LIMIT", "build", "delete", "merge", "model_entry"]
+__all__ = ["build", "delete", "merge", "model_entry"]
 
 _BATCH = 2048
-#: Up to this many chunks the lexical index is written along; it takes about 4 KB of memory per chunk to make.
-LEXICAL_LIMIT = 200_000
 
 
 def build(

@@ -68,14 +68,16 @@ def test_kinds(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., An
     revela("index", docs, "-m", model, "-o", tmp_path / "b", "--kind", "pq", code=2)
 
 
-@pytest.mark.parametrize("mode", ["dense", "hybrid", "lexical"])
-def test_search_json(index: Path, revela: Callable[..., Any], mode: str) -> None:
-    flags = [] if mode == "dense" else [f"--{mode}"]
+@pytest.mark.parametrize(
+    ("flags", "mode"), [([], "hybrid"), (["--dense"], "dense"), (["--hybrid"], "hybrid"), (["--lexical"], "lexical")]
+)
+def test_search_json(index: Path, revela: Callable[..., Any], flags: list[str], mode: str) -> None:
     result = json.loads(revela("search", index, "rotate the keys", "-k", "2", *flags, "--json").stdout)
     assert result["query"] == "rotate the keys" and result["mode"] == mode
     assert 1 <= len(result["hits"]) <= 2
     best = result["hits"][0]
     assert best["rank"] == 1 and best["document_id"] and best["text"]
+    assert (best["cosine"] is None) == (mode == "lexical")
     if mode != "dense":
         assert best["document_id"] == "guide.md" and "rotate" in best["text"]
 

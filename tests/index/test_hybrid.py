@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from revela_rag.errors import IndexMismatchError
 from revela_rag.evaluation import RetrievalData, evaluate
 from revela_rag.fusion import fuse
-from revela_rag.index import Index, snapshot
+from revela_rag.index import Index, facade, snapshot
 from revela_rag.lexical import LexicalIndex
 from revela_rag.retriever import Retriever
 
@@ -28,9 +29,10 @@ def words_of(texts, query):
     return (own + around[[place[one.document_id] for one in texts]]) / 2
 
 
-def expected(encoder, texts, query, keep=lambda chunk: True, depth=100):
+def expected(encoder, texts, query, keep=lambda chunk: True, depth=100, vector=None):
     """Number and score of every candidate, by hand."""
-    cosines = encoder._encode([chunk.embedding_text for chunk in texts]) @ encoder._encode([query])[0]
+    vector = encoder._encode([query])[0] if vector is None else vector
+    cosines = encoder._encode([chunk.embedding_text for chunk in texts]) @ vector
     scores = words_of(texts, query)
     kept = [i for i, chunk in enumerate(texts) if keep(chunk)]
     near = sorted(kept, key=lambda i: -cosines[i])[:depth]
@@ -57,7 +59,45 @@ def test_neither_side_ranks_like_both(built):
 
 @pytest.mark.parametrize("query", ["", "zebra", "the"])
 def test_without_a_word_in_common_it_is_dense_order(built, query):
-    assert numbers(built.search(query, k=40, mode="hybrid")) == numbers(built.search(query, k=40))
+    assert numbers(built.search(query, k=40, mode="hybrid")) == numbers(built.search(query, k=40, mode="dense"))
+
+
+def test_the_default_is_hybrid_up_to_a_size(built, monkeypatch):
+    assert built.resolve_mode("auto") == "hybrid" and built.resolve_mode("lexical") == "lexical"
+    assert built.search(WORDS, k=5) == built.search(WORDS, k=5, mode="hybrid") == Retriever(built).search(WORDS)
+    monkeypatch.setattr(facade, "LEXICAL_LIMIT", 39)
+    assert built.resolve_mode("auto") == "dense" and built.resolve_mode("hybrid") == "hybrid"
+    assert built.search(WORDS, k=5) == built.search(WORDS, k=5, mode="dense") == Retriever(built).search(WORDS)
+
+
+def test_hits_carry_their_cosines(built, encoder):
+    query = encoder.encode_queries([WORDS])[0]
+    for mode in ("dense", "hybrid"):
+        hits = built.search(WORDS, k=40, mode=mode)
+        vectors = encoder._encode([hit.chunk.embedding_text for hit in hits])
+        np.testing.assert_allclose([hit.cosine for hit in hits], vectors @ query, atol=1e-5)
+    assert {hit.cosine for hit in built.search(WORDS, k=40, mode="lexical")} == {None}
+    assert all(hit.cosine == hit.score for hit in built.search_vector(query, k=5))
+
+
+def test_a_vector_replaces_the_embedding_but_not_the_words(built, encoder, monkeypatch):
+    unit, encoded = encoder.encode_queries(["text 5"])[0], []
+    found, scores = expected(encoder, chunks(40), WORDS, vector=unit)
+    monkeypatch.setattr(type(encoder), "encode_queries", lambda *args, **kwargs: encoded.append(args))
+    near = built.search(WORDS, k=5, mode="dense", vector=3 * unit)
+    assert numbers(near) == numbers(built.search_vector(unit, k=5))
+    hits = built.search(WORDS, k=40, vector=3 * unit)
+    assert numbers(hits) == found and not encoded
+    np.testing.assert_allclose([hit.score for hit in hits], scores, atol=1e-6)
+    with pytest.raises(IndexMismatchError, match="length 3"):
+        built.search(WORDS, vector=np.ones(3))
+
+
+def test_making_the_words_of_many_chunks_anew_is_said(built, monkeypatch, caplog):
+    built.delete([chunk(0).id])  # leaves no lexical index on disk
+    monkeypatch.setattr(snapshot, "_QUICK", 38)
+    built.search(WORDS)
+    assert "lexical index of 39 chunks in memory" in caplog.text and "Index.sync" in caplog.text
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
@@ -68,7 +108,7 @@ def test_what_only_words_find_gets_its_true_cosine(built, encoder, monkeypatch, 
         hits = built.search(query, k=depth, mode="hybrid")
         assert numbers(hits) == found[:depth]
         np.testing.assert_allclose([hit.score for hit in hits], scores[:depth], atol=1e-6)
-    assert 37 not in numbers(built.search(WORDS, k=depth))
+    assert 37 not in numbers(built.search(WORDS, k=depth, mode="dense"))
     assert numbers(built.search(WORDS, k=1, mode="hybrid")) == [37]
 
 
@@ -141,7 +181,7 @@ def test_cosines_are_exact_in_every_kind(path, monkeypatch, kind):
         query, encoder = WORDS.replace("37", "160"), FakeEncoder(dimension=256)
     with Index.build(chunks(400), encoder=encoder, path=path, kind=kind) as index:
         found, scores = expected(encoder, chunks(400), query)
-        assert 160 not in numbers(index.search(query, k=100))
+        assert 160 not in numbers(index.search(query, k=100, mode="dense"))
         hits = index.search(query, k=1, mode="hybrid")
         assert numbers(hits) == found[:1] == [160]
         assert hits[0].score == pytest.approx(scores[0], abs=1e-3), "the others are the nearest that were found"
@@ -157,7 +197,7 @@ def test_evaluate_measures_what_an_index_does(path, monkeypatch):
     monkeypatch.setattr(FakeEncoder, "max_length", 256)
     measured = evaluate("hybrid:model", data)
     with Index.build(one_each, encoder=FakeEncoder("model"), path=path) as index:
-        searched = evaluate(Retriever(index, mode="hybrid"), data)
-        dense = evaluate(index, data)
+        searched = evaluate(index, data)
+        dense = evaluate(Retriever(index, mode="dense"), data)
     assert measured.per_query == searched.per_query
     assert 0 < dense.mean("nDCG@10") < measured.mean("nDCG@10") < 1

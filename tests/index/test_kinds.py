@@ -40,7 +40,7 @@ def exact(encoder: FakeEncoder, query: str, wanted, k: int) -> list[int]:
 
 def recall(index: Index, encoder: FakeEncoder, wanted, **options) -> float:
     queries = [f"query {number}" for number in range(20)]
-    found = [set(numbers(hits)) for hits in index.search_many(queries, k=10, **options)]
+    found = [set(numbers(hits)) for hits in index.search_many(queries, k=10, mode="dense", **options)]
     pairs = zip(queries, found, strict=True)
     return float(np.mean([len(some & set(exact(encoder, query, wanted, 10))) / 10 for query, some in pairs]))
 
@@ -51,12 +51,12 @@ def test_what_is_found_is_what_is_there(path, encoder, kind):
         assert ("approximate.faiss" in files(index)) == (kind != "flat")
         assert recall(index, encoder, range(400)) >= (1 if kind == "flat" else 0.9)
         for number in (0, 63, 64, 399):
-            best = index.search(chunk(number).text, k=1)[0]
+            best = index.search(chunk(number).text, k=1, mode="dense")[0]
             assert best.chunk == chunk(number) and best.score == pytest.approx(1, abs=1e-5)
-        assert sorted(numbers(index.search("q", k=999))) == list(range(400))  # as many as are asked for
-        some = index.search("q", k=999, filter={"number": [5, 70, 399, 1000]})
+        assert sorted(numbers(index.search("q", k=999, mode="dense"))) == list(range(400))  # as many as are asked for
+        some = index.search("q", k=999, mode="dense", filter={"number": [5, 70, 399, 1000]})
         assert sorted(numbers(some)) == [5, 70, 399]
-        half = index.search("q", k=10, filter={"even": True})
+        half = index.search("q", k=10, mode="dense", filter={"even": True})
         assert len(half) == 10 and all(number % 2 == 0 for number in numbers(half))
     with Index.open(path, encoder=encoder, verify=True) as again:
         assert again.kind == kind and recall(again, encoder, range(400)) >= 0.9
@@ -71,13 +71,15 @@ def test_writes_follow_what_changed(path, encoder, kind):
     assert all(after[name] == inode for name, inode in before.items()), "what did not change is linked, not written"
     assert len(after) == len(before) + 1 and not (index.path / "generation-000001").exists()
     wanted = [number for number in range(655) if number not in gone]
-    assert sorted(numbers(index.search("q", k=999))) == wanted
+    assert sorted(numbers(index.search("q", k=999, mode="dense"))) == wanted
     assert recall(index, encoder, wanted) >= (1 if kind == "flat" else 0.9)
     for number in new:  # searched exactly, whatever the structure covers
-        assert numbers(index.search(chunk(number).text, k=1)) == [number]
+        assert numbers(index.search(chunk(number).text, k=1, mode="dense")) == [number]
     for number in gone:
-        assert number not in numbers(index.search(chunk(number).text, k=50))
-        assert number not in numbers(index.search(chunk(number).text, k=50, filter={"even": number % 2 == 0}))
+        assert number not in numbers(index.search(chunk(number).text, k=50, mode="dense"))
+        assert number not in numbers(
+            index.search(chunk(number).text, k=50, mode="dense", filter={"even": number % 2 == 0})
+        )
 
 
 def test_a_replaced_vector_is_found_once_under_its_new_place(path, encoder, kind):
@@ -86,10 +88,10 @@ def test_a_replaced_vector_is_found_once_under_its_new_place(path, encoder, kind
     index.add([chunk(7)], vectors=-vectors[7:8])
     assert numbers(index.search_vector(-vectors[7], k=1)) == [7]
     assert 7 not in numbers(index.search_vector(vectors[7], k=200))
-    assert sorted(numbers(index.search("q", k=999))) == list(range(300))
+    assert sorted(numbers(index.search("q", k=999, mode="dense"))) == list(range(300))
     index.add([chunk(7)], vectors=vectors[7:8])
     assert numbers(index.search_vector(vectors[7], k=1)) == [7]
-    assert sorted(numbers(index.search("q", k=999))) == list(range(300))
+    assert sorted(numbers(index.search("q", k=999, mode="dense"))) == list(range(300))
 
 
 def test_random_writes_end_as_a_new_index_would(path, encoder, kind):
@@ -102,7 +104,7 @@ def test_random_writes_end_as_a_new_index_would(path, encoder, kind):
         index.delete([chunk(number).id for number in gone])
         index.add([chunk(number) for number in sorted(new)])
         there = (there - gone) | new
-    assert sorted(numbers(index.search("q", k=999))) == sorted(there)
+    assert sorted(numbers(index.search("q", k=999, mode="dense"))) == sorted(there)
     assert recall(index, encoder, sorted(there)) >= (1 if kind == "flat" else 0.9)
     stored = sum(len(segment.rows) for segment, *_ in index._current().vectors._parts)
     assert stored <= 1.3 * len(there), "dead vectors are cleared away"
@@ -178,4 +180,4 @@ def test_files_without_links_are_copied(path, encoder, monkeypatch):
     index = Index.build(chunks(40), encoder=encoder, path=path)
     monkeypatch.setattr("revela_rag.index.segments.os.link", refuse)
     index.add([chunk(40)])
-    assert sorted(numbers(index.search("q", k=99))) == list(range(41))
+    assert sorted(numbers(index.search("q", k=99, mode="dense"))) == list(range(41))

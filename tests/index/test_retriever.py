@@ -16,7 +16,7 @@ def test_defaults_and_overrides(plain):
     retriever = Retriever(plain, k=3, mode="hybrid", filter={"even": True})
     assert retriever.search("q") == plain.search("q", k=3, mode="hybrid", filter={"even": True})
     found = retriever.search("q", k=7, mode="dense", filter={"language": "go"})
-    assert found == plain.search("q", k=7, filter={"language": "go"})
+    assert found == plain.search("q", k=7, mode="dense", filter={"language": "go"})
     assert retriever.search("q", filter={}) == plain.search("q", k=3, mode="hybrid")
     assert len(Retriever(plain).search("q")) == 5
 

@@ -22,11 +22,11 @@ def expected(encoder, query, k, keep=lambda chunk: True):
 
 
 def test_dense_search_is_cosine_best_first(built, encoder):
-    hits = built.search("any question", k=7)
+    hits = built.search("any question", k=7, mode="dense")
     found, scores = expected(encoder, "any question", 7)
     assert numbers(hits) == found and [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6, 7]
     np.testing.assert_allclose([hit.score for hit in hits], scores, atol=1e-5)
-    best = built.search(chunk(3).text, k=1)[0]
+    best = built.search(chunk(3).text, k=1, mode="dense")[0]
     assert best.chunk == chunk(3) and best.score == pytest.approx(1, abs=1e-5) and best.score <= 1
 
 
@@ -36,7 +36,7 @@ def test_both_stores_find_the_same(tmp_path, encoder):
     two = Index.build(chunks(300), encoder=encoder, path=tmp_path / "c", store="chroma")
     for filter in (None, {"language": "go"}, {"even": True, "language": ["go", "java"]}):
         for query in ("first", "second", "third"):
-            left, right = (index.search(query, k=12, filter=filter) for index in (one, two))
+            left, right = (index.search(query, k=12, filter=filter, mode="dense") for index in (one, two))
             assert numbers(left) == numbers(right)
             np.testing.assert_allclose([h.score for h in left], [h.score for h in right], atol=1e-5)
     opposite = -encoder._encode([chunk(5).text])[0]
@@ -142,7 +142,7 @@ def both(tmp_path_factory):
 def test_filters(both, encoder, filter, keep):
     found, scores = expected(encoder, "question", 40, keep)
     for index in both:
-        hits = index.search("question", k=40, filter=filter)
+        hits = index.search("question", k=40, filter=filter, mode="dense")
         assert numbers(hits) == found
         np.testing.assert_allclose([hit.score for hit in hits], scores, atol=1e-5)
         assert len(index.search("question", k=100)) == 40

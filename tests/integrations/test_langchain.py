@@ -73,6 +73,8 @@ def test_documents_equal_the_hits_of_the_index(index):
     assert [document.id for document in documents] == [hit.chunk.id for hit in hits]
     assert [document.metadata["score"] for document in documents] == [hit.score for hit in hits]
     assert [document.metadata["rank"] for document in documents] == [hit.rank for hit in hits]
+    assert [document.metadata["cosine"] for document in documents] == [hit.cosine for hit in hits]
+    assert "cosine" not in RevelaRetriever(index=index, search_type="lexical").invoke("password")[0].metadata
     first = documents[0]
     assert first.page_content == hits[0].chunk.text
     assert first.metadata["source"] == hits[0].chunk.document_id
@@ -82,7 +84,7 @@ def test_documents_equal_the_hits_of_the_index(index):
 def test_scores_are_cosines_of_prompted_vectors(index, plain):
     query = by_hand(plain, [QUERY], "query")[0]
     cosines = dict(zip(TEXTS, by_hand(plain, list(TEXTS.values()), "document") @ query, strict=True))
-    documents = RevelaRetriever(index=index, k=len(TEXTS)).invoke(QUERY)
+    documents = RevelaRetriever(index=index, k=len(TEXTS), search_type="dense").invoke(QUERY)
     assert len(documents) == len(TEXTS)
     for document in documents:
         assert document.metadata["score"] == pytest.approx(cosines[document.metadata["source"]], abs=1e-4)

@@ -201,12 +201,24 @@ def test_modes(index, mode):
 
 def test_an_embedding_the_query_brings_is_used(index):
     vector = index.encoder.encode_queries([QUERY])[0]
-    retriever = RevelaRetriever(index, similarity_top_k=3)
+    retriever = RevelaRetriever(index, similarity_top_k=3, mode="dense")
     expected = [node.node_id for node in retriever.retrieve(QUERY)]
     brought = retriever.retrieve(QueryBundle("something else", embedding=(vector * 7).tolist()))
     hyde = retriever.retrieve(QueryBundle("something else", custom_embedding_strs=[QUERY, QUERY]))
     assert [node.node_id for node in brought] == [node.node_id for node in hyde] == expected
     assert brought[0].score == pytest.approx(retriever.retrieve(QUERY)[0].score, abs=1e-5)
+
+
+def test_a_hypothetical_answer_counts_beside_the_words_of_the_query(index):
+    hyde = QueryBundle("password", custom_embedding_strs=[QUERY])
+    found = RevelaRetriever(index, similarity_top_k=3).retrieve(hyde)
+    vector = index.encoder.encode_queries([QUERY])[0]
+    hits = index.search("password", k=3, mode="hybrid", vector=vector)
+    assert [(node.node_id, node.score) for node in found] == [(hit.chunk.id, pytest.approx(hit.score)) for hit in hits]
+    words_alone = RevelaRetriever(index, similarity_top_k=3, mode="lexical")
+    assert [node.node_id for node in words_alone.retrieve(hyde)] == [
+        node.node_id for node in words_alone.retrieve("password")
+    ]
 
 
 async def test_many_queries_at_once_give_what_they_give_in_turn(index):

@@ -19,6 +19,7 @@ from llama_index.core.vector_stores.types import (
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
+from revela_rag.index.types import check_mode
 
 __all__ = ["RevelaRetriever"]
 
@@ -26,16 +27,17 @@ __all__ = ["RevelaRetriever"]
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    A node's id is the chunk's, its source node the document, its score the cosine in dense search (for the
-    other modes see :class:`revela_rag.index.Hit`; a cutoff chosen for one does not fit another). The embedding
-    of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used in dense search where given.
+    A node's id is the chunk's, its source node the document. What its score is in each mode says
+    :class:`revela_rag.index.Hit`; for a cutoff (``SimilarityPostprocessor``) take ``mode="dense"``, whose scores are
+    cosines. The embedding of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used where given.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
         model: model the queries are encoded with, when ``index`` is a directory; default: the one it was
             built with.
         similarity_top_k: how many nodes to return.
-        mode: ``"dense"`` (cosine), ``"lexical"`` (BM25) or ``"hybrid"`` (both, fused by how sure each is).
+        mode: ``"hybrid"`` (cosine and BM25, fused by how sure each is), ``"dense"`` (cosine), ``"lexical"`` (BM25) or
+            ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
         filters: ``==`` and ``in`` joined by ``and``; applied before the best nodes are taken.
         kwargs: what every LlamaIndex retriever takes, such as ``callback_manager``.
 
@@ -55,14 +57,13 @@ class RevelaRetriever(BaseRetriever):
         *,
         model: str | Path | Encoder | None = None,
         similarity_top_k: int = 5,
-        mode: Mode = "dense",
+        mode: Mode = "auto",
         filters: MetadataFilters | None = None,
         **kwargs: Any,
     ) -> None:
         if similarity_top_k < 1:
             raise IndexingError(f"similarity_top_k={similarity_top_k} must be at least 1.")
-        if mode not in ("dense", "lexical", "hybrid"):
-            raise IndexingError(f"mode={mode!r} is not one of 'dense', 'lexical', 'hybrid'.")
+        check_mode(mode)
         super().__init__(**kwargs)
         self.similarity_top_k = similarity_top_k
         self.mode = mode
@@ -77,21 +78,18 @@ class RevelaRetriever(BaseRetriever):
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
     def _search(self, query: QueryBundle) -> list[Hit]:
-        if self.mode == "dense":
-            vector = self._query_vector(query)
-            if vector is not None:
-                return self.index.search_vector(vector, k=self.similarity_top_k, filter=self._filter)
-        return self.index.search(query.query_str, k=self.similarity_top_k, filter=self._filter, mode=self.mode)
+        vector = None if self.mode == "lexical" else self._query_vector(query)
+        options: dict[str, Any] = {"k": self.similarity_top_k, "filter": self._filter, "mode": self.mode}
+        return self.index.search(query.query_str, vector=vector, **options)
 
     def _query_vector(self, query: QueryBundle) -> np.ndarray | None:
-        """The unit vector the bundle brings or asks for, or None where the query string is to be embedded."""
+        """The vector the bundle brings or asks for, or None where the query string is to be embedded."""
         if query.embedding is not None:
-            vector = np.asarray(query.embedding, dtype=np.float32)
-        elif query.custom_embedding_strs:
-            vector = self.index.encoder.encode_queries(query.custom_embedding_strs).mean(axis=0)
-        else:
-            return None
-        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+            return np.asarray(query.embedding, dtype=np.float32)
+        if query.custom_embedding_strs:
+            mean: np.ndarray = self.index.encoder.encode_queries(query.custom_embedding_strs).mean(axis=0)
+            return mean
+        return None
 
 
 def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:
