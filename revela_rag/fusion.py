@@ -26,6 +26,7 @@ def fused_scores(
     cosine_step: float = COSINE_STEP,
     bm25_step: float = BM25_STEP,
     most_steps: float = MOST_STEPS,
+    core: np.ndarray | None = None,
 ) -> np.ndarray:
     """How a query's candidates score when cosine and BM25 are fused by how sure each of them is.
 
@@ -41,6 +42,7 @@ def fused_scores(
         cosine_step: rise of the cosine that makes a candidate e times as likely.
         bm25_step: the same of BM25.
         most_steps: the most steps that the best BM25 score counts.
+        core: places of the candidates that make up the distributions; None means the hundred best of either side.
 
     Returns:
         (n,) float64 above 0; of up to a hundred candidates they sum to 1. They order the candidates of one query and
@@ -58,7 +60,7 @@ def fused_scores(
         raise ValueError("cosines and BM25 scores must be finite numbers, BM25 scores not negative.")
     if not len(dense):
         return dense
-    core = candidates(dense, words)
+    core = candidates(dense, words) if core is None else core
     p = _log_softmax(dense / cosine_step, core)
     q = _log_softmax(words / max(bm25_step, float(words.max()) / most_steps), core)
     shares: np.ndarray = np.exp(_log_softmax(np.logaddexp(p, q) + (p + q) / 2, core))

@@ -4,8 +4,9 @@ python benchmarks/quality/hybrid.py --data scifact/ --data cosqa/ --output out
 python benchmarks/quality/hybrid.py --data scifact/ --split test --backbone models/adapted --output out
 
 Documents score by their best passage. `--cache DIR` shares the embeddings of `run.py --cache DIR`. Writes
-`hybrid.json` and prints three tables: ways of fusing a passage's cosine with its document's BM25, shares of the
-passage's own BM25 in the words of the hybrid, which an index sets to a half, and values of BM25's k1.
+`hybrid.json` and prints four tables: ways of fusing a document's cosine (its best passage's) with its BM25, shares of
+the passage's own BM25 in the words of the hybrid, which an index sets to a half, shares of the document in a passage's
+vector, which an index sets to 0.35, and values of BM25's k1. The second and third are of an index's hybrid.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from backbones import resolve_backbone
 from cache import VectorCache
 from sets import BeirSet
 
+from revela_rag.context import DOCUMENT_SHARE, in_context
 from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.fusion import DEPTH, candidates, fused_scores, largest, rrf
@@ -30,6 +32,7 @@ from revela_training.backbone import TrainableRetriever
 
 METRIC = "nDCG@10"
 SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
+CONTEXTS = (0.0, 0.2, DOCUMENT_SHARE, 0.5)
 K1S = (0.4, 0.6, 0.8, 1.2, 2.0)
 _LINEAR = (0.02, 0.25)  # cosine per point of BM25, and the most that BM25 adds
 
@@ -80,19 +83,26 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     around = LexicalIndex.build(data.corpus, whole)
     saturated = {k1: LexicalIndex.build(data.corpus, whole, k1=k1) for k1 in K1S}
     own = LexicalIndex.build(map(str, range(len(texts))), texts)
+    contexts = {share: in_context(vectors, owners, share=share) for share in CONTEXTS}
     ids = list(data.corpus)
     place = {id_: i for i, id_ in enumerate(ids)}
     owner = np.array([place[id_] for id_ in owners])
     starts = np.flatnonzero(np.r_[True, np.diff(owner) > 0])  # the passages of a document are adjacent
     runs: dict[str, Run] = {name: {} for table in COLUMNS for name in table}
     for (query_id, text), vector in zip(data.queries.items(), queries, strict=True):
-        cosines, chunk_words, words = vectors @ vector, own.scores(text), around.scores(text)
-        best = np.maximum.reduceat(cosines, starts)
+        cosines, chunk_words, words = contexts[DOCUMENT_SHARE] @ vector, own.scores(text), around.scores(text)
+        both = (chunk_words + words[owner]) / 2
+        best = np.maximum.reduceat(vectors @ vector, starts)
         for name, fuse in FUSIONS.items():
             runs[name][query_id] = _ranked(ids, fuse(best, words))
         for share in SHARES:
             mixed = fused(cosines, share * chunk_words + (1 - share) * words[owner])
             runs[share_name(share)][query_id] = _ranked(ids, np.maximum.reduceat(mixed, starts))
+        for share, leaning in contexts.items():
+            alone, together = context_names(share)
+            near = leaning @ vector
+            runs[alone][query_id] = _ranked(ids, np.maximum.reduceat(near, starts))
+            runs[together][query_id] = _ranked(ids, np.maximum.reduceat(fused(near, both), starts))
         for k1, index in saturated.items():
             alone, together = k1_names(k1)
             runs[alone][query_id] = _ranked(ids, index.scores(text))
@@ -105,6 +115,11 @@ def share_name(share: float) -> str:
     return f"own words {share:g}"
 
 
+def context_names(share: float) -> tuple[str, str]:
+    """The columns of a share of the document in a chunk's vector: cosines alone and the hybrid of an index."""
+    return f"dense, document {share:g}", f"hybrid, document {share:g}"
+
+
 def k1_names(k1: float) -> tuple[str, str]:
     """The columns of a k1: BM25 alone and in the hybrid."""
     return f"bm25, k1 {k1:g}", f"hybrid, k1 {k1:g}"
@@ -114,6 +129,7 @@ def k1_names(k1: float) -> tuple[str, str]:
 COLUMNS = (
     tuple(FUSIONS),
     tuple(map(share_name, SHARES)),
+    tuple(name for share in CONTEXTS for name in context_names(share)),
     tuple(name for k1 in K1S for name in k1_names(k1)),
 )
 

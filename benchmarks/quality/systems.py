@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from sets import Task
 
+from revela_rag.context import in_context
 from revela_rag.evaluation import Run, dense_run, hybrid_run, lexical_run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_training import adapt, job
@@ -74,8 +75,8 @@ class Bench:
         if system == "bm25":
             return {"scores": {"full": self._score(self._bm25)}}
         if system == "base":
-            run = self._dense(lambda texts, role, strength: self._base_vectors(texts, role), 0.0)
-            return {"scores": {"full": self._score(run), "hybrid": self._score(self._hybrid(run))}}
+            dense, hybrid = self._runs(lambda texts, role, strength: self._base_vectors(texts, role), 0.0)
+            return {"scores": {"full": self._score(dense), "hybrid": self._score(hybrid)}}
         if system == "tsdae" and adapter == "linear":
             raise baselines.NotRunError(
                 "TSDAE trains an encoder, and the linear adapter has none that learns: use tsdae/lora"
@@ -84,10 +85,10 @@ class Bench:
         retriever, result = self._train(system, adapter, seed)
         seconds = round(time.monotonic() - started, 1)
         embed = self._embedder(retriever)
-        found = {strength: self._dense(embed, strength) for strength in {1.0, result.strength}}
-        runs = {"full": found[1.0], "gated": found[result.strength]}
+        found = {strength: self._runs(embed, strength) for strength in {1.0, result.strength}}
+        gated, hybrid = found[result.strength]
+        runs = {"full": found[1.0][0], "gated": gated, "hybrid": hybrid}
         scores = {name: self._score(run) for name, run in runs.items()}
-        scores["hybrid"] = self._score(self._hybrid(runs["gated"]))
         log = [entry for entry in result.report["log"] if "grad_norm" in entry]
         return {
             "scores": scores,
@@ -172,15 +173,16 @@ class Bench:
         texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
         return lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus), k=_DEPTH)
 
-    def _dense(self, embed: Embed, strength: float) -> Run:
-        """The documents found, each by its best chunk."""
+    def _runs(self, embed: Embed, strength: float) -> tuple[Run, Run]:
+        """The documents found by the vectors of their best chunks, and by these in context together with BM25."""
         data = self.task.data
         texts, document_ids = self._passages
-        queries = embed(list(data.queries.values()), "query", strength)
-        return dense_run(queries, embed(texts, "document", strength), list(data.queries), document_ids, k=_DEPTH)
-
-    def _hybrid(self, run: Run) -> Run:
-        return hybrid_run([self._bm25, run])
+        queries, vectors = embed(list(data.queries.values()), "query", strength), embed(texts, "document", strength)
+        dense, context = (
+            dense_run(queries, some, list(data.queries), document_ids, k=_DEPTH)
+            for some in (vectors, in_context(vectors, document_ids))
+        )
+        return dense, hybrid_run([self._bm25, context])
 
     def _score(self, run: Run) -> Scores:
         return score_run(run, self.task.data.qrels).per_query

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from revela_rag.context import in_context
 from revela_rag.fusion import DEPTH, candidates, fuse, fused_scores, rrf
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def fused_run(
         query_vectors: shape (Q, d), unit vectors.
         document_vectors: shape (N, d), unit vectors.
         queries: Q texts by id, in the order of their vectors.
-        document_ids: N ids, repeated for chunks of the same document, whose cosine is that of its best chunk.
+        document_ids: N ids, repeated for chunks of the same document, whose cosine is that of its best chunk, each
+            chunk in the context of its document (:func:`revela_rag.context.in_context`).
         lexical: BM25 over the same documents.
         k: documents per query.
 
@@ -82,6 +84,8 @@ def fused_run(
     missing = next((id_ for id_ in document_ids if id_ not in places), None)
     if missing is not None:
         raise ValueError(f"the lexical index lacks the document {missing!r}; build it over the same documents")
+    if len(document_vectors) == len(document_ids):  # or it is an error below
+        document_vectors = in_context(document_vectors, document_ids)
     for some, ids, cosines in _cosines(query_vectors, document_vectors, list(queries), document_ids):
         columns = np.array([places[id_] for id_ in ids])
         for row, query_id in enumerate(some):

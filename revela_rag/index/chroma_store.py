@@ -121,15 +121,15 @@ class ChromaStore:
             for pair in zip(found["ids"], found["distances"], strict=True)
         ]
 
-    def cosines(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Exact cosines of some rows."""
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of some rows."""
         if self._collection.count() <= EXACT_BELOW:
             everything = self._all()
-            return np.clip(everything.vectors(everything.locate(rows)) @ query, -1.0, 1.0)
+            return everything.vectors(everything.locate(rows))
         with _errors(self._folder):
             found = self._collection.get(ids=[str(row) for row in rows], include=["embeddings"])
         vectors = dict(zip(map(int, found["ids"]), np.asarray(found["embeddings"], dtype=np.float32), strict=True))
-        return np.clip(np.stack([vectors[int(row)] for row in rows]) @ query, -1.0, 1.0)
+        return np.stack([vectors[int(row)] for row in rows])
 
     def _compare(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> list[list[tuple[int, float]]]:
         """Exact top k per query."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from revela_rag.errors import IndexingError
-from revela_rag.index.approximate import LEAST, Approximate, cosines
+from revela_rag.index.approximate import LEAST, Approximate
 from revela_rag.index.segments import Found, Segment, dead_file, link
 
 __all__ = ["SEGMENT", "FaissStore", "pairs"]
@@ -164,9 +164,14 @@ class FaissStore:
                 return pairs(rows, scores)
         return pairs(*_merge(self._exact(queries, k, bits, new=False), k))
 
-    def cosines(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Exact cosines of some rows."""
-        return np.clip(cosines(query, rows, self._segments), -1.0, 1.0)
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of some rows."""
+        found = np.empty((len(rows), self._dimension), dtype=np.float32)
+        for segment in self._segments:
+            places = segment.locate(rows)
+            here = places >= 0
+            found[here] = segment.vectors(places[here])
+        return found
 
     def _part(self, segment: Segment) -> tuple[Segment, np.ndarray | None, np.ndarray]:
         """A segment, its living rows as bits (None: all live), and those that the structure does not cover."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import DEPTH, fused_scores, largest
+from revela_rag.fusion import DEPTH, candidates, fused_scores, largest
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit, VectorStore
@@ -56,6 +57,7 @@ class Snapshot:
             self.folder, dimension=manifest.dimension, count=manifest.count, kind=manifest.kind
         )
         self._lexical: WordIndex | None = None
+        self._context: DocumentContext | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -84,10 +86,11 @@ class Snapshot:
     ) -> list[list[Hit]]:
         """Top k of the best by cosine and by words, at least 100 each; see :func:`revela_rag.fusion.fused_scores`.
 
-        Words count by the mean of a chunk's BM25 and its document's.
+        Words count by the mean of a chunk's BM25 and its document's, cosines by the chunk's vector in the context of
+        its document (:func:`revela_rag.context.in_context`).
         """
         allowed = self._allowed(filter)
-        words = self._load_words()
+        words, context = self._load_words(), self._load_context()
         rows = words.rows
         mask = np.ones(len(rows), dtype=bool) if allowed is None else np.isin(rows, allowed, assume_unique=True)
         depth = max(k, DEPTH)
@@ -100,12 +103,15 @@ class Snapshot:
             cosines = dict(found)
             missing = [row for row in best.tolist() if row not in cosines]
             if missing:
-                cosines.update(zip(missing, self.vectors.cosines(vector, np.array(missing)).tolist(), strict=True))
+                exact = np.clip(self.vectors.vectors(np.array(missing)) @ vector, -1.0, 1.0)
+                cosines.update(zip(missing, exact.tolist(), strict=True))
             found_rows, close = np.array(list(cosines), dtype=np.int64), np.array(list(cosines.values()))
             bm25_of = bm25[np.searchsorted(rows, found_rows).clip(max=len(rows) - 1)]
             ascending = np.argsort(found_rows)  # so that which ties count as the best does not depend on k
+            core = candidates(close[ascending], bm25_of[ascending])
+            around = context.cosines(vector, found_rows[ascending], close[ascending])
             scores = np.empty(len(close))
-            scores[ascending] = fused_scores(close[ascending], bm25_of[ascending])
+            scores[ascending] = fused_scores(around, bm25_of[ascending], core=core)
             order = np.argsort(-scores, kind="stable")[:k]
             ranked = list(zip(found_rows[order].tolist(), scores[order].tolist(), strict=True))
             hits.append(self._hits(ranked, cosines))
@@ -136,6 +142,13 @@ class Snapshot:
                     )
                     self._lexical = WordIndex.build(self.texts.rows(), self.texts.texts(), self.texts.documents())
             return self._lexical
+
+    def _load_context(self) -> DocumentContext:
+        with self._lock:
+            if self._context is None:
+                rows, documents = self.texts.rows(), self.texts.documents()
+                self._context = DocumentContext.build(rows, documents, self.vectors.vectors)
+            return self._context
 
     def _hits(self, found: Sequence[tuple[int, float]], cosines: Mapping[int, float] | None = None) -> list[Hit]:
         chunks = self.texts.chunks([row for row, _ in found])

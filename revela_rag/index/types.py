@@ -103,8 +103,8 @@ class VectorStore(Protocol):
         """
         ...
 
-    def cosines(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(n,) float32 exact cosines of a (d,) unit query with the vectors under (n,) int64 rows that are there."""
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """(n, d) float32 vectors, as they were added, under (n,) int64 rows that are there."""
         ...
 
     def save(self) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from revela_rag.context import in_context
 from revela_rag.evaluation import dense_run, fused_run, hybrid_run, lexical_run
 from revela_rag.evaluation import runs as runs_module
 from revela_rag.fusion import fuse
@@ -107,7 +108,7 @@ def test_fused_run_is_hybrid_run_over_the_candidates(block: int, monkeypatch: py
     queries = {"q0": "red thing7", "q1": "zebra", "q2": "to be chosen"}
     passages = [*document_ids[::-1], "d4", "d9"]  # in another order, and two documents of two chunks
     query_vectors, vectors = _unit(3, 0), _unit(32, 1)
-    dense = dense_run(query_vectors, vectors, list(queries), passages, k=30)
+    dense = dense_run(query_vectors, in_context(vectors, passages), list(queries), passages, k=30)
     last = list(dense["q2"])[-1]
     queries["q2"] = f"thing{last[1:]} " * 9
     lexical = lexical_run(list(queries.values()), texts, list(queries), document_ids, k=30)

@@ -62,7 +62,7 @@ def test_a_new_title_is_embedded_again(built, encoder):
     assert retitled.id == chunk(0).id
     assert built.sync([retitled, *chunks(40, 1)]) == SyncReport(updated=1, unchanged=39, embedded=1)
     assert encoder.embedded == ["A title\n" + chunk(0).text]
-    best = built.search(retitled.embedding_text, k=1)[0]
+    best = built.search(retitled.embedding_text, k=1, mode="dense")[0]
     assert best.chunk == retitled and best.score == pytest.approx(1, abs=1e-5)
     assert numbers(built.search("title", k=1, mode="lexical")) == [0]
     assert len(built.search("q", k=99)) == 40

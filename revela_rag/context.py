@@ -1,0 +1,113 @@
+"""Chunks in the context of their documents: a chunk is found also by what the rest of its document is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+__all__ = ["DOCUMENT_SHARE", "DocumentContext", "in_context"]
+
+#: How much of a chunk's vector in context is its document's.
+DOCUMENT_SHARE = 0.35
+_BATCH = 8192
+
+
+def in_context(vectors: np.ndarray, documents: Iterable[str], *, share: float = DOCUMENT_SHARE) -> np.ndarray:
+    """Vectors of chunks that lean towards their documents, as hybrid search compares them.
+
+    A chunk's vector v becomes ``(1 - share) * v + share * m``, m being the mean of its document's vectors, both of unit
+    length, and the result too. The chunk of a document that has no other stays as it is. Measured on bug reports to
+    files, and on docstrings to methods, in docs/quality.md.
+
+    Args:
+        vectors: (n, d) unit rows.
+        documents: n ids, the document of each chunk.
+        share: between 0, the chunk alone, and 1, the document alone.
+
+    Returns:
+        (n, d) float32 unit rows.
+
+    Raises:
+        ValueError: the numbers of vectors and ids differ, or the share is out of range.
+    """
+    rows = np.asarray(vectors, dtype=np.float32)
+    context = DocumentContext.build(np.arange(len(rows)), documents, lambda some: rows[some], share=share)
+    many = np.flatnonzero(context.owners >= 0)
+    mixed = rows.copy()
+    if len(many):
+        mixed[many] = context.mix(rows[many], context.owners[many]) / context.lengths[many, None]
+    return mixed
+
+
+class DocumentContext:
+    """What it takes to turn the cosines of chunks into those of their vectors in context. Made by :meth:`build`.
+
+    Attributes:
+        rows: (n,) int64, of the chunks, ascending.
+        owners: (n,) int64, each chunk's document in ``means``; -1 where it is the only chunk.
+        means: (m, d) float32 unit rows, of the documents that have several chunks.
+        lengths: (n,) float32, of the mixed vectors; 1 where there is nothing to mix.
+        share: of the document.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, owners: np.ndarray, means: np.ndarray, lengths: np.ndarray, share: float
+    ) -> None:
+        self.rows, self.owners, self.means, self.lengths, self.share = rows, owners, means, lengths, share
+
+    @classmethod
+    def build(
+        cls,
+        rows: np.ndarray,
+        documents: Iterable[str],
+        vectors: Callable[[np.ndarray], np.ndarray],
+        *,
+        share: float = DOCUMENT_SHARE,
+    ) -> DocumentContext:
+        """Read every vector of documents with several chunks, twice, some thousands at a time.
+
+        Args:
+            rows: (n,) int64, ascending.
+            documents: n ids.
+            vectors: gives the (b, d) unit vectors of (b,) rows.
+            share: see :func:`in_context`.
+
+        Raises:
+            ValueError: see :func:`in_context`.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} must be between 0 and 1.")
+        names: dict[str, int] = {}
+        owners = np.fromiter((names.setdefault(name, len(names)) for name in documents), dtype=np.int64)
+        if len(owners) != len(rows):
+            raise ValueError(f"{len(rows)} vectors need as many document ids, got {len(owners)}.")
+        several = np.bincount(owners, minlength=len(names)) > 1
+        owners = np.where(several[owners], np.cumsum(several)[owners] - 1, -1)
+        many, lengths = np.flatnonzero(owners >= 0), np.ones(len(rows), dtype=np.float32)
+        batches = [many[start : start + _BATCH] for start in range(0, len(many), _BATCH)]
+        means = np.zeros((int(several.sum()), vectors(rows[many[:1]]).shape[1] if len(many) else 0), dtype=np.float32)
+        for some in batches:
+            np.add.at(means, owners[some], vectors(rows[some]))
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        context = cls(rows, owners, means, lengths, share)
+        for some in batches:
+            mixed = np.linalg.norm(context.mix(vectors(rows[some]), owners[some]), axis=1)
+            lengths[some] = np.maximum(mixed, np.finfo(np.float32).tiny)
+        return context
+
+    def mix(self, vectors: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """(b, d) vectors of chunks mixed with those of their documents, not yet of unit length."""
+        mixed: np.ndarray = (1 - self.share) * vectors + self.share * self.means[owners]
+        return mixed
+
+    def cosines(self, query: np.ndarray, rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """(b,) cosines of a (d,) unit query with (b,) rows in context, given ``own``, those of the chunks alone."""
+        places = np.searchsorted(self.rows, rows)
+        owners = self.owners[places]
+        many = owners >= 0
+        found = np.array(own, dtype=np.float64)
+        documents, which = np.unique(owners[many], return_inverse=True)
+        around = (self.means[documents] @ query)[which] if len(documents) else np.empty(0)
+        found[many] = ((1 - self.share) * found[many] + self.share * around) / self.lengths[places[many]]
+        return np.clip(found, -1.0, 1.0)
