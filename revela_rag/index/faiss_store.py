@@ -166,7 +166,7 @@ class FaissStore:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """The vectors of some rows."""
-        found = np.empty((len(rows), self._dimension), dtype=np.float32)
+        found = np.zeros((len(rows), self._dimension), dtype=np.float32)
         for segment in self._segments:
             places = segment.locate(rows)
             here = places >= 0

@@ -134,9 +134,11 @@ class Snapshot:
                     self._lexical = WordIndex.load(self.folder / LEXICAL_FOLDER)
                 except IndexingError:
                     # not written by add and delete nor for very many chunks, or removed by a writer meanwhile
+                    slow = len(self.texts) > _QUICK
                     logger.log(
-                        logging.WARNING if len(self.texts) > _QUICK else logging.INFO,
-                        "Building the lexical index of %d chunks in memory, as %s holds none; Index.sync writes one.",
+                        logging.WARNING if slow else logging.INFO,
+                        "Building the lexical index of %d chunks in memory: there is none in %s, "
+                        "a sync that changes it writes one.",
                         len(self.texts),
                         self.folder,
                     )

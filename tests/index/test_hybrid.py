@@ -101,7 +101,7 @@ def test_making_the_words_of_many_chunks_anew_is_said(built, monkeypatch, caplog
     built.delete([chunk(0).id])  # leaves no lexical index on disk
     monkeypatch.setattr(snapshot, "_QUICK", 38)
     built.search(WORDS)
-    assert "lexical index of 39 chunks in memory" in caplog.text and "Index.sync" in caplog.text
+    assert "lexical index of 39 chunks in memory" in caplog.text and "a sync that changes it" in caplog.text
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
