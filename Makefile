@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo demo-quick test test-fast lint types clean
@@ -15,11 +17,11 @@ demo: $(VENV)/.demo  ## Install and run the demo: adapt, index and search the Py
 demo-quick: $(VENV)/.demo  ## The demo on a small corpus (under 2 minutes)
 	$(BIN)/revela demo --quick
 
-test: $(VENV)/.dev  ## Install and run every test
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## Install and run every test, in WORKERS=2 processes
+	$(PYTEST)
 
 test-fast: $(VENV)/.dev  ## Install and run the fast tests only
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.dev  ## ruff: errors, imports, docstrings, formatting
 	$(BIN)/ruff check .
