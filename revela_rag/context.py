@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from revela_rag.fusion import candidates, fused_scores
+
 __all__ = ["DOCUMENT_SHARE", "DocumentContext", "in_context"]
 
 #: How much of a chunk's vector in context is its document's.
@@ -111,3 +113,14 @@ class DocumentContext:
         around = (self.means[documents] @ query)[which] if len(documents) else np.empty(0)
         found[many] = ((1 - self.share) * found[many] + self.share * around) / self.lengths[places[many]]
         return np.clip(found, -1.0, 1.0)
+
+    def fused(self, query: np.ndarray, rows: np.ndarray, own: np.ndarray, lexical: np.ndarray) -> np.ndarray:
+        """(b,) hybrid scores of a query's candidates, see :func:`revela_rag.fusion.fused_scores`.
+
+        Args:
+            query: (d,) unit vector.
+            rows: (b,) of the candidates, ascending: of ties the first rows count as the best.
+            own: (b,) cosines of the chunks alone, which say who the hundred best by cosine are.
+            lexical: (b,) BM25 scores.
+        """
+        return fused_scores(self.cosines(query, rows, own), lexical, core=candidates(own, lexical))

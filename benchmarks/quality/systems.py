@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from sets import Task
 
-from revela_rag.context import in_context
-from revela_rag.evaluation import Run, dense_run, hybrid_run, lexical_run, score_run
+from revela_rag.evaluation import Run, dense_run, fused_run, lexical_run, score_run
 from revela_rag.evaluation.vectors import passages
+from revela_rag.index.words import WordIndex
 from revela_training import adapt, job
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset
@@ -37,8 +37,6 @@ ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 UNTRAINED = ("bm25", "base")
 SYSTEMS = (*UNTRAINED, *baselines.METHODS, *ADAPTED)
-
-_DEPTH = 1_000  # documents per query that hybrids are fused from
 
 #: Vectors (n, d) of texts in a role at a strength of the adapter.
 Embed = Callable[[Sequence[str], Role, float], np.ndarray]
@@ -73,7 +71,7 @@ class Bench:
             RevelaError: training failed.
         """
         if system == "bm25":
-            return {"scores": {"full": self._score(self._bm25)}}
+            return {"scores": {"full": self._score(self._bm25())}}
         if system == "base":
             dense, hybrid = self._runs(lambda texts, role, strength: self._base_vectors(texts, role), 0.0)
             return {"scores": {"full": self._score(dense), "hybrid": self._score(hybrid)}}
@@ -168,21 +166,22 @@ class Bench:
         return passages(self.task.data.corpus, window=self._retriever.inference_max_length)
 
     @cached_property
+    def _words(self) -> WordIndex:
+        texts, document_ids = self._passages
+        return WordIndex.build(range(len(texts)), texts, document_ids)
+
     def _bm25(self) -> Run:
         data = self.task.data
         texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
-        return lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus), k=_DEPTH)
+        return lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus))
 
     def _runs(self, embed: Embed, strength: float) -> tuple[Run, Run]:
-        """The documents found by the vectors of their best chunks, and by these in context together with BM25."""
+        """What an index finds by cosine and what it finds in hybrid search."""
         data = self.task.data
         texts, document_ids = self._passages
         queries, vectors = embed(list(data.queries.values()), "query", strength), embed(texts, "document", strength)
-        dense, context = (
-            dense_run(queries, some, list(data.queries), document_ids, k=_DEPTH)
-            for some in (vectors, in_context(vectors, document_ids))
-        )
-        return dense, hybrid_run([self._bm25, context])
+        dense = dense_run(queries, vectors, list(data.queries), document_ids)
+        return dense, fused_run(queries, vectors, data.queries, document_ids, self._words)
 
     def _score(self, run: Run) -> Scores:
         return score_run(run, self.task.data.qrels).per_query

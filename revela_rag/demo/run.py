@@ -109,8 +109,9 @@ def metrics_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
     for metric in metrics:
         table.add_column(metric, justify="right")
     for name, evaluation in evaluations.items():
-        cells = (evaluation["metrics"][metric] for metric in metrics)
-        table.add_row(name, *(f"{c['mean']:.4f} [{_short(c['low'])}-{_short(c['high'])}]" for c in cells))
+        means = (evaluation["metrics"][metric] for metric in metrics)
+        cells = (f"{mean['mean']:.4f} [{_short(mean['low'])}-{_short(mean['high'])}]" for mean in means)
+        table.add_row(name.replace("_", " "), *cells)
     return table
 
 

@@ -3,8 +3,9 @@
 from revela_rag.evaluation.beir import RetrievalData, load_beir
 from revela_rag.evaluation.bootstrap import Comparison, balanced_p_value, bootstrap_interval, compare
 from revela_rag.evaluation.evaluate import evaluate
+from revela_rag.evaluation.fused import fused_run
 from revela_rag.evaluation.metrics import METRICS, Evaluation, score_run
-from revela_rag.evaluation.runs import Run, dense_run, fused_run, hybrid_run, lexical_run
+from revela_rag.evaluation.runs import Run, dense_run, lexical_run
 from revela_rag.evaluation.structural import structural_data
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "dense_run",
     "evaluate",
     "fused_run",
-    "hybrid_run",
     "lexical_run",
     "load_beir",
     "score_run",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from revela_rag.errors import CorpusError
 from revela_rag.evaluation.beir import RetrievalData, load_beir
+from revela_rag.evaluation.fused import fused_run
 from revela_rag.evaluation.metrics import Evaluation, score_run
-from revela_rag.evaluation.runs import Run, dense_run, fused_run, lexical_run
+from revela_rag.evaluation.runs import Run, dense_run, lexical_run
 from revela_rag.evaluation.vectors import cached_vectors, passages
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def evaluate(
         run = _searched(model, data, depth)
     else:
         from revela_rag.encoder import Encoder
-        from revela_rag.lexical import LexicalIndex
+        from revela_rag.index.words import WordIndex
 
         hybrid = text_model is not None and text_model.startswith("hybrid:")
         encoder = model if isinstance(model, Encoder) else Encoder(_bare(model), **encoder_options)
@@ -90,8 +91,8 @@ def evaluate(
         queries, documents = _vectors(encoder, data, texts, cache_dir=cache_dir, show_progress=show_progress)
         details.update(vectors=len(texts), fingerprint=encoder.fingerprint)
         if hybrid:
-            lexical = LexicalIndex.build(data.corpus, _whole(data), analyzer=analyzer)
-            run = fused_run(queries, documents, data.queries, document_ids, lexical, k=depth)
+            words = WordIndex.build(range(len(texts)), texts, document_ids, analyzer=analyzer)
+            run = fused_run(queries, documents, data.queries, document_ids, words, k=depth)
         else:
             run = dense_run(queries, documents, list(data.queries), document_ids, k=depth)
     evaluation = score_run(run, data.qrels, name=name or _name(model), k=k)

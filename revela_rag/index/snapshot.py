@@ -12,7 +12,7 @@ import numpy as np
 
 from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import DEPTH, candidates, fused_scores, largest
+from revela_rag.fusion import DEPTH, largest
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit, VectorStore
@@ -107,11 +107,9 @@ class Snapshot:
                 cosines.update(zip(missing, exact.tolist(), strict=True))
             found_rows, close = np.array(list(cosines), dtype=np.int64), np.array(list(cosines.values()))
             bm25_of = bm25[np.searchsorted(rows, found_rows).clip(max=len(rows) - 1)]
-            ascending = np.argsort(found_rows)  # so that which ties count as the best does not depend on k
-            core = candidates(close[ascending], bm25_of[ascending])
-            around = context.cosines(vector, found_rows[ascending], close[ascending])
+            ascending = np.argsort(found_rows)
             scores = np.empty(len(close))
-            scores[ascending] = fused_scores(around, bm25_of[ascending], core=core)
+            scores[ascending] = context.fused(vector, found_rows[ascending], close[ascending], bm25_of[ascending])
             order = np.argsort(-scores, kind="stable")[:k]
             ranked = list(zip(found_rows[order].tolist(), scores[order].tolist(), strict=True))
             hits.append(self._hits(ranked, cosines))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from revela_rag.errors import IndexingError
-from revela_rag.lexical import LexicalIndex, read_terms
+from revela_rag.lexical import Analyzer, LexicalIndex, read_terms
 
 __all__ = ["LEXICAL_LIMIT", "WordIndex"]
 
@@ -41,16 +41,19 @@ class WordIndex:
         self._owners = owners
 
     @classmethod
-    def build(cls, rows: Iterable[int], texts: Iterable[str], documents: Iterable[str]) -> WordIndex:
+    def build(
+        cls, rows: Iterable[int], texts: Iterable[str], documents: Iterable[str], *, analyzer: Analyzer = "code"
+    ) -> WordIndex:
         """Index texts.
 
         Args:
             rows: of the chunks, ascending.
             texts: of the chunks; consumed once.
             documents: id of each chunk's document.
+            analyzer: see :func:`revela_rag.lexical.analyze`.
         """
-        vocabulary, terms = read_terms(texts)
-        chunks = LexicalIndex.of_terms(map(str, rows), vocabulary, terms)
+        vocabulary, terms = read_terms(texts, analyzer)
+        chunks = LexicalIndex.of_terms(map(str, rows), vocabulary, terms, analyzer=analyzer)
         names: dict[str, int] = {}
         owners = np.array([names.setdefault(name, len(names)) for name in documents], dtype=np.int64)
         if len(names) == len(terms):
@@ -58,7 +61,8 @@ class WordIndex:
         joined = [array("i") for _ in names]
         for owner, found in zip(owners.tolist(), terms, strict=True):
             joined[owner].extend(found)
-        return cls(chunks, LexicalIndex.of_terms(map(str, range(len(names))), vocabulary, joined), owners)
+        around = LexicalIndex.of_terms(map(str, range(len(names))), vocabulary, joined, analyzer=analyzer)
+        return cls(chunks, around, owners)
 
     def search(self, query: str, k: int, *, mask: np.ndarray | None = None) -> list[tuple[int, float]]:
         """Row and BM25 of the chunks that match best; see :meth:`LexicalIndex.search`."""

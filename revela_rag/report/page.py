@@ -78,7 +78,7 @@ training nor when the strength was chosen.</small></p>
 def _table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     metrics = list(next(iter(evaluations.values()))["metrics"])
     rows = "".join(
-        f"<tr><td>{escape(name)}</td>"
+        f"<tr><td>{escape(name.replace('_', ' '))}</td>"
         + "".join(
             f"<td>{value['mean']:.4f} <small>{value['low']:.3f}-{value['high']:.3f}</small></td>"
             for value in (evaluation["metrics"][metric] for metric in metrics)

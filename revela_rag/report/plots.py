@@ -11,7 +11,7 @@ from revela_rag.errors import MissingExtraError
 __all__ = ["before_after", "losses", "saturation", "strengths", "systems"]
 
 _INK, _BLUE, _ORANGE, _GREY = "#24292f", "#0b62a4", "#d1660a", "#8c959f"
-_COLOURS = {"bm25": _GREY, "base": _ORANGE, "adapted": _BLUE, "hybrid": "#2f7d4f"}
+_COLOURS = {"bm25": _GREY, "base": _ORANGE, "adapted": _BLUE, "hybrid_base": "#8fbf9f", "hybrid": "#2f7d4f"}
 
 
 def losses(log: Sequence[Mapping[str, float]]) -> str:
@@ -54,7 +54,7 @@ def systems(evaluations: Mapping[str, Mapping[str, Any]], metric: str = "nDCG@10
         value = evaluation["metrics"][metric]
         error = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
         axis.bar(place, value["mean"], 0.6, color=_COLOURS.get(name, _BLUE), yerr=error, capsize=4)
-    axis.set_xticks(range(len(evaluations)), list(evaluations))
+    axis.set_xticks(range(len(evaluations)), [name.replace("_", " ") for name in evaluations])
     return _svg(figure)
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from revela_rag.context import in_context
 from revela_rag.errors import IndexMismatchError
-from revela_rag.evaluation import RetrievalData, evaluate
+from revela_rag.evaluation import RetrievalData, evaluate, fused_run, score_run
 from revela_rag.fusion import fuse
 from revela_rag.index import Index, facade, snapshot
+from revela_rag.index.words import WordIndex
 from revela_rag.lexical import LexicalIndex
 from revela_rag.retriever import Retriever
 
@@ -205,3 +206,23 @@ def test_evaluate_measures_what_an_index_does(path, monkeypatch):
         dense = evaluate(Retriever(index, mode="dense"), data)
     assert measured.per_query == searched.per_query
     assert 0 < dense.mean("nDCG@10") < measured.mean("nDCG@10") < 1
+
+
+@pytest.mark.parametrize("documents", [4, 40, 400])
+def test_a_fused_run_finds_what_an_index_does(path, documents):
+    several = [replace(one, id=f"c{i}", document_id=f"d{i % documents}") for i, one in enumerate(chunks(400))]
+    encoder, queries = FakeEncoder(), {f"q{i}": f"which text calls user {i} or getUser{3 * i}Name" for i in range(20)}
+    qrels = {q: {f"d{7 * int(q[1:]) % documents}": 1} for q in queries}
+    data = RetrievalData({f"d{i}": ("", "") for i in range(documents)}, queries, qrels, "x")
+    texts, owners = [one.embedding_text for one in several], [one.document_id for one in several]
+    vectors = encoder.encode_documents(texts), encoder.encode_queries(list(queries.values()))
+    words = WordIndex.build(range(400), texts, owners)
+    with Index.build(several, encoder=encoder, path=path, vectors=vectors[0]) as index:
+        searched = {k: evaluate(index, data, k=k).per_query for k in ((3, 3), (10, 100))}
+        near = index.search(queries["q7"], k=150)
+    for k, expected in searched.items():
+        run = fused_run(vectors[1], vectors[0], queries, owners, words, k=max(k))
+        assert score_run(run, qrels, k=k).per_query == expected
+    run = fused_run(vectors[1], vectors[0], queries, owners, words, chunk_ids=[one.id for one in several], k=75)
+    assert list(run["q7"]) == [hit.chunk.id for hit in near][:75]
+    np.testing.assert_allclose(list(run["q7"].values()), [hit.score for hit in near][:75], rtol=1e-4)

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from revela_rag.corpus import Chunk, Part, StructuralPair
-from revela_training.gate import EvaluationSet, evaluation_pairs, make_evaluation_set, run_gate
+from revela_rag.evaluation import Comparison, Evaluation, compare, fused_run, score_run
+from revela_rag.index.words import WordIndex
+from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
+from revela_training.gate import run_gate
 
 
 def pairs(count: int, start: int = 0) -> list[StructuralPair]:
@@ -38,10 +42,47 @@ def test_the_best_strength_is_taken_and_reported_on_the_other_half() -> None:
     assert gate.strength == 0.5
     assert gate.comparison is not None
     assert gate.comparison.difference > 0.1
-    assert set(gate.evaluations) == {"bm25", "base", "adapted", "hybrid"}
+    assert list(gate.evaluations) == ["bm25", "base", "adapted", "hybrid_base", "hybrid"]
     assert gate.evaluations["adapted"].queries == len(REPORT)
     assert gate.summary.startswith("adapted: ")
     assert "p < 0.001" in gate.summary
+    assert gate.hybrid_comparison is not None
+    change = f"{gate.evaluations['hybrid_base'].mean('nDCG@10'):.4f} → {gate.evaluations['hybrid'].mean('nDCG@10'):.4f}"
+    assert f"; hybrid search {change}, p" in gate.summary
+
+
+def test_a_loss_in_hybrid_search_keeps_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    def falls(before: Evaluation, after: Evaluation, *, metric: str) -> Comparison:
+        found = compare(before, after, metric=metric)
+        calls.append(found)
+        return found if len(calls) == 1 else replace(found, difference=-0.1, after=found.before - 0.1, p_value=0.01)
+
+    calls: list[Comparison] = []
+    monkeypatch.setattr("revela_training.gate.compare", falls)
+    gate = run_gate(DATA, embedder({0.0: 0.1, 0.5: 0.6}), [0.5])
+    assert gate.strength == 0.0 and set(gate.evaluations) == {"bm25", "base", "hybrid"}
+    assert gate.comparison is not None and gate.comparison.difference > 0.1
+    assert gate.summary.startswith("kept the base model: strength 0.5, chosen on other queries, took hybrid search ")
+    assert gate.as_dict()["hybrid_comparison"]["difference"] == -0.1
+
+
+def test_hybrid_search_is_that_of_an_index_of_chunks() -> None:
+    def numberless(texts: Sequence[str], role: str, strength: float) -> np.ndarray:  # BM25 cannot tell the answer
+        return embed([f"x {int(text.split()[1]) % 1000}" for text in texts], role, strength)
+
+    embed, sources = embedder({0.0: 0.2, 0.5: 0.4}), [f"d{i // 4}" for i in range(80)]
+    choose, report = ([replace(p, query=f"query {1000 + int(p.chunk_id[1:])}") for p in ps] for ps in (CHOOSE, REPORT))
+    data = replace(DATA, choose=choose, report=report, sources=sources)
+    gate = run_gate(data, numberless, [0.5])
+    texts, asked = DATA.documents, {str(i): pair.query for i, pair in enumerate(report)}
+    words = WordIndex.build(range(80), texts, sources)
+    for name, strength in (("hybrid_base", 0.0), ("hybrid", 0.5)):
+        vectors = numberless(list(asked.values()), "query", strength), numberless(texts, "document", strength)
+        run = fused_run(*vectors, asked, sources, words, chunk_ids=DATA.document_ids)
+        expected = score_run(run, {str(i): {pair.chunk_id: 1} for i, pair in enumerate(report)})
+        assert gate.evaluations[name].per_query == expected.per_query
+    alone = run_gate(replace(data, sources=None), numberless, [0.5])
+    assert alone.evaluations["hybrid"].per_query != gate.evaluations["hybrid"].per_query
 
 
 def test_a_harmful_adapter_keeps_the_base() -> None:

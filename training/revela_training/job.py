@@ -19,8 +19,9 @@ from revela_training.assemble import build_collator, build_dataset, build_lm, bu
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World, start_world
+from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
 from revela_training.export import check_output, export_model
-from revela_training.gate import Embed, EvaluationSet, Gate, evaluation_pairs, make_evaluation_set, run_gate
+from revela_training.gate import Embed, Gate, run_gate
 from revela_training.model import RevelaModel
 from revela_training.resolve import resolve_configs
 from revela_training.trainer import train, use_bf16

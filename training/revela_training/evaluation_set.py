@@ -1,0 +1,101 @@
+"""What the gate judges by: documents, and queries made of them that training never sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from revela_rag.corpus import Chunk, StructuralPair, structural_pairs
+from revela_rag.evaluation import structural_data
+from revela_training.pseudo_queries import KINDS, pseudo_queries
+from revela_training.units import cropped
+
+__all__ = ["EvaluationSet", "evaluation_pairs", "make_evaluation_set"]
+
+_ENOUGH_PAIRS = 40
+_ENOUGH_WITNESSES = 20  # documents; with fewer, a kind says nothing
+_WITNESSES, _MOST_DRAWS = 400, 8  # of each kind: several of a document where few documents choose
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Documents to search and the two halves of queries.
+
+    Attributes:
+        document_ids: chunk ids.
+        documents: chunk texts without their query part.
+        choose: pairs that choose the strength.
+        report: pairs that report.
+        weak: whether queries had to be cut out of the texts themselves, for want of structure.
+        witnesses: further queries that help to choose, by kind: keywords and spans of the choosing half's documents.
+        sources: the document that each chunk is of, whose other chunks hybrid search takes into account; None where
+            every chunk is a document of its own.
+    """
+
+    document_ids: list[str]
+    documents: list[str]
+    choose: list[StructuralPair]
+    report: list[StructuralPair]
+    weak: bool = False
+    witnesses: Mapping[str, list[StructuralPair]] = field(default_factory=dict)
+    sources: Sequence[str] | None = None
+
+
+def evaluation_pairs(chunks: Sequence[Chunk]) -> tuple[list[StructuralPair], bool]:
+    """Structural pairs of a corpus, or cropped ones where it has too little structure.
+
+    Returns:
+        (pairs, weak): ``weak`` says that queries were cropped, each the first half of a text whose second half is
+        the answer; such queries are longer and more literal than a person's.
+    """
+    pairs = structural_pairs(chunks)
+    if len(pairs) >= _ENOUGH_PAIRS:
+        return pairs, False
+    known = {pair.chunk_id for pair in pairs}
+    for chunk in chunks:
+        if chunk.id not in known and (halves := cropped(chunk.text)):
+            pairs.append(StructuralPair(halves[0], chunk.id, chunk.document_id, "first_half", halves[1]))
+    return pairs, True
+
+
+def make_evaluation_set(
+    chunks: Sequence[Chunk],
+    choose: list[StructuralPair],
+    report: list[StructuralPair],
+    *,
+    max_documents: int,
+    weak: bool,
+    seed: int,
+) -> EvaluationSet:
+    """Documents with every query part taken out: the relevant ones and random others up to ``max_documents``."""
+    held = [*choose, *report]
+    relevant = {pair.chunk_id for pair in held}
+    others = [chunk.id for chunk in chunks if chunk.id not in relevant]
+    room = max(0, max_documents - len(relevant))
+    drawn = set(np.random.default_rng((seed, 3)).permutation(others)[:room].tolist()) if others else set()
+    kept = [chunk for chunk in chunks if chunk.id in relevant or chunk.id in drawn]
+    corpus = structural_data(held, kept).corpus
+    texts = [f"{title}\n{text}" if title else text for title, text in corpus.values()]
+    source = {chunk.id: chunk.document_id for chunk in kept}
+    witnesses = _witnesses(choose, dict(zip(corpus, texts, strict=True)), seed)
+    return EvaluationSet(list(corpus), texts, choose, report, weak, witnesses, [source[id_] for id_ in corpus])
+
+
+def _witnesses(
+    choose: Sequence[StructuralPair], documents: Mapping[str, str], seed: int
+) -> dict[str, list[StructuralPair]]:
+    """Keyword and span queries for the documents that choose; none of a kind that has too few to say anything.
+
+    Few documents get several queries each, or chance in drawing their words would decide.
+    """
+    found: dict[str, list[StructuralPair]] = {kind: [] for kind in KINDS}
+    draws = min(_MOST_DRAWS, max(1, _WITNESSES // max(1, len(choose))))
+    texts = [documents[pair.chunk_id] for pair in choose]
+    for query in pseudo_queries(texts, limit=len(choose), draws=draws, seed=seed):
+        pair = choose[query.passage]
+        found[query.kind].append(
+            StructuralPair(query.text, pair.chunk_id, pair.document_id, query.kind, documents[pair.chunk_id])
+        )
+    return {kind: pairs for kind, pairs in found.items() if len({pair.chunk_id for pair in pairs}) >= _ENOUGH_WITNESSES}
