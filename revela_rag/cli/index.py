@@ -93,7 +93,7 @@ def command(
         raise typer.BadParameter("--workers is for --engine ray, add that or leave it out")
     if sync and overwrite:
         raise typer.BadParameter("--sync and --overwrite exclude each other, give one of them")
-    on_interrupt(context, "The index is as it was before. Run the same command again.")
+    on_interrupt(context, "The index is whole. Run the same command again.")
     with results_last():
         result = index_corpus(
             source,

@@ -42,7 +42,9 @@ class Index:
         self._snapshot: Snapshot | None = snapshot
         self._encoder = encoder
         self._lock_timeout = lock_timeout
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held for moments: searches need it, too
+        self._finding = threading.Lock()
+        self._writing = threading.RLock()
 
     @classmethod
     def build(
@@ -150,7 +152,7 @@ class Index:
             ModelError: it is not where it was.
             IndexMismatchError: what is there now is another model.
         """
-        with self._lock:
+        with self._finding:
             if self._encoder is None:
                 self._encoder = self._find_encoder()
             return self._encoder
@@ -195,7 +197,7 @@ class Index:
     def delete(self, ids: Iterable[str]) -> int:
         """Delete chunks by id, passing over unknown ones; gives how many were deleted."""
         listed = _listed(ids)
-        with self._lock:
+        with self._writing:
             self._current()
             deleted = writer.delete(self.path, listed, timeout=self._lock_timeout)
             self.refresh()
@@ -290,8 +292,8 @@ class Index:
         return self._read(lambda snapshot: snapshot.dense(row, k, filter))[0]
 
     def close(self) -> None:
-        """Let go of files and memory; the index cannot be used any more."""
-        with self._lock:
+        """Let go of files and memory, after a write that is under way; the index cannot be used any more."""
+        with self._writing, self._lock:
             if self._snapshot is not None:
                 self._snapshot.close()
                 self._snapshot = None
@@ -340,7 +342,7 @@ class Index:
             return search(self._current())
 
     def _merge(self, chunks: Iterable[Chunk], **options: Any) -> SyncReport:
-        with self._lock:
+        with self._writing:
             self._current()
             report = writer.merge(self.path, chunks, encoder=self.encoder, timeout=self._lock_timeout, **options)
             self.refresh()

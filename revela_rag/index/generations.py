@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +91,8 @@ def writing(
         try:
             yield workspace
         except BaseException:
+            if _named(root) == workspace.folder.name:
+                raise  # interrupted while it tidied up: the new index is in force
             shutil.rmtree(workspace.folder, ignore_errors=True)
             (root / _TEMPORARY).unlink(missing_ok=True)
             if made and not (root / MANIFEST_FILE).exists():
@@ -109,8 +111,9 @@ def publish(workspace: Workspace, manifest: Manifest) -> None:
     temporary.write_text(manifest.to_json(), encoding="utf-8")
     _sync(temporary)
     temporary.replace(workspace.root / MANIFEST_FILE)
-    _sync(workspace.root)
-    _sweep(workspace.root, manifest)
+    with suppress(OSError):  # the new index is in force: what fails now is no failed write
+        _sync(workspace.root)
+        _sweep(workspace.root, manifest)
 
 
 def _prepare(root: Path, create: bool) -> bool:
@@ -160,6 +163,14 @@ def _current(root: Path, overwrite: bool) -> Manifest | None:
             return None
     _sweep(root, current)
     return current
+
+
+def _named(root: Path) -> str | None:
+    """The generation in force; None where no manifest can be read."""
+    try:
+        return Manifest.read(root).generation
+    except IndexingError:
+        return None
 
 
 def _next_name(root: Path) -> str:

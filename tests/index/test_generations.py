@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from revela_rag.errors import DiskError, IndexingError
-from revela_rag.index import Index
+from revela_rag.index import Index, generations
 from revela_rag.index.generations import LOCK_FILE
 
 from .support import FakeEncoder, chunk, chunks, contents, numbers
@@ -99,6 +101,42 @@ def test_a_second_writer_is_told_which_lock_to_look_at(plain, encoder):
             Index.build([], encoder=encoder, path=plain.path, overwrite=True, lock_timeout=0.05)
         assert len(index.search("q", k=99)) == 40  # readers need no lock
     plain.add([chunk(50)])
+
+
+def test_searches_do_not_wait_for_a_write(plain, encoder):
+    class Slow(type(encoder)):
+        def encode_documents(self, texts, **options):
+            writing.set()
+            assert searched.wait(30), "the search waits for the write"
+            return super().encode_documents(texts, **options)
+
+    writing, searched = threading.Event(), threading.Event()
+    with Index.open(plain.path, encoder=Slow()) as index:
+        writer = threading.Thread(target=index.sync, args=(chunks(60),))
+        writer.start()
+        assert writing.wait(30)
+        for mode in ("dense", "hybrid", "lexical"):
+            assert len(index.search("text 3", k=99, mode=mode)) in (1, 40)
+        assert len(index.get([chunk(3).id])) == 1
+        searched.set()
+        writer.join()
+        assert len(index.search("text 3", k=99, mode="dense")) == 60
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
+def test_an_interruption_after_the_swap_leaves_the_new_index(plain, encoder, monkeypatch, error):
+    def interrupted(root, current):
+        if current is not None and current.count == 50:
+            raise error
+
+    monkeypatch.setattr(generations, "_sweep", interrupted)
+    with suppress(KeyboardInterrupt, SystemExit):
+        plain.sync(chunks(50))
+    monkeypatch.undo()
+    with Index.open(plain.path, encoder=encoder, verify=True) as index:
+        assert len(index) == len(index.search("q", k=99)) == 50
+        index.sync(chunks(10))
+        assert len(contents(plain.path)) == 2
 
 
 def test_two_processes_take_turns(plain, encoder):
