@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from revela_rag.backends import Backend, Role, Wrapped
 from revela_rag.errors import ModelError
-from revela_rag.models import fingerprint, load_sentence_transformer, resolve_dtype, resolve_model
+from revela_rag.models import check_device, fingerprint, load_sentence_transformer, resolve_dtype, resolve_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Dtype", "Encoder"]
 
 logger = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded", bound=Backend)
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # sentence-transformers looks for them in this order
@@ -110,7 +112,7 @@ class Encoder:
         """The model as a ``SentenceTransformer``, which encodes from now on; loads it on first use."""
         with self._load_lock:
             if not isinstance(self._backend, Wrapped):
-                self._backend = Wrapped(self._load())
+                self._backend = self._unchanged(lambda: Wrapped(self._load()))
             return self._backend.model
 
     def _load(self) -> SentenceTransformer:
@@ -126,8 +128,21 @@ class Encoder:
         """What computes; loads it on first use."""
         with self._load_lock:
             if self._backend is None:
-                self._backend = self._read() or Wrapped(self._load())
+                check_device(self._options["device"])
+                self._backend = self._unchanged(lambda: self._read() or Wrapped(self._load()))
             return self._backend
+
+    def _unchanged(self, load: Callable[[], Loaded]) -> Loaded:
+        """Load weights; refuse them if they are not those of the fingerprint, which an index may rely on already."""
+        if self._given is not None or not Path(self._name).is_dir():
+            return load()
+        known, loaded = self.fingerprint, load()
+        if self._compute_fingerprint() != known:
+            raise ModelError(
+                f"The model in {self._name!r} was replaced after it was opened; open it, and the index that uses it, "
+                "again."
+            )
+        return loaded
 
     def _read(self) -> Backend | None:
         """A plain model without the seconds that sentence-transformers takes to import."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from revela_rag.corpus.text import WIDE
 from revela_rag.errors import IndexingError
 
 __all__ = ["Analyzer", "LexicalIndex", "analyze", "read_terms"]
@@ -75,6 +76,7 @@ _STOP_WORDS = frozenset(
 )
 _TOKEN = re.compile(r"[^\W_]+(?:[_.\-/:]+[^\W_]+)*|_+[^\W_]+(?:_+[^\W_]+)*")
 _WORD = re.compile(r"[^\W_]+")
+_WIDE = re.compile(f"{WIDE}+")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 _IDENTIFIER = re.compile(r"_|[a-z][A-Z]|[A-Z]{2}[a-z]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _FILES = {"data": "data.npy", "indices": "indices.npy", "indptr": "indptr.npy"}
@@ -88,12 +90,15 @@ def analyze(text: str, analyzer: Analyzer = "code") -> list[str]:
     ``"code"``: lower-cased, English stop words dropped, words stemmed; an identifier (camelCase, snake_case, with
     digits) gives itself whole and its pieces; a dotted or slashed path also gives itself whole.
     ``"plain"``: words only, without splitting or stemming.
+    In both, Chinese, Japanese, Korean and Thai, which do not put spaces between words or endings, give every two
+    neighbouring characters.
 
     Raises:
         ValueError: the analyzer has another name.
     """
     if analyzer == "plain":
-        return [term for term in (match.lower() for match in _WORD.findall(text)) if term not in _STOP_WORDS]
+        words = (match.lower() for match in _WORD.findall(text))
+        return [term for word in words for term in _pairs(word) if term not in _STOP_WORDS]
     if analyzer != "code":
         raise ValueError(f"analyzer={analyzer!r} is not one of 'code', 'plain'.")
     terms: list[str] = []
@@ -107,13 +112,27 @@ def _terms(token: str) -> tuple[str, ...]:
     words = re.split(r"[.\-/:]+", token)
     terms: list[str] = [token.lower()] if len(words) > 1 and len(token) <= _MAX_PATH else []
     for word in words:
-        if _IDENTIFIER.search(word):
+        if not word.isascii() and _WIDE.search(word):
+            terms += _pairs(word.lower())
+        elif _IDENTIFIER.search(word):
             pieces = [piece.lower() for piece in _PIECE.findall(word)]
             terms.append(word.strip("_").lower())
             terms += [_stem(piece) for piece in pieces if len(pieces) > 1 and piece not in _STOP_WORDS]
         elif (lowered := word.lower()) and lowered not in _STOP_WORDS:
             terms.append(_stem(lowered))
     return tuple(terms)
+
+
+def _pairs(word: str) -> list[str]:
+    """The pairs of wide characters in a word, a single one as it is, and what stands between them whole."""
+    if word.isascii():
+        return [word]
+    terms, start = list[str](), 0
+    for run in _WIDE.finditer(word):
+        terms += [word[start : run.start()]] if run.start() > start else []
+        start, wide = run.end(), run[0]
+        terms += [wide[i : i + 2] for i in range(max(1, len(wide) - 1))]
+    return terms + ([word[start:]] if start < len(word) else [])
 
 
 def _stem(word: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BASE",
+    "check_device",
     "check_model",
     "fingerprint",
     "load_sentence_transformer",
@@ -85,6 +87,10 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
         return _default_base()
     if isinstance(name_or_path, Path) or not _HUB_ID.fullmatch(name) or name.startswith(("./", "../", "~")):
         raise ModelError(f"The model directory {name!r} does not exist; check the path.")
+    if path.parent.is_dir() and path.parent != Path():  # models/typo is no hub id where there is a folder models
+        near = get_close_matches(path.name, sorted(entry.name for entry in path.parent.iterdir()), n=1)
+        hint = f"did you mean {str(path.parent / near[0])!r}?" if near else "check the path."
+        raise ModelError(f"The model directory {name!r} does not exist; {hint}")
     return name
 
 
@@ -190,6 +196,7 @@ def load_sentence_transformer(
         ModelError: it does not exist, is unsafe or cannot be loaded.
     """
     name = resolve_model(name_or_path, trust_remote_code=trust_remote_code)
+    check_device(device)
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -205,7 +212,8 @@ def load_sentence_transformer(
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
-        raise ModelError(f"The model {name!r} cannot be loaded: {error}") from error
+        where = "" if Path(name).is_dir() else ", which is no directory here,"
+        raise ModelError(f"The model {name!r}{where} cannot be loaded: {error}") from error
     if Path(name).is_dir() and not (Path(name) / "modules.json").is_file():
         _pool_by_kind(model, Path(name))
     tokenizer = getattr(model, "tokenizer", None)
@@ -214,6 +222,25 @@ def load_sentence_transformer(
     if max_length is not None:
         model.max_seq_length = max_length
     return model.eval()
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that torch does not know or cannot reach here.
+
+    Raises:
+        ModelError: naming it.
+    """
+    if device is None or device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"The device {device!r} cannot be used here ({reason}); try 'cpu', or leave it out."
+        ) from error
 
 
 def resolve_dtype(dtype: str, device: str | None) -> str:
@@ -273,6 +300,8 @@ def fingerprint(path: str | Path) -> str:
                 "config_sentence_transformers.json",
             ):
                 _update(digest, file.name, _canonical(file))
+            elif file.name == "tokenizer_config.json" and _tokenizer_decides_length(folder):
+                _update(digest, file.name, str(_json_object(file).get("model_max_length")).encode())
     return digest.hexdigest()
 
 
@@ -282,13 +311,22 @@ def _update(digest: Any, name: str, data: bytes) -> None:
         digest.update(part)
 
 
+def _tokenizer_decides_length(folder: Path) -> bool:
+    """Whether texts are cut where the tokenizer says, as no setting of sentence-transformers does."""
+    settings = folder / "sentence_bert_config.json"
+    return not settings.is_file() or _json_object(settings).get("max_seq_length") is None
+
+
 def _canonical(file: Path) -> bytes:
-    try:
-        config = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{str(file)!r} is not valid JSON ({error}); export the model again.") from error
-    kept = {key: value for key, value in config.items() if key not in _VOLATILE_CONFIG}
+    kept = {key: value for key, value in _json_object(file).items() if key not in _VOLATILE_CONFIG}
     return json.dumps(kept, sort_keys=True).encode()
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{str(file)!r} is not valid JSON ({error}); export the model again.") from error
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,9 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _DECLARED = re.compile(rb"(?:coding[:=]|charset=)[ \t]*[\"']?([-\w.]+)")
-_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]")
+#: A character of a script that puts no spaces between words, or glues endings to them: Chinese, Japanese, Korean, Thai.
+WIDE = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]"
+_WIDE = re.compile(WIDE)
 _SPACE = re.compile(r"\s+")
 
 

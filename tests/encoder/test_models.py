@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from revela_rag.encoder import Encoder
 from revela_rag.errors import MissingExtraError, ModelError
 from revela_rag.models import DEFAULT_BASE, fingerprint, load_sentence_transformer, resolve_model
 
@@ -26,6 +27,35 @@ def test_directories_and_hub_ids_pass_through(model_dir):
 def test_missing_paths_are_named(name):
     with pytest.raises(ModelError, match="does not exist"):
         resolve_model(name)
+
+
+def test_a_typo_in_a_folder_that_exists_is_no_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "models" / "docs-adapted").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"'models/docs-adaptd' does not exist; did you mean 'models/docs-adapted'"):
+        resolve_model("models/docs-adaptd")
+    with pytest.raises(ModelError, match=r"does not exist; check the path"):
+        resolve_model("models/xyz")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there(model_dir, device):
+    with pytest.raises(ModelError, match=f"device '{device}' cannot be used here"):
+        load_sentence_transformer(model_dir, device=device)
+    with pytest.raises(ModelError, match=f"device '{device}' cannot be used here"):
+        Encoder(model_dir, device=device).encode_queries(["x"])
+
+
+def test_the_tokenizers_length_counts_where_nothing_else_says(copy):
+    settings, words = copy / "sentence_bert_config.json", copy / "tokenizer_config.json"
+    said = json.loads(settings.read_text()) if settings.exists() else {}
+    found = []
+    for length in (None, 64):
+        settings.write_text(json.dumps({**said, "max_seq_length": length}))
+        for most in (32, 16):
+            words.write_text(json.dumps({**json.loads(words.read_text()), "model_max_length": most}))
+            found.append(fingerprint(copy))
+    assert found[0] != found[1] and found[2] == found[3]
 
 
 def test_a_missing_path_object_is_never_taken_for_a_hub_id():

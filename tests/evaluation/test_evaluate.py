@@ -63,6 +63,13 @@ def test_only_documents_that_do_not_fit_are_chunked() -> None:
     assert passages(corpus, window=None)[1] == ["a", "b", "c"]
 
 
+def test_a_wide_character_counts_as_a_token() -> None:
+    corpus = {"zh": ("", "这是一个关于数据库连接的说明。" * 40), "en": ("", "x" * 600)}
+    texts, ids = passages(corpus, window=256)
+    assert ids.count("zh") > 2 and ids.count("en") == 1
+    assert max(map(len, texts[:-1])) <= 256
+
+
 @dataclass
 class FakeHit:
     chunk: Chunk

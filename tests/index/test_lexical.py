@@ -30,7 +30,10 @@ def index() -> LexicalIndex:
         ("os.path.join", ["os.path.join", "os", "path", "join"]),
         ("src/main/App.java", ["src/main/app.java", "src", "main", "app", "java"]),
         ("The running of the users", ["run", "user"]),
-        ("straße 日本語", ["straße", "日本語"]),
+        ("straße 日本語", ["straße", "日本", "本語"]),
+        ("本", ["本"]),
+        ("用Python写的GetUser函数v2", ["用", "python", "写的", "getuser", "函数", "v2"]),
+        ("데이터베이스 연결", ["데이", "이터", "터베", "베이", "이스", "연결"]),
         ("", []),
         ("  ;;; ... --- ", []),
         ("the of and", []),
@@ -44,6 +47,12 @@ def test_plain_terms_and_unknown_analyzers():
     assert analyze("The getUserName runs", "plain") == ["getusername", "runs"]
     with pytest.raises(ValueError, match="analyzer='nope'"):
         analyze("x", "nope")
+
+
+def test_words_without_spaces_between_them_are_found():
+    index = LexicalIndex.build("ab", ["这是一个关于数据库连接的说明", "今天天气很好"])
+    assert [id_ for id_, _ in index.search("数据库")] == ["a"]
+    assert analyze("数据库 ABC", "plain") == ["数据", "据库", "abc"]
 
 
 def test_every_spelling_finds_every_other(index):
