@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     around = LexicalIndex.build(data.corpus, whole)
     saturated = {k1: LexicalIndex.build(data.corpus, whole, k1=k1) for k1 in K1S}
     own = LexicalIndex.build(map(str, range(len(texts))), texts)
+    joined = LexicalIndex.build(data.corpus, _joined(texts, owners, data.corpus))  # what an index knows of a document
     contexts = {share: in_context(vectors, owners, share=share) for share in CONTEXTS}
     ids = list(data.corpus)
     place = {id_: i for i, id_ in enumerate(ids)}
@@ -90,13 +91,14 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     starts = np.flatnonzero(np.r_[True, np.diff(owner) > 0])  # the passages of a document are adjacent
     runs: dict[str, Run] = {name: {} for table in COLUMNS for name in table}
     for (query_id, text), vector in zip(data.queries.items(), queries, strict=True):
-        cosines, chunk_words, words = contexts[DOCUMENT_SHARE] @ vector, own.scores(text), around.scores(text)
-        both = (chunk_words + words[owner]) / 2
+        cosines, words = contexts[DOCUMENT_SHARE] @ vector, around.scores(text)
+        chunk_words, document_words = own.scores(text), joined.scores(text)[owner]
+        both = (chunk_words + document_words) / 2
         best = np.maximum.reduceat(vectors @ vector, starts)
         for name, fuse in FUSIONS.items():
             runs[name][query_id] = _ranked(ids, fuse(best, words))
         for share in SHARES:
-            mixed = fused(cosines, share * chunk_words + (1 - share) * words[owner])
+            mixed = fused(cosines, share * chunk_words + (1 - share) * document_words)
             runs[share_name(share)][query_id] = _ranked(ids, np.maximum.reduceat(mixed, starts))
         for share, leaning in contexts.items():
             alone, together = context_names(share)
@@ -108,6 +110,13 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
             runs[alone][query_id] = _ranked(ids, index.scores(text))
             runs[together][query_id] = _ranked(ids, fused(best, index.scores(text)))
     return {name: score_run(run, data.qrels).mean(METRIC) for name, run in runs.items()}
+
+
+def _joined(texts: Sequence[str], owners: Sequence[str], corpus: Iterable[str]) -> list[str]:
+    found: dict[str, list[str]] = {id_: [] for id_ in corpus}
+    for text, owner in zip(texts, owners, strict=True):
+        found[owner].append(text)
+    return ["\n".join(parts) for parts in found.values()]
 
 
 def share_name(share: float) -> str:
