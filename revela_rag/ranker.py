@@ -30,8 +30,7 @@ class Ranker:
     """
 
     def __init__(self, *, model: str | Path | Encoder, mode: Mode = "hybrid") -> None:
-        check_mode(mode)
-        self.mode: Mode = mode
+        self.mode = mode
         self._encoder = model if isinstance(model, Encoder) else Encoder(model)
         self._texts: dict[str, str] = {}
         self._vectors = np.empty((0, 0), dtype=np.float32)  # (texts, dimension), unit rows, in their order
@@ -39,6 +38,16 @@ class Ranker:
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    @property
+    def mode(self) -> Mode:
+        """What ranks the texts."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        check_mode(mode)
+        self._mode: Mode = mode
 
     def add(self, texts: Mapping[str, str]) -> None:
         """Add texts by id, embedding them; those whose id is known stay as they are."""

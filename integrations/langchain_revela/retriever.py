@@ -50,7 +50,8 @@ class RevelaRetriever(BaseRetriever):
         >>> retriever.invoke("what clears the cache?", k=9, filter={"language": "python"})  # doctest: +SKIP
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # a misspelt field must not pass
+    # a misspelt field must not pass, nor a field be set to what it cannot be
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
 
     index: Index = Field(repr=False)
     k: int = Field(default=5, ge=1)
@@ -59,9 +60,7 @@ class RevelaRetriever(BaseRetriever):
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     def __init__(self, *, index: Index | str | Path, model: str | Path | Encoder | None = None, **kwargs: Any) -> None:
-        unknown = set(kwargs.get("search_kwargs") or {}) - {"k", "filter", "search_type"}
-        if unknown:
-            raise IndexingError(f"search_kwargs={sorted(unknown)} are unknown; it takes k, filter and search_type.")
+        _known(kwargs.get("search_kwargs") or {})
         fields = {"index": _open(index, model), **kwargs}
         super().__init__(**fields)
 
@@ -97,7 +96,8 @@ class RevelaRetriever(BaseRetriever):
         self, k: int | None, filter: Mapping[str, Any] | None, search_type: Mode | None
     ) -> dict[str, Any]:
         """What is given to one call wins over ``search_kwargs``, and that over the fields."""
-        fields = {"k": self.k, "filter": self.filter, "search_type": self.search_type} | self.search_kwargs
+        fields = {"k": self.k, "filter": self.filter, "search_type": self.search_type}
+        fields |= _known(self.search_kwargs)
         call = {"k": k, "filter": filter, "search_type": search_type}
         options = fields | {name: value for name, value in call.items() if value is not None}
         return {"k": options["k"], "filter": options["filter"], "mode": options["search_type"]}
@@ -126,6 +126,12 @@ class RevelaRetriever(BaseRetriever):
         options = self._search_options(k, filter, search_type)
         hits = await run_in_executor(None, self.index.search, query, **options)
         return [to_document(hit) for hit in hits]
+
+
+def _known(search_kwargs: dict[str, Any]) -> dict[str, Any]:
+    if unknown := set(search_kwargs) - {"k", "filter", "search_type"}:
+        raise IndexingError(f"search_kwargs={sorted(unknown)} are unknown; it takes k, filter and search_type.")
+    return search_kwargs
 
 
 def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:

@@ -78,6 +78,15 @@ class ToolRetriever:
     def __len__(self) -> int:
         return len(self._tools)
 
+    @property
+    def mode(self) -> Mode:
+        """What ranks the tools; may be set at any time."""
+        return self._ranker.mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        self._ranker.mode = mode
+
     def add(self, tools: Sequence[Tool]) -> list[str]:
         """Add tools, embedding those that are new, and return the id of each."""
         schemas = [convert_to_openai_tool(tool)["function"] for tool in tools]

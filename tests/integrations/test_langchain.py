@@ -106,6 +106,20 @@ def test_filter_comes_before_the_best_k(index):
     assert len(retriever.invoke(QUERY, filter={})) == 6
 
 
+def test_what_is_set_later_counts(faiss_index):
+    retriever = RevelaRetriever(index=faiss_index)
+    retriever.k, retriever.filter, retriever.search_type = 1, {"team": "platform"}, "lexical"
+    assert [document.metadata["source"] for document in retriever.invoke("cache")] == ["cache.py"]
+    retriever.search_kwargs["k"] = 2
+    assert len(retriever.invoke("call the cache again")) == 2
+    for field, value in {"k": 0, "search_type": "mmr", "index": str(faiss_index.path), "filters": {}}.items():
+        with pytest.raises(ValidationError, match=field):
+            setattr(retriever, field, value)
+    retriever.search_kwargs = {"filters": {"team": "people"}}
+    with pytest.raises(IndexingError, match="filters"):
+        retriever.invoke("cache")
+
+
 def test_lexical_and_hybrid_search(index):
     assert RevelaRetriever(index=index, search_type="lexical").invoke("password")[0].metadata["source"] == "login.md"
     retriever = RevelaRetriever(index=index, k=6)

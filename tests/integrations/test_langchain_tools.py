@@ -101,6 +101,19 @@ def test_scores_are_those_of_the_mode(encoder):
         ToolRetriever(TOOLS, model=encoder, mode="sparse")
 
 
+def test_what_is_set_later_counts(encoder):
+    retriever = ToolRetriever(TOOLS, model=encoder)
+    retriever.k = 2
+    assert len(retriever.select("paid leave of an employee")) == 2
+    retriever.mode = "lexical"
+    assert retriever.select("paid leave of an employee") == [days_of_leave]
+    with pytest.raises(IndexingError, match="mode='sparse'"):
+        retriever.mode = "sparse"
+    retriever.k = 0
+    with pytest.raises(IndexingError, match="k=0"):
+        retriever.select("x")
+
+
 async def test_tools_are_selected_async(encoder):
     retriever = ToolRetriever(TOOLS, model=encoder)
     assert await retriever.aselect("book a train", k=2) == retriever.select("book a train", k=2)

@@ -192,6 +192,25 @@ def test_a_filter_an_index_cannot_answer_is_refused(faiss_index, filters, messag
         RevelaRetriever(faiss_index, filters=filters)
 
 
+def test_what_is_set_later_counts(faiss_index):
+    retriever = RevelaRetriever(faiss_index, similarity_top_k=6)
+    retriever.filters = equal(team="platform")
+    assert {node.metadata["source"] for node in retriever.retrieve(QUERY)} == {"cache.py", "retry.py"}
+    retriever.filters.filters.append(MetadataFilter(key="source", value="retry.py"))
+    assert [node.metadata["source"] for node in retriever.retrieve(QUERY)] == ["retry.py"]
+    before = retriever.filters
+    with pytest.raises(IndexingError, match="joined by 'not'"):
+        retriever.filters = MetadataFilters(filters=equal(a=1).filters, condition="not")
+    assert retriever.filters is before
+    retriever.filters, retriever.similarity_top_k, retriever.mode = None, 2, "lexical"
+    assert [node.node_id for node in retriever.retrieve("password leave")] == [
+        hit.chunk.id for hit in faiss_index.search("password leave", k=2, mode="lexical")
+    ]
+    retriever.mode = "mmr"
+    with pytest.raises(IndexingError, match="mmr"):
+        retriever.retrieve(QUERY)
+
+
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
 def test_modes(index, mode):
     nodes = RevelaRetriever(index, similarity_top_k=3, mode=mode).retrieve("password")

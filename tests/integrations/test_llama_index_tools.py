@@ -57,6 +57,22 @@ def test_functions_are_tools_too_and_scores_are_kept_for_postprocessors(encoder,
     assert names(alone.retrieve(query)) == list(scores)[:1]
 
 
+def test_what_is_set_later_counts(encoder, tools):
+    retriever = ToolRetriever(tools, model=encoder)
+    assert len(retriever.retrieve("paid leave of an employee")) == 3
+    retriever.similarity_top_k = 2
+    assert len(retriever.retrieve("paid leave of an employee")) == 2
+    retriever.mode = "lexical"
+    assert names(retriever.retrieve("paid leave of an employee")) == ["days_of_leave"]
+    with pytest.raises(IndexingError, match="mode='sparse'"):
+        retriever.mode = "sparse"
+    with pytest.raises(IndexingError, match="similarity_top_k=0"):
+        retriever.similarity_top_k = 0
+    with pytest.raises(AttributeError):
+        retriever.node_postprocessors = []
+    assert (retriever.mode, retriever.similarity_top_k) == ("lexical", 2)
+
+
 def test_both_integrations_rank_alike(encoder):
     query = "reset a password"
     ours = names(ToolRetriever(FUNCTIONS, model=encoder, similarity_top_k=3).retrieve(query))

@@ -68,8 +68,18 @@ class RevelaRetriever(BaseRetriever):
         self.similarity_top_k = similarity_top_k
         self.mode = mode
         self.filters = filters
-        self._filter = None if filters is None else _mapping(filters)
         self.index = _open(index, model)
+
+    @property
+    def filters(self) -> MetadataFilters | None:
+        """What every node found must match; another may be set at any time."""
+        return self._filters
+
+    @filters.setter
+    def filters(self, filters: MetadataFilters | None) -> None:
+        if filters is not None:
+            _mapping(filters)  # one that an index cannot answer is refused now, not by the first query
+        self._filters = filters
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return [to_node(hit) for hit in self._search(query_bundle)]
@@ -79,7 +89,8 @@ class RevelaRetriever(BaseRetriever):
 
     def _search(self, query: QueryBundle) -> list[Hit]:
         vector = None if self.mode == "lexical" else self._query_vector(query)
-        options: dict[str, Any] = {"k": self.similarity_top_k, "filter": self._filter, "mode": self.mode}
+        filter = None if self.filters is None else _mapping(self.filters)  # as it is now: its list may have grown
+        options: dict[str, Any] = {"k": self.similarity_top_k, "filter": filter, "mode": self.mode}
         return self.index.search(query.query_str, vector=vector, **options)
 
     def _query_vector(self, query: QueryBundle) -> np.ndarray | None:

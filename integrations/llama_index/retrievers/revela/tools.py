@@ -55,8 +55,7 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
         mode: Mode = "hybrid",
         node_postprocessors: list[BaseNodePostprocessor] | None = None,
     ) -> None:
-        if similarity_top_k < 1:
-            raise IndexingError(f"similarity_top_k={similarity_top_k} must be at least 1.")
+        _at_least_one(similarity_top_k)
         given = [tool if isinstance(tool, BaseTool) else FunctionTool.from_defaults(tool) for tool in tools]
         names = Counter(tool.metadata.get_name() for tool in given)
         if twice := [name for name, count in names.items() if count > 1]:
@@ -67,7 +66,26 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
         ranker = Ranker(model=model, mode=mode)
         ranker.add({tool.metadata.get_name(): describe_tool(tool_definition(tool) or {}) for tool in given})
         nodes = {tool.metadata.get_name(): mapping.to_node(tool) for tool in given}
-        super().__init__(_Ranked(ranker, nodes, similarity_top_k), mapping, node_postprocessors)
+        self._ranked = _Ranked(ranker, nodes, similarity_top_k)
+        super().__init__(self._ranked, mapping, node_postprocessors)
+
+    @property
+    def similarity_top_k(self) -> int:
+        """How many tools to pick; may be set at any time."""
+        return self._ranked.similarity_top_k
+
+    @similarity_top_k.setter
+    def similarity_top_k(self, similarity_top_k: int) -> None:
+        self._ranked.similarity_top_k = _at_least_one(similarity_top_k)
+
+    @property
+    def mode(self) -> Mode:
+        """What ranks the tools; may be set at any time."""
+        return self._ranked.ranker.mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        self._ranked.ranker.mode = mode
 
 
 class _Ranked(BaseRetriever):
@@ -76,12 +94,18 @@ class _Ranked(BaseRetriever):
     def __init__(self, ranker: Ranker, nodes: dict[str, BaseNode], similarity_top_k: int) -> None:
         super().__init__()
         self.similarity_top_k = similarity_top_k
-        self._ranker = ranker
+        self.ranker = ranker
         self._nodes = nodes
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found = self._ranker.search(query_bundle.query_str, self.similarity_top_k)
+        found = self.ranker.search(query_bundle.query_str, self.similarity_top_k)
         return [NodeWithScore(node=self._nodes[name], score=score) for name, score in found]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+def _at_least_one(similarity_top_k: int) -> int:
+    if similarity_top_k < 1:
+        raise IndexingError(f"similarity_top_k={similarity_top_k} must be at least 1.")
+    return similarity_top_k
