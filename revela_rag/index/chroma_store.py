@@ -2,6 +2,9 @@
 
 Every generation has a Chroma directory of its own, which no writer touches once it is published: a change copies it
 first, as for FAISS. That is what makes writes atomic; Chroma itself promises nothing of the kind to other processes.
+The directory's name is never used twice: Chroma caches what it has open by path, also after the files are gone.
+Chroma writes where it reads, so that a store on read-only media is opened as a private copy.
+
 Chroma holds vectors only; texts, metadata and filters stay in SQLite, so both stores find the same things.
 
 A graph promises nothing: after deletes and updates a vector may have lost every link that led to it and is never
@@ -11,8 +14,11 @@ fewer hits than it was asked for, the vectors are compared one by one.
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 import threading
+import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,38 +45,39 @@ _WRITING, _SETTLED = 1_000_000, 2  # values of sync_threshold
 class ChromaStore:
     """A collection in a ``PersistentClient``; ids are rows of the text store, vectors are always ours."""
 
-    def __init__(self, client: Any, collection: Any, folder: Path | None) -> None:
+    def __init__(self, client: Any, collection: Any, data: Path | None, *, private: Path | None = None) -> None:
         self._client = client
         self._collection = collection
-        self._folder = folder  # None: read only
-        self._close = weakref.finalize(self, _close, client)
+        self._data = data  # None: read only
+        self._close = weakref.finalize(self, _close, client, private)
         self._exact: Segment | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def create(cls, folder: Path, *, dimension: int, kind: str = "flat", source: Path | None = None) -> ChromaStore:
         """Start a draft in ``folder``; Chroma has one kind."""
-        target = folder / _FOLDER
+        target = folder / f"{_FOLDER}-{uuid.uuid4().hex[:8]}"
         if source is not None:
-            shutil.copytree(source / _FOLDER, target)
+            _copy(_data(source), target)
             _set_threshold(target, _WRITING)
             client, collection = _connect(target)
         else:
-            client = _client(target)
-            settings = {**_HNSW, "sync_threshold": _WRITING}
-            collection = client.create_collection(
-                _COLLECTION, configuration={"hnsw": settings}, embedding_function=None
-            )
-        return cls(client, collection, folder)
+            configuration = {"hnsw": {**_HNSW, "sync_threshold": _WRITING}}
+            client, collection = _connect(target, create=configuration)
+        return cls(client, collection, target)
 
     @classmethod
     def open(cls, folder: Path, *, dimension: int, count: int, kind: str = "flat") -> ChromaStore:
         """Open for reading."""
-        if not (folder / _FOLDER).is_dir():
-            raise IndexingError(f"{str(folder / _FOLDER)!r} is missing; build the index again.")
-        client, collection = _connect(folder / _FOLDER)
-        store = cls(client, collection, None)
-        with _errors(folder / _FOLDER):
+        data = _data(folder)
+        private = None if _writable(data) else _private_copy(data)
+        try:
+            client, collection = _connect(private or data, name=data)
+        except BaseException:
+            _remove(private)
+            raise
+        store = cls(client, collection, None, private=private)
+        with _errors(data):
             held = collection.count()
             # load now what searches need: a writer may remove this generation while it is open here
             if 0 < held == count <= EXACT_BELOW:
@@ -79,9 +86,7 @@ class ChromaStore:
                 collection.query(query_embeddings=np.ones((1, dimension), dtype=np.float32), n_results=1, include=[])
         if held != count:
             store.close()
-            raise IndexingError(
-                f"{str(folder / _FOLDER)!r} holds {held} vectors, the manifest says {count}; build again."
-            )
+            raise IndexingError(f"{str(data)!r} holds {held} vectors, the manifest says {count}; build again.")
         return store
 
     def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
@@ -89,14 +94,14 @@ class ChromaStore:
         step = self._client.get_max_batch_size()
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
-            with _errors(self._folder):
+            with _errors(self._data):
                 self._collection.add(ids=[str(row) for row in rows[some]], embeddings=vectors[some])
 
     def remove(self, rows: np.ndarray) -> None:
         """Remove rows."""
         step = self._client.get_max_batch_size()
         for start in range(0, len(rows), step):
-            with _errors(self._folder):
+            with _errors(self._data):
                 self._collection.delete(ids=[str(row) for row in rows[start : start + step]])
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:
@@ -107,7 +112,7 @@ class ChromaStore:
             return [[] for _ in range(len(queries))]
         if count <= EXACT_BELOW:
             return self._compare(queries, k, allowed)
-        with _errors(self._folder):
+        with _errors(self._data):
             found = self._collection.query(
                 query_embeddings=np.ascontiguousarray(queries, dtype=np.float32),
                 n_results=k,
@@ -126,7 +131,7 @@ class ChromaStore:
         if self._collection.count() <= EXACT_BELOW:
             everything = self._all()
             return everything.vectors(everything.locate(rows))
-        with _errors(self._folder):
+        with _errors(self._data):
             found = self._collection.get(ids=[str(row) for row in rows], include=["embeddings"])
         vectors = dict(zip(map(int, found["ids"]), np.asarray(found["embeddings"], dtype=np.float32), strict=True))
         return np.stack([vectors[int(row)] for row in rows])
@@ -143,7 +148,7 @@ class ChromaStore:
             if self._exact is None:
                 rows, vectors = [], []
                 for start in range(0, self._collection.count(), EXACT_BELOW):
-                    with _errors(self._folder):
+                    with _errors(self._data):
                         page = self._collection.get(limit=EXACT_BELOW, offset=start, include=["embeddings"])
                     rows += [int(id_) for id_ in page["ids"]]
                     vectors.append(np.asarray(page["embeddings"], dtype=np.float32))
@@ -152,16 +157,16 @@ class ChromaStore:
 
     def save(self) -> None:
         """Write everything out, so that readers find nothing left to replay, and close."""
-        assert self._folder is not None
-        with _errors(self._folder):
+        assert self._data is not None
+        with _errors(self._data):
             some = self._collection.get(limit=1, include=["embeddings"])
             self.close()
             if not len(some["ids"]):
                 return
             # Chroma flushes its graph after a call that passes the threshold; a reader that finds records
             # unflushed writes them into the files of the generation, which must not change any more
-            _set_threshold(self._folder / _FOLDER, _SETTLED)
-            client, collection = _connect(self._folder / _FOLDER)
+            _set_threshold(self._data, _SETTLED)
+            client, collection = _connect(self._data)
             for _ in range(_SETTLED):
                 collection.upsert(ids=some["ids"], embeddings=some["embeddings"])
             client.close()
@@ -171,29 +176,83 @@ class ChromaStore:
         self._close()
 
 
-def _client(folder: Path) -> Any:
+def _data(folder: Path) -> Path:
+    """Chroma's directory in a generation; those of earlier versions have a bare name."""
+    found = next((path for path in sorted(folder.glob(f"{_FOLDER}*")) if path.is_dir()), None)
+    if found is None:
+        raise IndexingError(f"{str(folder / _FOLDER)!r} is missing; build the index again.")
+    return found
+
+
+def _writable(data: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(path, os.W_OK, effective_ids=effective) for path in (data, data / "chroma.sqlite3"))
+
+
+def _private_copy(data: Path) -> Path:
+    private = None
+    try:
+        private = Path(tempfile.mkdtemp(prefix="revela-chroma-"))
+        _copy(data, private)
+    except BaseException as error:
+        _remove(private)
+        if not isinstance(error, OSError):
+            raise
+        if not data.is_dir():  # a writer took the generation away meanwhile
+            raise IndexingError(f"{str(data)!r} is missing; build the index again.") from error
+        raise DiskError(
+            f"The Chroma store {str(data)!r} cannot be written, which Chroma does even to read, and copying it to a "
+            f"temporary folder failed: {error.strerror or error}. Make it writable, or set TMPDIR to a folder with "
+            "space for it."
+        ) from error
+    return private
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the files, but not their permissions: the copy is to be written."""
+    for file in source.rglob("*"):
+        if file.is_file():
+            copied = target / file.relative_to(source)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)
+
+
+def _remove(private: Path | None) -> None:
+    if private is not None:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _client(data: Path) -> Any:
     try:
         import chromadb
         from chromadb.config import Settings
     except ImportError as error:
         raise MissingExtraError("chromadb", "chroma", "an index with store='chroma'") from error
-    return chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
+    return chromadb.PersistentClient(str(data), settings=Settings(anonymized_telemetry=False))
 
 
-def _connect(folder: Path) -> tuple[Any, Any]:
-    with _errors(folder):
-        client = _client(folder)
-        return client, client.get_collection(_COLLECTION, embedding_function=None)
+def _connect(data: Path, create: dict[str, Any] | None = None, *, name: Path | None = None) -> tuple[Any, Any]:
+    """A client and the collection, new where its configuration is given; errors speak of ``name``."""
+    with _errors(name or data):
+        client = _client(data)
+        try:
+            if create is None:
+                return client, client.get_collection(_COLLECTION, embedding_function=None)
+            return client, client.create_collection(_COLLECTION, configuration=create, embedding_function=None)
+        except BaseException:
+            client.close()
+            raise
 
 
-def _set_threshold(folder: Path, value: int) -> None:
-    client, collection = _connect(folder)
+def _set_threshold(data: Path, value: int) -> None:
+    client, collection = _connect(data)
     collection.modify(configuration={"hnsw": {"sync_threshold": value, "batch_size": min(value, 100)}})
     client.close()
 
 
-def _close(client: Any) -> None:
+def _close(client: Any, private: Path | None) -> None:
     client.close()
+    _remove(private)
 
 
 @contextmanager

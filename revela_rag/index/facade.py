@@ -114,6 +114,7 @@ class Index:
         Raises:
             IndexingError: there is no index, or it is damaged.
             IndexMismatchError: ``encoder`` is not the model the index was built by.
+            DiskError: a Chroma store cannot be written, and there is no room for a private copy of it.
         """
         root = Path(path).expanduser()
         snapshot = Snapshot.open(root, verify=verify)

@@ -23,7 +23,9 @@ _FORMAT, _VERSION = "revela-index", 2
 _STORES, _KINDS = ("faiss", "chroma"), ("flat", "hnsw", "ivf-sq8")
 _MAX_BYTES = 16_000_000
 _HASHED_ALWAYS = 64 * 2**20  # bytes; larger files are hashed only on request
-_TOUCHED_BY_READERS = "chroma/chroma.sqlite3"  # Chroma writes into it whenever it is opened
+_TOUCHED_BY_READERS = re.compile(
+    r"chroma(?:-[0-9a-f]+)?/chroma\.sqlite3"
+)  # Chroma writes into it whenever it is opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def describe_files(
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
         entry = (entries or {}).get(name)
-        if name == _TOUCHED_BY_READERS:
+        if _TOUCHED_BY_READERS.fullmatch(name):
             described[name] = FileEntry(None, None)
         elif entry is not None and known is not None and (known / name).exists() and file.samefile(known / name):
             described[name] = entry

@@ -91,7 +91,7 @@ def test_verify_hashes_large_files_too(plain, monkeypatch):
 def test_a_damaged_chroma_store_is_an_error(path, encoder):
     pytest.importorskip("chromadb")
     Index.build(chunks(40), encoder=encoder, path=path, store="chroma").close()
-    file = path / "generation-000001" / "chroma" / "chroma.sqlite3"
+    (file,) = path.glob("generation-000001/chroma-*/chroma.sqlite3")
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(IndexingError, match="chroma"):
         Index.open(path)
