@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _RECORD = (
 _NO_TEXT = f"record without text ({'/'.join(TEXT_FIELDS)})"
 _JSON_FILE = 10  # times the largest record: a list of records cannot be streamed
 _PATH_FIELDS = ("source", "path", "file_path", "file_name", "filename")
+_RANDOM_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")  # of uuid4()
 
 
 def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
@@ -149,8 +151,7 @@ def _from_item(item: Any, fallback: str) -> Document | None:
         return _from_mapping({"text": item.page_content, "id": name, "metadata": item.metadata}, fallback)
     node = getattr(item, "node", item)  # LlamaIndex, NodeWithScore
     if callable(getattr(node, "get_content", None)):
-        name = str(getattr(node, "node_id", None) or getattr(node, "id_", None) or "")
-        return _from_mapping({"text": node.get_content(), "id": name, "metadata": node.metadata}, fallback)
+        return _from_node(node, fallback)
     tool = tool_definition(item)
     if tool is not None:
         return tool_document(tool)
@@ -158,6 +159,26 @@ def _from_item(item: Any, fallback: str) -> Document | None:
         f"Item {fallback.removeprefix('item-')} is a {type(item).__name__}; expected Document, LangChain Document, "
         "LlamaIndex node, a tool, a mapping with a text field, or str."
     )
+
+
+def _from_node(node: Any, fallback: str) -> Document | None:
+    """A document or node of LlamaIndex, which gives those without an id a random one each time they are read.
+
+    Such a node is named by the document it was cut from, if that has an id of its own, or else by its file and page.
+    """
+    name = str(getattr(node, "node_id", None) or getattr(node, "id_", None) or "")
+    metadata = dict(node.metadata or {})
+    if _RANDOM_ID.fullmatch(name):
+        path = next((str(metadata[key]) for key in ("file_path", *_PATH_FIELDS) if metadata.get(key)), "")
+        page = metadata.get("page_label")
+        cut_from = str(getattr(node, "ref_doc_id", None) or "")
+        if cut_from and not _RANDOM_ID.fullmatch(cut_from):
+            name = cut_from
+        elif path:
+            name = f"{path}#page={page}" if page else path
+        if not _RANDOM_ID.fullmatch(name):
+            metadata = {"source": path or name, **metadata}
+    return _from_mapping({"text": node.get_content(), "id": name, "metadata": metadata}, fallback)
 
 
 def _from_mapping(record: Mapping[str, Any], fallback: str) -> Document | None:

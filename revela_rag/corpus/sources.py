@@ -44,7 +44,8 @@ def iter_documents(
 
     Yields:
         Documents with unique ids: paths relative to the folder with ``/``, ids of records; a repeated id gets a
-        suffix ``#2``, ``#3``, ...
+        suffix ``#2``, ``#3``, ... LlamaIndex documents and nodes that nobody gave an id are named by what they were cut
+        from or by their file, with ``#page=`` and its label where they have one.
 
     Raises:
         CorpusError: if the path does not exist or the source is of no known kind.

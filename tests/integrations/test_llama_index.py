@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
+import uuid
 
 import numpy as np
 import pytest
 from integration_data import PROMPTS, TEXTS
-from llama_index.core import Document, StorageContext, VectorStoreIndex, load_index_from_storage
+from llama_index.core import Document, SimpleDirectoryReader, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
@@ -18,7 +19,9 @@ from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from llama_index.embeddings.revela import RevelaEmbedding
 from llama_index.retrievers.revela import RevelaRetriever
+from revela_rag.corpus import iter_documents, load_corpus
 from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
+from revela_rag.index import Index, SyncReport
 
 QUERY = "when is the tax due?"
 
@@ -153,6 +156,42 @@ def test_pipeline_cache_misses_when_the_model_changes_behind_its_name(embedding,
     other.model_name = embedding.model_name
     after = pipeline(other, cache).run(documents=[document])
     assert after[0].embedding != before[0].embedding
+
+
+def test_documents_read_again_are_the_same_and_cite_their_file(encoder, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, text in TEXTS.items():
+        (folder / name).write_text(text)
+
+    def chunks():
+        return load_corpus(SimpleDirectoryReader(folder).load_data()).chunks
+
+    with Index.build(chunks(), encoder=encoder, path=tmp_path / "index") as index:
+        assert index.sync(chunks()) == SyncReport(unchanged=len(TEXTS))
+        (node,) = RevelaRetriever(index, similarity_top_k=1, mode="lexical").retrieve("tax")
+    assert node.metadata["source"] == node.node.ref_doc_id == str(folder / "tax.md")
+
+
+def test_only_random_ids_give_way_to_the_file():
+    text = "Some words of it."
+    pages = [Document(text=text, metadata={"file_path": "a.pdf", "page_label": page}) for page in ("iv", "1", "1")]
+    parts = [TextNode(text=text, metadata={"file_path": "b.md", "source": "wiki"}) for _ in range(2)]
+    origin = Document(text=text, id_="handbook")
+    cut = SentenceSplitter().get_nodes_from_documents([origin, Document(text=text, metadata={"file_name": "c.md"})])
+    own = [
+        Document(text=text, id_="mine", metadata={"file_path": "d.md"}),
+        Document(text=text, id_=str(uuid.uuid5(uuid.NAMESPACE_URL, "x")), metadata={"file_path": "d.md"}),
+        Document(text=text),
+    ]
+    found = list(iter_documents([*pages, *parts, *cut, *own]))
+    assert [document.id for document in found] == [
+        *("a.pdf#page=iv", "a.pdf#page=1", "a.pdf#page=1#2"),
+        *("b.md", "b.md#2", "handbook", "c.md"),
+        *(document.id_ for document in own),
+    ]
+    sources = [document.metadata.get("source") for document in found]
+    assert sources == ["a.pdf"] * 3 + ["wiki"] * 2 + ["handbook", "c.md", None, None, None]
 
 
 def test_nodes_equal_the_hits_of_the_index(index):
