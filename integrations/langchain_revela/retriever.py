@@ -25,7 +25,8 @@ class RevelaRetriever(BaseRetriever):
 
     Every document found carries the chunk's metadata and, beside it, ``score`` (what it is in each type of search says
     :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search), ``rank`` (from
-    1), ``source``, ``document_id``, ``title`` and ``kind``; its ``id`` is the chunk's.
+    1), ``source``, ``document_id``, ``title`` and ``kind``; its ``id`` is the chunk's. Metadata of the same name that a
+    document brought along stays what it was, in what is found and for filters; ``retriever.index.search`` gives both.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
@@ -34,8 +35,8 @@ class RevelaRetriever(BaseRetriever):
         k: how many documents to return.
         search_type: ``"hybrid"`` (cosine and BM25, fused by how sure each is), ``"dense"`` (cosine), ``"lexical"``
             (BM25) or ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
-        filter: metadata that a document must have, key by key (a list: any of its values); applied before
-            the best k are taken.
+        filter: metadata that a document must have, key by key (a list: any of its values; metadata that is a list must
+            hold one of them); applied before the best k are taken.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,
             ``search_type``. They win over the fields; what is given to ``invoke`` wins over both.
         kwargs: ``name``, ``tags`` and ``metadata`` of every LangChain retriever.
@@ -146,8 +147,8 @@ def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Inde
 def to_document(hit: Hit) -> Document:
     """A search hit as a LangChain document."""
     chunk = hit.chunk
-    metadata = {"source": chunk.document_id, **chunk.metadata}
-    metadata |= {
+    computed: dict[str, Any] = {
+        "source": chunk.document_id,
         "document_id": chunk.document_id,
         "title": chunk.title,
         "kind": chunk.kind,
@@ -155,5 +156,5 @@ def to_document(hit: Hit) -> Document:
         "rank": hit.rank,
     }
     if hit.cosine is not None:
-        metadata["cosine"] = hit.cosine
-    return Document(id=chunk.id, page_content=chunk.text, metadata=metadata)
+        computed["cosine"] = hit.cosine
+    return Document(id=chunk.id, page_content=chunk.text, metadata=computed | dict(chunk.metadata))

@@ -25,8 +25,9 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
             at most 60 lines.
 
     Returns:
-        Chunks in source order; empty when the document holds no text. Metadata: the document's own plus ``source``
-        (its id), ``start_line`` and ``end_line`` (1-based, not for HTML), for code ``language`` and ``symbol``.
+        Chunks in source order; empty when the document holds no text. Metadata: ``source`` (the document's id),
+        ``start_line`` and ``end_line`` (1-based, not for HTML), for code ``language`` and ``symbol``, and what the
+        document has of its own, which wins where the keys are the same.
 
     Raises:
         ValueError: if ``max_words`` is below 8.
@@ -61,7 +62,7 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
                 kind=draft.kind,
                 title=draft.title,
                 parts=draft.parts,
-                metadata={"source": document.id, **document.metadata, **draft.metadata},
+                metadata={"source": document.id, **draft.metadata, **document.metadata},
             )
         )
     return chunks

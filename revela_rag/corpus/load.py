@@ -10,6 +10,7 @@ from typing import Any
 
 from revela_rag.corpus.chunking import chunk_document
 from revela_rag.corpus.duplicates import find_duplicates
+from revela_rag.corpus.metadata import MOST_VALUES
 from revela_rag.corpus.report import Corpus, CorpusReport
 from revela_rag.corpus.sources import MAX_FILE_BYTES, Source, open_source
 from revela_rag.corpus.types import Chunk
@@ -41,7 +42,8 @@ def load_corpus(
         show_progress: show a progress bar with the time left on standard error.
 
     Returns:
-        The chunks in source order and a report of what was dropped and skipped.
+        The chunks in source order and a report of what was dropped and skipped. Metadata that cannot be kept (objects,
+        bytes, long lists) is left out, with one warning.
 
     Raises:
         CorpusError: if the source does not exist or holds nothing usable.
@@ -83,6 +85,12 @@ def load_corpus(
             chunks = [chunk for position, chunk in enumerate(chunks) if position not in dropped]
     report.chunks = len(chunks)
     _logger.info("%s", report.summary())
+    if report.left_out:
+        _logger.warning(
+            "Metadata left out: %s. Kept are strings, numbers, booleans, dates, and lists of up to %d of them.",
+            report.left_out_summary(),
+            MOST_VALUES,
+        )
     return Corpus(chunks, report)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any
 
 from revela_rag.corpus.detect import detect_format
+from revela_rag.corpus.metadata import plain_metadata
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.structured import parse_file
 from revela_rag.corpus.tools import definitions, tool_definition, tool_document
@@ -64,7 +66,7 @@ def json_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator
     usable = 0
     for number, record in enumerate(definitions(parse_file(path)), 1):
         where = f"{path.name}:{number}"
-        document = _from_mapping(record, where) if isinstance(record, Mapping) else None
+        document = _from_mapping(record, where, report) if isinstance(record, Mapping) else None
         if document is None:
             report.skip(_NO_TEXT, where)
         elif len(document.text) > max_bytes:
@@ -88,7 +90,7 @@ def _record_line(line: bytes, where: str, report: CorpusReport, max_bytes: int) 
     except (ValueError, RecursionError):
         report.skip("broken JSON line", where)
         return None
-    document = _from_mapping(record, where) if isinstance(record, Mapping) else None
+    document = _from_mapping(record, where, report) if isinstance(record, Mapping) else None
     if document is None:
         report.skip(_NO_TEXT, where)
     return document
@@ -116,9 +118,9 @@ def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Itera
         )
     number = 0
     for batch in file.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
+        for row in _rows(batch):
             number += 1
-            document = _from_mapping(row, f"{path.name}:{number}")
+            document = _from_mapping(row, f"{path.name}:{number}", report)
             if document is None:
                 report.skip(_NO_TEXT, f"{path.name}:{number}")
             elif len(document.text) > max_bytes:
@@ -127,10 +129,24 @@ def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Itera
                 yield document
 
 
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    """The rows of a record batch, times to the microsecond: Python's have no nanoseconds."""
+    import pyarrow
+
+    fields = []
+    for field in batch.schema:
+        nanoseconds = pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns"
+        fields.append(field.with_type(pyarrow.timestamp("us", field.type.tz)) if nanoseconds else field)
+    rows: list[dict[str, Any]] = (
+        pyarrow.Table.from_batches([batch]).cast(pyarrow.schema(fields), safe=False).to_pylist()
+    )
+    return rows
+
+
 def item_documents(items: Iterable[Any], report: CorpusReport, max_bytes: int) -> Iterator[Document]:
     """Documents of an iterable: our own, LangChain's, LlamaIndex' documents and nodes, tools, mappings, strings."""
     for number, item in enumerate(items):
-        document = _from_item(item, f"item-{number}")
+        document = _from_item(item, f"item-{number}", report)
         if document is None:
             report.skip("item without text", f"item-{number}")
         elif len(document.text) > max_bytes:
@@ -139,19 +155,21 @@ def item_documents(items: Iterable[Any], report: CorpusReport, max_bytes: int) -
             yield document
 
 
-def _from_item(item: Any, fallback: str) -> Document | None:
+def _from_item(item: Any, fallback: str, report: CorpusReport) -> Document | None:
     if isinstance(item, Document):
-        return item if item.text.strip() or item.title.strip() else None
+        if not item.text.strip() and not item.title.strip():
+            return None
+        return replace(item, metadata=plain_metadata(item.metadata, report))
     if isinstance(item, str):
         return _document(fallback, item, "", {}) if item.strip() else None
     if isinstance(item, Mapping):
-        return _from_mapping(item, fallback)
+        return _from_mapping(item, fallback, report)
     if hasattr(item, "page_content"):  # LangChain
         name = str(getattr(item, "id", None) or "")
-        return _from_mapping({"text": item.page_content, "id": name, "metadata": item.metadata}, fallback)
+        return _from_mapping({"text": item.page_content, "id": name, "metadata": item.metadata}, fallback, report)
     node = getattr(item, "node", item)  # LlamaIndex, NodeWithScore
     if callable(getattr(node, "get_content", None)):
-        return _from_node(node, fallback)
+        return _from_node(node, fallback, report)
     tool = tool_definition(item)
     if tool is not None:
         return tool_document(tool)
@@ -161,7 +179,7 @@ def _from_item(item: Any, fallback: str) -> Document | None:
     )
 
 
-def _from_node(node: Any, fallback: str) -> Document | None:
+def _from_node(node: Any, fallback: str, report: CorpusReport) -> Document | None:
     """A document or node of LlamaIndex, which gives those without an id a random one each time they are read.
 
     Such a node is named by the document it was cut from, if that has an id of its own, or else by its file and page.
@@ -169,7 +187,7 @@ def _from_node(node: Any, fallback: str) -> Document | None:
     name = str(getattr(node, "node_id", None) or getattr(node, "id_", None) or "")
     metadata = dict(node.metadata or {})
     if _RANDOM_ID.fullmatch(name):
-        path = next((str(metadata[key]) for key in ("file_path", *_PATH_FIELDS) if metadata.get(key)), "")
+        path = _path(metadata, "file_path", *_PATH_FIELDS)
         page = metadata.get("page_label")
         cut_from = str(getattr(node, "ref_doc_id", None) or "")
         if cut_from and not _RANDOM_ID.fullmatch(cut_from):
@@ -178,10 +196,10 @@ def _from_node(node: Any, fallback: str) -> Document | None:
             name = f"{path}#page={page}" if page else path
         if not _RANDOM_ID.fullmatch(name):
             metadata = {"source": path or name, **metadata}
-    return _from_mapping({"text": node.get_content(), "id": name, "metadata": metadata}, fallback)
+    return _from_mapping({"text": node.get_content(), "id": name, "metadata": metadata}, fallback, report)
 
 
-def _from_mapping(record: Mapping[str, Any], fallback: str) -> Document | None:
+def _from_mapping(record: Mapping[str, Any], fallback: str, report: CorpusReport) -> Document | None:
     text = next((record[key] for key in TEXT_FIELDS if isinstance(record.get(key), str) and record[key].strip()), "")
     title = record.get("title")
     title = title if isinstance(title, str) else ""
@@ -190,14 +208,22 @@ def _from_mapping(record: Mapping[str, Any], fallback: str) -> Document | None:
     if not text and not title.strip():
         return None
     nested = record.get("metadata")
-    metadata = dict(nested) if isinstance(nested, Mapping) else {}
+    given = dict(nested) if isinstance(nested, Mapping) else {"metadata": nested}
     used = {*TEXT_FIELDS, *ID_FIELDS, "title", "metadata"}
-    metadata.update((key, value) for key, value in record.items() if key not in used)
-    scalars = {str(key): value for key, value in metadata.items() if isinstance(value, str | int | float | bool)}
+    given.update((key, value) for key, value in record.items() if key not in used)
+    metadata = plain_metadata(given, report)
     name = next((record[key] for key in ID_FIELDS if record.get(key) not in (None, "")), None)
     if name is None:
-        name = next((scalars[key] for key in _PATH_FIELDS if scalars.get(key)), fallback)
-    return _document(str(name), text, title or str(scalars.get("title", "")), scalars)
+        name = _path(metadata, *_PATH_FIELDS) or fallback
+    if not title and not isinstance(metadata.get("title"), list):
+        title = str(metadata.get("title", ""))
+    return _document(str(name), text, title, metadata)
+
+
+def _path(metadata: Mapping[str, Any], *keys: str) -> str:
+    """The first of the values under ``keys`` that can name a file, or an empty string."""
+    named = (metadata[key] for key in keys if isinstance(metadata.get(key), str | int | float | PurePath))
+    return next((str(value) for value in named if value), "")
 
 
 def _document(name: str, text: str, title: str, metadata: dict[str, Any]) -> Document:

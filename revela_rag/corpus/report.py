@@ -21,6 +21,8 @@ class CorpusReport:
         exact_duplicates: chunks dropped because an equal one (up to case and whitespace) came before.
         near_duplicates: chunks dropped because a nearly equal one came before.
         skipped: why something was not read → ids of the sources (for a JSON line ``file:line``).
+        left_out: keys of metadata that cannot be kept (see :func:`~revela_rag.corpus.metadata.plain`) → how many
+            documents had them.
     """
 
     documents: int = 0
@@ -28,15 +30,26 @@ class CorpusReport:
     exact_duplicates: int = 0
     near_duplicates: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str, source_id: str) -> None:
         """Count one source that was not read."""
         self.skipped.setdefault(reason, []).append(source_id)
 
+    def leave_out(self, key: str) -> None:
+        """Count one document whose metadata under ``key`` cannot be kept."""
+        self.left_out[key] = self.left_out.get(key, 0) + 1
+
     def skipped_summary(self) -> str:
         """The reasons with their counts and one example each, most frequent first; empty when nothing was skipped."""
         reasons = sorted(self.skipped.items(), key=lambda item: (-len(item[1]), item[0]))
         return "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons)
+
+    def left_out_summary(self) -> str:
+        """The keys of metadata that were left out with their counts, most frequent first, at most ten."""
+        keys = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+        shown = ", ".join(f"{key!r} of {count:,} documents" for key, count in keys[:10])
+        return f"{shown}, and {len(keys) - 10:,} more" if len(keys) > 10 else shown
 
     def summary(self) -> str:
         """One line for people."""
@@ -54,6 +67,7 @@ class CorpusReport:
             "exact_duplicates": self.exact_duplicates,
             "near_duplicates": self.near_duplicates,
             "skipped": {reason: list(ids) for reason, ids in self.skipped.items()},
+            "left_out": dict(self.left_out),
         }
 
 

@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["ANSWER_ROLES", "QUERY_ROLES", "TEXT_FIELDS", "Chunk", "Document", "Kind", "Metadata", "Part", "chunk_id"]
+__all__ = [
+    "ANSWER_ROLES",
+    "QUERY_ROLES",
+    "TEXT_FIELDS",
+    "Chunk",
+    "Document",
+    "Kind",
+    "Metadata",
+    "Part",
+    "Scalar",
+    "chunk_id",
+]
 
 Kind = Literal["prose", "code"]
-Metadata = Mapping[str, str | int | float | bool]
+Scalar = str | int | float | bool
+Metadata = Mapping[str, Scalar | list[Scalar]]
 
 #: Fields of a record that may hold its text, first come first served.
 TEXT_FIELDS = ("text", "content", "body", "page_content")
@@ -30,7 +42,8 @@ class Document:
         text: decoded content; newlines are kept.
         title: optional title.
         format: ``"text"``, ``"markdown"``, ``"rst"``, ``"html"`` or a programming language such as ``"python"``.
-        metadata: anything else that should travel with every chunk of the document.
+        metadata: anything else that should travel with every chunk of the document: strings, numbers, booleans, lists
+            of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is left out.
     """
 
     id: str
@@ -68,7 +81,7 @@ class Chunk:
         kind: ``"prose"`` or ``"code"``.
         title: heading path, document title or qualified symbol that gives the text its context; may be empty.
         parts: texts inside the chunk that say the same in different words; empty where none were found.
-        metadata: source path, line numbers, language, symbol and the document's own metadata.
+        metadata: source path, line numbers, language, symbol and the document's own metadata, whose keys win.
     """
 
     id: str

@@ -239,7 +239,8 @@ class Index:
             query: plain text; the model's query prompt is put before it.
             k: at most this many.
             filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
-                means any of its values; ``document_id`` and ``kind`` work too.
+                means any of its values, and metadata that is a list must hold one of them; ``document_id`` and ``kind``
+                work too, where no metadata has that name.
             mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
                 ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/quality.md), but
                 dense in an index of more than 200,000 chunks, beside which no BM25 is kept.

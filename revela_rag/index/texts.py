@@ -1,8 +1,8 @@
 """Chunks in SQLite: text, metadata and the integer row that names a chunk's vector.
 
 Rows are ``AUTOINCREMENT``: a row is never used for two chunks, not even after a delete, and cannot collide as
-hashes could. Scalar metadata is repeated in the table ``attributes``, so that filters run on an index with every key
-and value bound as a parameter.
+hashes could. Metadata is repeated in the table ``attributes``, scalars as one row and lists as one row a value, so that
+filters run on an index with every key and value bound as a parameter.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
+from revela_rag.corpus.metadata import MOST_VALUES, plain
 from revela_rag.corpus.types import Chunk, Part
 from revela_rag.errors import DiskError, IndexingError
 
@@ -55,7 +57,7 @@ def record(chunk: Chunk) -> Record:
     except (TypeError, ValueError) as error:
         raise IndexingError(
             f"The metadata of chunk {chunk.id!r} ({chunk.document_id!r}) cannot be stored: {error}. "
-            "Use strings, numbers and booleans."
+            "Use strings, numbers, booleans and lists of them."
         ) from error
     texts = (_clean(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
     id_, text, title, document = texts
@@ -92,6 +94,13 @@ def _typed(value: Any) -> tuple[str, Any] | None:
     if isinstance(value, int | float):
         return "n", value if isinstance(value, float) or abs(value) < 2**63 else float(value)
     return ("s", _clean(value)) if isinstance(value, str) else None
+
+
+def _each(given: Any) -> list[Any]:
+    """What a filter can ask for under one key."""
+    if not isinstance(given, list):
+        return [given]
+    return given if len(given) <= MOST_VALUES else []
 
 
 class TextStore:
@@ -185,8 +194,10 @@ class TextStore:
     def select(self, filter: Mapping[str, Any]) -> np.ndarray:
         """Rows whose metadata matches every key of ``filter``, (n,) int64, ascending.
 
-        A value means equality; a list, tuple or set means any of its values. Booleans match booleans only, numbers
-        match numbers. ``document_id`` and ``kind`` mean the chunk's own fields.
+        A value means equality; a list, tuple or set means any of its values. Metadata that is a list of up to
+        ``MOST_VALUES`` matches each of them. Booleans match booleans only, numbers match numbers; dates, decimals and
+        others match what :func:`~revela_rag.corpus.metadata.plain` makes of them. ``document_id`` and ``kind`` mean the
+        chunk's own fields where its metadata has no such key.
 
         Raises:
             IndexingError: a key is not a string or a value is not a scalar.
@@ -195,8 +206,8 @@ class TextStore:
         bound: list[Any] = []
         for key, wanted in filter.items():
             values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-            pairs = [_typed(value) for value in values]
-            finite = all(value == value and abs(value) != float("inf") for value in values if isinstance(value, float))
+            pairs = [_typed(plain(value)) for value in values]
+            finite = all(isfinite(pair[1]) for pair in pairs if pair is not None and pair[0] == "n")
             if not isinstance(key, str) or not finite or any(pair is None for pair in pairs):
                 raise IndexingError(
                     f"The filter {key!r}: {wanted!r} cannot be used; keys are strings, values are strings, numbers, "
@@ -204,19 +215,21 @@ class TextStore:
                 )
             # one JSON parameter, however many values there are
             listed = json.dumps([list(pair) for pair in pairs if pair is not None])
+            # CROSS JOIN keeps SQLite from reading all attributes first
+            clause = (
+                "row IN (SELECT a.row FROM json_each(?) AS w CROSS JOIN attributes AS a "
+                "ON a.key = ? AND a.type = json_extract(w.value, '$[0]') "
+                "AND a.value = json_extract(w.value, '$[1]'))"
+            )
+            bound += [listed, _clean(key)]
             if key in ("document_id", "kind"):
-                clauses.append(
-                    f"{key} IN (SELECT json_extract(value, '$[1]') FROM json_each(?) "
-                    "WHERE json_extract(value, '$[0]') = 's')"
+                clause += (
+                    f" OR {key} IN (SELECT json_extract(value, '$[1]') FROM json_each(?) "
+                    "WHERE json_extract(value, '$[0]') = 's') "
+                    "AND row NOT IN (SELECT row FROM attributes WHERE key = ?)"
                 )
-                bound.append(listed)
-            else:  # CROSS JOIN keeps SQLite from reading all attributes first
-                clauses.append(
-                    "row IN (SELECT a.row FROM json_each(?) AS w CROSS JOIN attributes AS a "
-                    "ON a.key = ? AND a.type = json_extract(w.value, '$[0]') "
-                    "AND a.value = json_extract(w.value, '$[1]'))"
-                )
-                bound += [listed, _clean(key)]
+                bound += [listed, key]
+            clauses.append(f"({clause})")
         where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
         found = self._query(f"SELECT row FROM chunks{where} ORDER BY row", bound)
         return np.array([row for (row,) in found], dtype=np.int64)
@@ -250,7 +263,7 @@ class TextStore:
             self._connection.executemany("DELETE FROM chunks WHERE row=?", listed)
 
     def _describe(self, row: int, values: Record) -> None:
-        pairs = ((key, _typed(value)) for key, value in json.loads(values[7]).items())
+        pairs = [(key, _typed(value)) for key, given in json.loads(values[7]).items() for value in _each(given)]
         listed = [(_clean(key), *pair, row) for key, pair in pairs if pair is not None and pair[1] == pair[1]]
         self._connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?, ?)", listed)
 

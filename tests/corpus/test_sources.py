@@ -149,7 +149,7 @@ def test_iterables_of_foreign_objects():
         "mapping",
         "bare",
     ]
-    assert documents[1].metadata == {"source": "a.py", "n": 1}
+    assert documents[1].metadata == {"source": "a.py", "n": 1, "list": [1]}
     assert documents[3].metadata == {"k": "v"}
 
 

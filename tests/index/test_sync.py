@@ -160,6 +160,20 @@ def test_what_is_no_chunk_is_refused(plain):
     assert plain.sync(chunks(40)) == SyncReport(unchanged=40)
 
 
+def test_lists_are_found_by_each_value_and_follow_every_write(built):
+    assert built.sync([chunk(0, tags=["a", "b", 1, True]), *chunks(40, 1)]) == SyncReport(updated=1, unchanged=39)
+    for value, count in (("a", 1), ("b", 1), (1, 1), (True, 1), (1.0, 1), ("c", 0), ("1", 0), (False, 0)):
+        assert len(built.search("q", filter={"tags": value})) == count, value
+    assert numbers(built.search("q", filter={"tags": ["c", "b"], "even": True})) == [0]
+    assert built.get([chunk(0).id])[0].metadata["tags"] == ["a", "b", 1, True]
+    assert built.sync([chunk(0, tags=["a", "b", 1, True]), *chunks(40, 1)]) == SyncReport(unchanged=40)
+    built.sync([chunk(0, tags=["b", "a"]), chunk(1, tags=["z"] * 101), *chunks(40, 2)])
+    assert built.search("q", filter={"tags": 1}) == built.search("q", filter={"tags": "z"}) == []
+    assert len(built.search("q", filter={"tags": ["a", "b"]})) == 1
+    built.delete([chunk(0).id])
+    assert built.search("q", filter={"tags": ["a", "b"]}) == []
+
+
 def test_odd_metadata_is_kept_and_stays_unchanged(path, encoder):
     odd = chunk(1, nothing=None, list=[1, 2], nested={"a": 1}, nan=float("nan"), huge=10**30, bad="\ud800", **{"": "e"})
     with Index.build([odd], encoder=encoder, path=path) as index:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
 from langchain_revela import RevelaEmbeddings, RevelaRetriever
+from revela_rag.corpus import load_corpus
 from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
+from revela_rag.index import SyncReport
 
 QUERY = "when is the tax due?"
 
@@ -201,6 +205,36 @@ def test_bad_input_is_named(index, tmp_path):
         RevelaRetriever(index=index).invoke(QUERY, top_k=3)
     with pytest.raises(IndexingError, match="k=0"):
         RevelaRetriever(index=index).invoke(QUERY, k=0)
+
+
+@pytest.mark.parametrize("store", ["faiss", "chroma"])
+def test_metadata_of_the_user_wins_over_computed(store, encoder, tmp_path):
+    own = {"kind": "invoice", "document_id": "42", "title": "Inv", "score": 7, "rank": "A", "cosine": "c"}
+    own |= {"start_line": 99, "language": "en", "tags": ["a", "b"], "price": 19.9}
+    given = own | {"price": Decimal("19.90"), "when": date(2024, 1, 1), "none": None}
+    documents = [
+        Document(page_content="The invoice of March is due.", metadata=given),
+        Document(page_content="def f(x):\n    return x + 1\n", metadata={"language": "en"}),
+        Document(page_content="Trains are booked by the office.", metadata={"source": "travel.md", "tags": "a"}),
+    ]
+    path = tmp_path / "index"
+    RevelaRetriever.from_documents(documents, model=encoder, path=path, store=store).index.close()
+    retriever = RevelaRetriever(index=path, model=encoder, k=9)
+    invoice = retriever.invoke("invoice", search_type="lexical")[0]
+    assert invoice.metadata == own | {"when": "2024-01-01", "source": "item-0", "end_line": 1}
+    (hit,) = retriever.index.search("invoice", mode="lexical")
+    assert (hit.chunk.kind, hit.chunk.document_id, hit.rank) == ("prose", "item-0", 1)
+
+    def count(**filter):
+        return len(retriever.invoke("x", filter=filter))
+
+    for key, value in given.items():
+        if key not in ("none", "tags", "language"):
+            assert count(**{key: value}) == 1, key
+    assert (count(language="en"), count(tags="a"), count(tags="b"), count(tags=["b", "c"])) == (2, 2, 1, 1)
+    assert (count(kind="prose"), count(kind="code"), count(kind=["prose", "invoice"])) == (1, 1, 2)
+    assert (count(document_id="item-0"), count(document_id="item-1")) == (0, 1)
+    assert retriever.index.sync(load_corpus(documents).chunks) == SyncReport(unchanged=3)
 
 
 @pytest.mark.parametrize("store", ["faiss", "chroma"])

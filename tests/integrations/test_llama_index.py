@@ -216,6 +216,25 @@ def test_filters_come_before_the_best_k(index):
     assert {node.metadata["source"] for node in found} == {"tax.md", "cache.py"}
 
 
+def test_metadata_of_the_user_wins_and_lists_are_asked_for_by_value(encoder, tmp_path):
+    own = {"kind": "invoice", "document_id": "42", "title": "Inv", "tags": ["a", "b"], "source": "erp"}
+    documents = [
+        Document(text="An invoice.", id_="one", metadata=own),
+        Document(text="Trains.", metadata={"tags": "c"}),
+    ]
+    with Index.build(load_corpus(documents).chunks, encoder=encoder, path=tmp_path / "index") as index:
+        for operator, value in (("==", "b"), ("contains", "b"), ("in", ["b", "x"]), ("any", ["a", "b"])):
+            filters = MetadataFilters(filters=[MetadataFilter(key="tags", value=value, operator=operator)])
+            (node,) = RevelaRetriever(index, filters=filters).retrieve("x")
+            assert node.metadata == node.metadata | own and node.node.ref_doc_id == "one"
+        assert len(RevelaRetriever(index, filters=equal(kind="invoice", document_id="42")).retrieve("x")) == 1
+        with pytest.raises(IndexingError, match=r"'tags' is 'all' \['a', 'b'\]"):
+            RevelaRetriever(
+                index,
+                filters=MetadataFilters(filters=[MetadataFilter(key="tags", value=["a", "b"], operator="all")]),
+            )
+
+
 @pytest.mark.parametrize(
     ("filters", "message"),
     [

@@ -23,11 +23,16 @@ from revela_rag.index.types import check_mode
 
 __all__ = ["RevelaRetriever"]
 
+# a list in an index equals each of its values
+_EQUALS = (FilterOperator.EQ, FilterOperator.CONTAINS)
+_ANY_OF = (FilterOperator.IN, FilterOperator.ANY)
+
 
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    A node's id is the chunk's, its source node the document. What its score is in each mode says
+    A node's id is the chunk's, its source node the document. Its metadata are the document's own and, under names that
+    these leave free, ``source``, ``document_id``, ``kind`` and ``title``. What its score is in each mode says
     :class:`revela_rag.index.Hit`; for a cutoff (``SimilarityPostprocessor``) take ``mode="dense"``, whose scores are
     cosines. The embedding of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used where given.
 
@@ -38,7 +43,8 @@ class RevelaRetriever(BaseRetriever):
         similarity_top_k: how many nodes to return.
         mode: ``"hybrid"`` (cosine and BM25, fused by how sure each is), ``"dense"`` (cosine), ``"lexical"`` (BM25) or
             ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
-        filters: ``==`` and ``in`` joined by ``and``; applied before the best nodes are taken.
+        filters: ``==`` and ``in``, of lists also ``contains`` and ``any``, joined by ``and``; applied before the best
+            nodes are taken.
         kwargs: what every LlamaIndex retriever takes, such as ``callback_manager``.
 
     Raises:
@@ -127,10 +133,10 @@ def _mapping(filters: MetadataFilters) -> dict[str, Any]:
 
 def _condition(filter: MetadataFilter) -> dict[str, Any]:
     several = isinstance(filter.value, list)
-    if filter.operator is not (FilterOperator.IN if several else FilterOperator.EQ):
+    if filter.operator not in (_ANY_OF if several else _EQUALS):
         raise IndexingError(
-            f"The filter on {filter.key!r} is {filter.operator.value!r} {filter.value!r}; an index takes '==' a value "
-            "and 'in' a list."
+            f"The filter on {filter.key!r} is {filter.operator.value!r} {filter.value!r}; an index takes '==' and "
+            "'contains' a value, 'in' and 'any' a list."
         )
     return {filter.key: filter.value}
 
@@ -138,10 +144,10 @@ def _condition(filter: MetadataFilter) -> dict[str, Any]:
 def to_node(hit: Hit) -> NodeWithScore:
     """A search hit as a LlamaIndex node."""
     chunk = hit.chunk
-    metadata = {"source": chunk.document_id, **chunk.metadata}
-    metadata |= {"document_id": chunk.document_id, "kind": chunk.kind}
+    computed = {"source": chunk.document_id, "document_id": chunk.document_id, "kind": chunk.kind}
     if chunk.title:
-        metadata["title"] = chunk.title
+        computed["title"] = chunk.title
+    metadata = computed | dict(chunk.metadata)
     hidden = [key for key in metadata if key not in ("source", "title")]
     node = TextNode(
         id_=chunk.id,

@@ -1,0 +1,75 @@
+"""Metadata in the form in which it travels with a document: plain values, and lists of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.types import Scalar
+
+__all__ = ["MOST_VALUES", "plain", "plain_metadata"]
+
+#: Longest list that is kept: tags and authors are shorter, embeddings are longer.
+MOST_VALUES = 100
+
+
+def plain_metadata(given: Mapping[Any, Any], report: CorpusReport) -> dict[str, Scalar | list[Scalar]]:
+    """The metadata of one document as :func:`plain` makes it; what cannot be kept is counted, None says nothing."""
+    kept = {}
+    for key, value in given.items():
+        if value is None:
+            continue
+        if (made := plain(value)) is None:
+            report.leave_out(str(key))
+        else:
+            kept[str(key)] = made
+    return kept
+
+
+def plain(value: Any) -> Scalar | list[Scalar] | None:
+    """A value as strings, numbers and booleans, which JSON and every store hold; None where that cannot be done.
+
+    Dates and times become ISO text, durations seconds, decimals numbers where nothing is lost and text otherwise, paths
+    and UUIDs text. A list, tuple, set or array of up to :data:`MOST_VALUES` such values becomes a list.
+    """
+    if isinstance(value, np.ndarray) and value.size <= MOST_VALUES:
+        value = value.tolist()
+    if not isinstance(value, list | tuple | set | frozenset):
+        return _scalar(value)
+    if len(value) > MOST_VALUES:
+        return None
+    # sets have an order that changes from run to run, and with it a sync would find a change
+    ordered = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+    made = [_scalar(entry) for entry in ordered if entry is not None]
+    listed = [entry for entry in made if entry is not None]
+    return listed if len(listed) == len(made) else None
+
+
+def _scalar(value: Any) -> Scalar | None:
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
+        value = value.item()
+    if isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, date | time):
+        return value.isoformat() if value == value else None  # pandas has a date that is none
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value) if isinstance(value, PurePath | UUID) else None
+
+
+def _number(value: Decimal) -> Scalar:
+    if value.is_finite() and abs(value) < 2**63:
+        if value == value.to_integral_value():
+            return int(value)
+        if Decimal(repr(float(value))) == value:
+            return float(value)
+    return str(value)
