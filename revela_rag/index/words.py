@@ -23,7 +23,7 @@ class WordIndex:
     """BM25 over chunks that belong to documents. Made by :meth:`build` or :meth:`load`; safe for many threads.
 
     A chunk rarely holds all the words of a query about its document, so hybrid search reads both. Measured on bug
-    reports to files by their best chunk: nDCG@10 .403 with the words of chunks alone, .447 with both (docs/quality.md).
+    reports to files by their best chunk: nDCG@10 .419 with the words of chunks alone, .467 with both (docs/quality.md).
 
     Args:
         chunks: one text per chunk, whose ids are rows.
