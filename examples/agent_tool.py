@@ -31,7 +31,7 @@ arguments = parser.parse_args()
 encoder = Encoder(arguments.model)
 
 with tempfile.TemporaryDirectory() as folder:
-    chunks = load_corpus(arguments.folder).chunks
+    chunks = load_corpus(arguments.folder, deduplicate=False).chunks
     with Index.build(chunks, encoder=encoder, path=Path(folder) / "index") as index:
         search = create_revela_tool(index, name="search_code", description="Search the source code.", k=2)
 

@@ -31,7 +31,7 @@ prompt = ChatPromptTemplate.from_template("Answer from the context alone.\n\n{co
 llm = FakeListChatModel(responses=["(put your chat model here)"])
 
 with tempfile.TemporaryDirectory() as folder:
-    chunks = load_corpus(arguments.folder).chunks
+    chunks = load_corpus(arguments.folder, deduplicate=False).chunks
     with Index.build(chunks, encoder=Encoder(arguments.model), path=Path(folder) / "index") as index:
         retriever = RevelaRetriever(index=index, k=3)
         chain = {"context": retriever | show, "question": RunnablePassthrough()} | prompt | llm | StrOutputParser()

@@ -20,7 +20,7 @@ arguments = parser.parse_args()
 llm = MockLLM()  # put your LLM here; this one repeats its prompt
 
 with tempfile.TemporaryDirectory() as folder:
-    chunks = load_corpus(arguments.folder).chunks
+    chunks = load_corpus(arguments.folder, deduplicate=False).chunks
     with Index.build(chunks, encoder=Encoder(arguments.model), path=Path(folder) / "index") as index:
         engine = RetrieverQueryEngine.from_args(RevelaRetriever(index, similarity_top_k=3), llm=llm)
         response = engine.query(arguments.question)

@@ -76,7 +76,7 @@ class RevelaRetriever(BaseRetriever):
         max_words: int = 120,
         **kwargs: Any,
     ) -> RevelaRetriever:
-        """Chunk, embed and index LangChain documents, and return a retriever over them.
+        """Chunk, embed and index LangChain documents, all of them, and return a retriever over them.
 
         Args:
             documents: documents of any length; their metadata travels with every chunk.
@@ -90,7 +90,7 @@ class RevelaRetriever(BaseRetriever):
             CorpusError: the documents hold no text.
         """
         encoder = model if isinstance(model, Encoder) else Encoder(model)
-        corpus = load_corpus(documents, max_words=max_words)
+        corpus = load_corpus(documents, max_words=max_words, deduplicate=False)
         return cls(index=Index.build(corpus.chunks, encoder=encoder, path=path, store=store), **kwargs)
 
     def _search_options(

@@ -86,6 +86,9 @@ def command(
     ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Only bring an existing index up to date.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Build anew in place of an old index.")] = False,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Leave out chunks that equal or nearly equal an earlier one.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Chunk, embed and store a corpus, or bring an existing index up to date with it."""
@@ -105,6 +108,7 @@ def command(
             workers=workers,
             sync=sync,
             overwrite=overwrite,
+            deduplicate=deduplicate,
             show_progress=settings(context).show_progress,
         )
     if json:
@@ -129,6 +133,7 @@ def index_corpus(
     workers: int | None = None,
     sync: bool = False,
     overwrite: bool = False,
+    deduplicate: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Build an index, or bring the one that is there up to date.
@@ -144,6 +149,7 @@ def index_corpus(
         workers: processes that embed there; None means one per CPU.
         sync: fail where there is no index yet.
         overwrite: build anew where there is one.
+        deduplicate: leave out chunks that equal or nearly equal an earlier one of any document, as ``adapt`` does.
         show_progress: show progress bars on stderr.
 
     Returns:
@@ -191,11 +197,11 @@ def index_corpus(
                 raise IndexingError(
                     f"the index in {folder} is of kind {index.kind}, not {kind}. Add --overwrite to build it anew"
                 )
-            corpus = load_corpus(source, show_progress=show_progress)
+            corpus = load_corpus(source, deduplicate=deduplicate, show_progress=show_progress)
             changes = asdict(index.sync(corpus.chunks, show_progress=show_progress))
             found = _describe(index)
     else:
-        corpus = load_corpus(source, show_progress=show_progress)
+        corpus = load_corpus(source, deduplicate=deduplicate, show_progress=show_progress)
         with Index.build(
             corpus.chunks,
             encoder=encoder,

@@ -35,7 +35,8 @@ def load_corpus(
     Args:
         source: see :func:`~revela_rag.corpus.iter_documents`.
         max_words: upper bound on the words of a prose chunk; code may hold twice as many (default 120).
-        deduplicate: drop chunks that equal or nearly equal an earlier one (default True).
+        deduplicate: drop chunks that equal or nearly equal an earlier one (default True), as training wants it; False
+            for an index, where every source should be found.
         near_duplicate_threshold: Jaccard similarity of four-word shingles from which two chunks are near duplicates, in
             (0, 1]; 1 drops exact duplicates only (default 0.9).
         max_file_bytes: larger files and records are skipped (default 10 MB).

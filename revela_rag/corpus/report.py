@@ -53,10 +53,9 @@ class CorpusReport:
 
     def summary(self) -> str:
         """One line for people."""
-        line = (
-            f"{self.chunks:,} chunks from {self.documents:,} documents; dropped {self.exact_duplicates:,} exact and "
-            f"{self.near_duplicates:,} near duplicates"
-        )
+        line = f"{self.chunks:,} chunks from {self.documents:,} documents"
+        if self.exact_duplicates or self.near_duplicates:
+            line += f"; dropped {self.exact_duplicates:,} exact and {self.near_duplicates:,} near duplicates"
         return f"{line}; skipped {self.skipped_summary()}" if self.skipped else line
 
     def as_dict(self) -> dict[str, Any]:

@@ -60,6 +60,26 @@ def test_errors_of_index(index: Path, docs: Path, model: Path, tmp_path: Path, r
     revela("index", docs, "-o", index, "--store", "shelf", code=2)
 
 
+def test_every_source_is_indexed_unless_told_otherwise(model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    policy, words = "Rotate the keys every month.", " ".join(f"word{number}" for number in range(70))
+    texts = {"a": policy, "b": policy, "c": f"{words}. The limit is 10 MB.", "d": f"{words}. The limit is 50 MB."}
+    records = [{"id": name, "text": text, "tenant": name} for name, text in texts.items()]
+    source, target = tmp_path / "d.jsonl", tmp_path / "ix"
+    source.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+    def found(*arguments: str | Path) -> set[str]:
+        revela("-q", "index", source, "-o", target, *arguments)
+        hits = [
+            json.loads(revela("search", target, "limit keys", "--filter", f"tenant={name}", "--json").stdout)["hits"]
+            for name in texts
+        ]
+        return {hit["document_id"] for some in hits for hit in some}
+
+    assert found("-m", model) == set(texts)
+    assert found("--deduplicate") == {"a", "c"}
+    assert found() == set(texts)
+
+
 def test_kinds(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
     built = revela("-q", "index", docs, "-m", model, "-o", tmp_path / "ix", "--kind", "ivf-sq8", "--json")
     assert json.loads(built.stdout)["kind"] == "ivf-sq8"

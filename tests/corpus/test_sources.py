@@ -194,7 +194,9 @@ def test_load_counts_and_reports(tmp_path):
     assert corpus.report.skipped == {"unsupported type .bin": ["c.bin"]}
     assert "2 chunks from 3 documents" in corpus.report.summary() and "c.bin" in corpus.report.summary()
     assert json.loads(json.dumps(corpus.report.as_dict()))["chunks"] == 2
-    assert len(load_corpus(tmp_path, deduplicate=False)) == 3
+    assert "dropped 1 exact and 0 near duplicates" in corpus.report.summary()
+    everything = load_corpus(tmp_path, deduplicate=False)
+    assert len(everything) == 3 and "duplicates" not in everything.report.summary()
 
 
 def test_loading_twice_gives_the_same_chunks(tmp_path):

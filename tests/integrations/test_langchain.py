@@ -244,3 +244,11 @@ def test_from_documents_keeps_metadata(store, encoder, tmp_path):
     found = retriever.invoke(QUERY)
     assert {document.metadata["source"] for document in found} == set(TEXTS)
     assert retriever.index.store == store
+
+
+def test_from_documents_keeps_equal_texts(encoder, tmp_path):
+    documents = [Document(page_content=TEXTS["login.md"], metadata={"tenant": name}) for name in ("acme", "globex")]
+    retriever = RevelaRetriever.from_documents(documents, model=encoder, path=tmp_path / "index")
+    for name in ("acme", "globex"):
+        (found,) = retriever.invoke("password", filter={"tenant": name})
+        assert found.metadata["tenant"] == name
