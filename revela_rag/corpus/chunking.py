@@ -31,6 +31,7 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
 
     Raises:
         ValueError: if ``max_words`` is below 8.
+        Unreadable: HTML that is too broken for the parser.
     """
     if max_words < 8:
         raise ValueError(f"max_words is {max_words}; use at least 8 words per chunk")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from revela_rag.corpus.text import squeeze
+from revela_rag.corpus.text import bounded_references, squeeze
 
 __all__ = ["clean_comment", "clean_docstring", "first_paragraph", "is_boilerplate", "looks_like_code"]
 
@@ -111,7 +111,7 @@ def _prose(text: str) -> str:
     text = _LINK.sub(lambda m: m.group(2) or m.group(1).lstrip("#").replace("#", "."), text)
     text = _INLINE.sub(r"\1", text)
     if "<" in text or "&" in text:
-        text = html.unescape(_TAG.sub(" ", _BREAK.sub("\n\n", text)))
+        text = html.unescape(bounded_references(_TAG.sub(" ", _BREAK.sub("\n\n", text))))
     text = _ROLE.sub(lambda m: _TARGET.sub("", m.group(1)), text)
     text = _EMPHASIS.sub(r"\1", _TICKS.sub(r"\1", text))
     paragraphs = [squeeze(p) for p in re.split(r"\n[ \t]*\n", text)]

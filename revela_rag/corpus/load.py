@@ -11,6 +11,7 @@ from typing import Any
 from revela_rag.corpus.chunking import chunk_document
 from revela_rag.corpus.duplicates import find_duplicates
 from revela_rag.corpus.metadata import MOST_VALUES
+from revela_rag.corpus.readers import Unreadable
 from revela_rag.corpus.report import Corpus, CorpusReport
 from revela_rag.corpus.sources import MAX_FILE_BYTES, Source, open_source
 from revela_rag.corpus.types import Chunk
@@ -63,7 +64,11 @@ def load_corpus(
         documents, total = open_source(source, max_file_bytes, report)
         task = progress.add_task("Reading", total=total)
         for document in documents:
-            found = chunk_document(document, max_words=max_words)
+            try:
+                found = chunk_document(document, max_words=max_words)
+            except Unreadable as reason:
+                report.skip(str(reason), document.id)
+                continue
             if not found:
                 report.skip("no text", document.id)
                 continue

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from revela_rag.corpus.languages import PROSE_FORMATS, format_of
-from revela_rag.corpus.text import clean_text, decode, squeeze
+from revela_rag.corpus.text import bounded_references, clean_text, decode, squeeze
 from revela_rag.corpus.types import Document
 
 __all__ = ["Unreadable", "html_document", "read_bytes"]
@@ -84,16 +84,31 @@ def read_bytes(data: bytes, source_id: str) -> Document:
 
 
 def html_document(document: Document) -> Document:
-    """An HTML document as Markdown: headings, paragraphs, lists, code blocks; no scripts, no navigation."""
-    from bs4 import BeautifulSoup
+    """An HTML document as Markdown: headings, paragraphs, lists, code blocks; no scripts, no navigation.
 
-    soup = BeautifulSoup(document.text, "html.parser")
+    Raises:
+        Unreadable: the parser takes it in no way.
+    """
+    soup = _soup(document.text)
     title = document.title or (squeeze(soup.title.get_text()) if soup.title else "")
     for tag in soup.find_all(_DROPPED):
         tag.decompose()
     for tag in soup.select('[role="navigation"], [role="search"], a.headerlink, a.anchor'):
         tag.decompose()
     return replace(document, text=_html_text(soup), title=title, format="markdown")
+
+
+def _soup(text: str) -> Any:
+    """The tree of an HTML text; where the parser gives up on an odd marked section, ``<![`` is text."""
+    from bs4 import BeautifulSoup
+
+    text = bounded_references(text)
+    for markup in (text, text.replace("<![", "&lt;![")):
+        try:
+            return BeautifulSoup(markup, "html.parser")
+        except Exception:  # it raises whatever the damage leads to
+            continue
+    raise Unreadable("broken HTML")
 
 
 def _html_text(soup: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-__all__ = ["clean_text", "count_words", "decode", "squeeze"]
+__all__ = ["bounded_references", "clean_text", "count_words", "decode", "squeeze"]
 
 #: A file with a larger share of undecodable characters than this is not text we can trust.
 MAX_BAD_SHARE = 0.03
@@ -23,6 +23,7 @@ _DECLARED = re.compile(rb"(?:coding[:=]|charset=)[ \t]*[\"']?([-\w.]+)")
 #: A character of a script that puts no spaces between words, or glues endings to them: Chinese, Japanese, Korean, Thai.
 WIDE = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]"
 _WIDE = re.compile(WIDE)
+_LONG_REFERENCE = re.compile(r"&#[0-9]{600,};?")  # Python may refuse to read so many digits
 _SPACE = re.compile(r"\s+")
 
 
@@ -62,6 +63,11 @@ def clean_text(text: str) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")
     return text
+
+
+def bounded_references(text: str) -> str:
+    """HTML whose numeric character references have few enough digits to be read."""
+    return _LONG_REFERENCE.sub("\ufffd", text)
 
 
 def count_words(text: str) -> int:

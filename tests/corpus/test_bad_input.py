@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, load_corpus
+from revela_rag.corpus.comments import clean_comment
 from revela_rag.corpus.text import decode
 from revela_rag.errors import CorpusError
 
@@ -186,6 +187,44 @@ def test_broken_and_empty_files_are_skipped_with_their_reason(tmp_path):
         "f.min.js": "minified or generated code",
         "g.html": "no text",
     }
+
+
+ODD_SECTIONS = [
+    "<p>kept</p><![foo[ bar",
+    "<p>kept</p><![CDATA",
+    "<![CDAT\n<p>kept</p>",
+    "<p>kept</p><![",
+    "<![ 1<p>kept</p>",
+]
+
+
+@pytest.mark.parametrize("text", ODD_SECTIONS)
+def test_odd_marked_sections_of_html_are_text(tmp_path, text):
+    from langchain_core.documents import Document as LangChainDocument
+
+    (tmp_path / "odd.html").write_text(text)
+    assert skipped(tmp_path) == {}
+    for source in (tmp_path, [LangChainDocument(page_content=f"<html>{text}", metadata={})]):
+        assert any("kept" in chunk.text for chunk in load(source))
+
+
+@pytest.mark.parametrize("text", ["<p>kept &#{};</p>", "<p title='&#{};'>kept</p>"])
+def test_character_references_of_many_digits_are_replaced(text):
+    (chunk,) = chunk_document(Document("a", text.format("9" * 5000), format="html"))
+    assert chunk.text.startswith("kept") and "9" not in chunk.text
+
+
+def test_character_references_of_many_digits_in_comments_are_replaced():
+    assert clean_comment(f"/** At most &#{'9' * 5000}; elements. */") == "At most \ufffd elements."
+
+
+def test_html_that_no_parser_takes_is_skipped(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("no")
+
+    monkeypatch.setattr("bs4.BeautifulSoup", refuse)
+    (tmp_path / "a.html").write_text("<p>text</p>")
+    assert skipped(tmp_path) == {"a.html": "broken HTML"}
 
 
 def test_encrypted_pdf_is_skipped(tmp_path):
