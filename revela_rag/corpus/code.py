@@ -22,7 +22,7 @@ MAX_ERROR_SHARE = 0.3
 #: Undocumented members of a class up to this many lines (getters, one-line delegates) stay in the class header.
 TRIVIAL_LINES = 3
 
-_EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|return(?: None)?;?|raise NotImplementedError.*|[{}\s;]*)\s*$")
+_EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|return(?: None)?;?|raise NotImplementedError.*|[{}\s;]*+)\s*$")
 _LICENCE = re.compile(r"copyright|licen[sc]e|all rights reserved|spdx-", re.I)
 _WORD = re.compile(r"[A-Za-z]+")
 

@@ -11,18 +11,18 @@ __all__ = ["clean_comment", "clean_docstring", "first_paragraph", "is_boilerplat
 
 _QUOTES = re.compile(r"^[rRbBuUfF]{0,2}(\"\"\"|'''|\"|')")
 _MARKER = re.compile(r"^[ \t]*(?:/\*+!?<?|\*+/|\*+(?!\*)|//[/!]*<?|#+!?|;;+|--+)[ \t]?")
-_CLOSER = re.compile(r"[ \t]*\*+/[ \t]*$")
+_CLOSER = re.compile(r"(?:(?<![ \t])[ \t]++)?(?<!\*)\*++/[ \t]*$")
 _PRE = re.compile(r"<pre\b.*?(?:</pre>|\Z)", re.S | re.I)
-_LINK = re.compile(r"\{@(?:link|linkplain|value|see)\s+([^\s}]+)(?:\s+([^}]*))?\}")
+_LINK = re.compile(r"\{@(?:link|linkplain|value|see)\s++([^\s}]++)(?:\s++([^}]{0,500}+))?\}")
 _INLINE = re.compile(r"\{@(?:code|literal|summary|index)\s+([^{}]*)\}")
-_BREAK = re.compile(r"</?(?:p|br|ul|ol|li|h\d|div|dl|dd|dt|table|tr|blockquote)\b[^>]*>", re.I)
+_BREAK = re.compile(r"</?(?:p|br|ul|ol|li|h\d|div|dl|dd|dt|table|tr|blockquote)\b[^>]{0,1000}>", re.I)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
-_ROLE = re.compile(r":[a-zA-Z][\w:.+-]*:`([^`]*)`")
-_TARGET = re.compile(r"^[~!]|\s*<[^<>]*>$")
+_ROLE = re.compile(r":[a-zA-Z][\w:.+-]{0,100}:`([^`]*)`")
+_TARGET = re.compile(r"^[~!]|(?<!\s)\s*+<[^<>]*>$")
 _TICKS = re.compile(r"`+([^`]*)`+_{0,2}")
 _EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\s][^*\n]*?)\*{1,2}(?![\w*])")
 _STOP = re.compile(  # from here on a comment lists parameters, results, examples
-    r"^[ \t]*(?:[@\\](?!link|code|brief|details|summary)[a-zA-Z]+\b|:(?:param|type|arg|argument|key|keyword|return|"
+    r"^[ \t]*+(?:[@\\](?!link|code|brief|details|summary)[a-zA-Z]+\b|:(?:param|type|arg|argument|key|keyword|return|"
     r"returns|rtype|raise|raises|except|exception|yield|yields|ivar|cvar|vartype|var|meta)\b[^:\n]*:|"
     r"(?:args|arguments|parameters|params|keyword args|keyword arguments|returns?|raises|yields?|examples?|usage|"
     r"notes?|references|attributes|see also|inputs?|outputs?|exceptions|warnings?|todo|methods|safety|panics|"

@@ -17,7 +17,7 @@ _MAX_ONE_LINE = 300
 # how a first statement looks, likeliest language first; the parser has the last word
 _OPENINGS: dict[str, tuple[str, ...]] = {
     "python": (
-        r"(?:@[\w.]+(?:\(.*\))?\s*\n\s*)*(?:async\s+)?def +\w+ *\(",
+        r"(?:@[\w.]++(?:\(.*\))?[^\S\n]*+\n\s*+)*+(?:async\s+)?def +\w+ *\(",
         r"class \w+(?:\([^()]*\))?:\s*\n",
         r"(?:from [\w.]+ )?import [\w.]+(?: as \w+)?(?:, *[\w.]+)*[ \t]*\n",
     ),

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 from typing import Any
 
 from revela_rag.corpus.languages import PROSE_FORMATS, format_of
@@ -53,6 +54,11 @@ _BLOCKS = frozenset(
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BAD_TITLE = re.compile(r"untitled|microsoft word|\.(?:docx?|pdf|tex|indd|pptx?)\b|^\W*$", re.I)
 _HYPHENATED = re.compile(r"(?<=[a-z])-\n(?=[a-z])")
+_LINE_ENDS = re.compile(r"(?:(?<![ \t])[ \t]++)?\n[ \t]*+(?=\n|- )")
+_CPP = re.compile(r"^[^\S\n]*+(?:class \w+|namespace\b|template *<|public:)", re.M)
+#: Elements without an end: of those without a slash the parser keeps a list, and goes through it at every end tag.
+_VOID = re.compile(r"<(br|hr|img|input|wbr)\b([^<>]*+)(?<!/)>", re.I)
+_RESCANS = 16
 _MAX_MEAN_LINE = 1000
 
 
@@ -79,7 +85,7 @@ def read_bytes(data: bytes, source_id: str) -> Document:
     if kind not in PROSE_FORMATS and len(text) > 20_000 and len(text) > _MAX_MEAN_LINE * (text.count("\n") + 1):
         raise Unreadable("minified or generated code")
     if kind in ("c", "cpp") and source_id.endswith(".h"):
-        kind = "cpp" if re.search(r"^\s*(?:class \w+|namespace\b|template *<|public:)", text, re.M) else "c"
+        kind = "cpp" if _CPP.search(text) else "c"
     return Document(source_id, text, format=kind)
 
 
@@ -102,13 +108,33 @@ def _soup(text: str) -> Any:
     """The tree of an HTML text; where the parser gives up on an odd marked section, ``<![`` is text."""
     from bs4 import BeautifulSoup
 
-    text = bounded_references(text)
+    text = _VOID.sub(r"<\1\2 />", bounded_references(text))
     for markup in (text, text.replace("<![", "&lt;![")):
         try:
-            return BeautifulSoup(markup, "html.parser")
+            return BeautifulSoup(_closed(markup), "html.parser")
         except Exception:  # it raises whatever the damage leads to
             continue
     raise Unreadable("broken HTML")
+
+
+def _closed(text: str) -> str:
+    """An HTML text whose ``<`` are text from where the parser would go over the rest again and again.
+
+    It reads every tag, comment and section that is never closed to the end of the text, only to give it up.
+    """
+    probe = HTMLParser(convert_charrefs=False)
+    start, budget = 0, _RESCANS * len(text)
+    while start >= 0:
+        probe.reset()
+        probe.feed(text[start:])
+        rest = len(probe.rawdata)  # what follows the first thing that is not closed
+        at = len(text) - rest
+        budget -= rest
+        if budget < 0:
+            return text[:at] + text[at:].replace("<", "&lt;")
+        start = text.find(">", at + 1) + 1 if text.startswith("<", at) else 0
+        start = start or text.find("<", at + 1)
+    return text
 
 
 def _html_text(soup: Any) -> str:
@@ -138,7 +164,7 @@ def _html_text(soup: Any) -> str:
             elif name in ("td", "th"):
                 pieces.append(" | ")
             stack.extend((child, "enter") for child in reversed(list(node.children)))
-    text = re.sub(r"[ \t]*\n[ \t]*(?=\n|- )", "\n", "".join(pieces))
+    text = _LINE_ENDS.sub("\n", "".join(pieces))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 

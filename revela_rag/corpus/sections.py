@@ -11,15 +11,15 @@ from revela_rag.corpus.text import squeeze
 __all__ = ["Section", "markdown_sections", "rst_sections"]
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r"^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]++(.+)")
 _SETEXT = re.compile(r"^ {0,3}(=+|-{2,})[ \t]*$")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
-_FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.M)
+_FRONT_TITLE = re.compile(r"^title:(.+)$", re.M)
 _ADORNMENT = re.compile(r"^([=\-`:.'\"~^_*+#<>])\1{2,}[ \t]*$")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)|!?\[([^\[\]]*)\]\[[^\[\]]*\]")
-_ATTRIBUTES = re.compile(r"[ \t]*\{[#.:][^{}]*\}[ \t]*$")
-_MARKUP = re.compile(r"[*`]+|<[^<>]{1,200}>|(?<!\w)_+|_+(?!\w)|¶")
-_ROLE = re.compile(r":[a-zA-Z][\w:-]*:`([^`<]*?)(?:\s*<[^<>]*>)?`")
+_ATTRIBUTES = re.compile(r"(?<![ \t])[ \t]*+\{[#.:][^{}]*\}[ \t]*$")
+_MARKUP = re.compile(r"[*`]+|<[^<>]{1,200}>|(?<!\w)_+|(?<!_)_++(?!\w)|¶")
+_ROLE = re.compile(r":[a-zA-Z][\w:-]{0,100}:`([^`<]*+)(<[^<>]*>)?`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def markdown_sections(text: str) -> list[Section]:
     if front:
         body = front.end()
         title = _FRONT_TITLE.search(front.group(1))
-        root = [(0, clean_heading(title.group(1)), body, body)] if title else []
+        root = [(0, clean_heading(_unquoted(title.group(1))), body, body)] if title else []
     return _assemble(text, body, [*root, *_markdown_headings(text, body)])
 
 
@@ -59,7 +59,8 @@ def rst_sections(text: str) -> list[Section]:
 def clean_heading(heading: str) -> str:
     """A heading as words: links, emphasis, code marks, anchors and trailing attributes removed."""
     heading = _LINK.sub(lambda m: m.group(1) or m.group(2) or "", _ATTRIBUTES.sub("", heading))
-    return squeeze(_MARKUP.sub("", _ROLE.sub(r"\1", heading)).replace("\\", ""))
+    heading = _ROLE.sub(lambda m: m.group(1).rstrip() if m.group(2) else m.group(1), heading)
+    return squeeze(_MARKUP.sub("", heading).replace("\\", ""))
 
 
 def _assemble(text: str, body: int, headings: list[tuple[int, str, int, int]]) -> list[Section]:
@@ -82,23 +83,40 @@ def _markdown_headings(text: str, at: int) -> Iterator[tuple[int, str, int, int]
     for line in (text[at:] if at else text).splitlines(keepends=True):
         content = line.rstrip("\n")
         mark = _FENCE.match(content)
-        atx = None if fence or mark else _ATX.match(content)
+        atx = None if fence or mark else _atx(content)
         setext = _SETEXT.match(content) if candidate and not fence else None
-        if atx and atx.group(2):
-            yield len(atx.group(1)), clean_heading(atx.group(2)), at, at + len(line)
+        if atx:
+            yield atx[0], clean_heading(atx[1]), at, at + len(line)
         elif setext:
             yield 1 if setext.group(1)[0] == "=" else 2, clean_heading(candidate), candidate_at, at + len(line)
         elif fence and mark and mark.group(1).startswith(fence) and not content.strip().strip("`~"):
             fence = ""
         elif mark and not fence:
             fence = mark.group(1)
-        heading = bool(setext or (atx and atx.group(2)))
+        heading = bool(setext or atx)
         # a Setext heading is one line of text after a blank one; underlined paragraphs, lists and tables are not
         usable = after_blank and not fence and not mark and not heading and len(content) <= 200
         candidate = content if usable and content.strip() and content.lstrip()[0] not in "|->*+" else ""
         candidate_at = at
         after_blank = heading or not content.strip()
         at += len(line)
+
+
+def _atx(line: str) -> tuple[int, str] | None:
+    """Level and text of a line that is an ATX heading, without the hashes that may close it."""
+    match = _ATX.match(line)
+    if match is None:
+        return None
+    title = match.group(2).rstrip(" \t")
+    bare = title.rstrip("#")
+    return len(match.group(1)), bare.rstrip(" \t") if bare.endswith((" ", "\t")) else title
+
+
+def _unquoted(value: str) -> str:
+    """A value of the front matter without quotes around it."""
+    value = value.strip(" \t")
+    value = value[1:] if len(value) > 1 and value[0] in "\"'" else value
+    return value[:-1] if len(value) > 1 and value[-1] in "\"'" else value
 
 
 def _rst_headings(text: str) -> Iterator[tuple[int, str, int, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 __all__ = ["sentence_spans"]
 
-_END = re.compile(r"[.!?…]+[\"'”’»)\]*_`]*(?=\s)|[。！？]+[」』”’]*")
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_`]*+(?=\s)|[。！？]+[」』”’]*")
 _ITEM = re.compile(r"\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)]|[a-z][.)])[ \t])")
 _BOUNDARY = re.compile(f"({_END.pattern})|({_ITEM.pattern})")
 _NEXT = re.compile(r"\s*(\S)")

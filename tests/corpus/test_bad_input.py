@@ -9,6 +9,7 @@ import pytest
 
 from revela_rag.corpus import Document, chunk_document, load_corpus
 from revela_rag.corpus.comments import clean_comment
+from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.text import decode
 from revela_rag.errors import CorpusError
 
@@ -127,6 +128,59 @@ def test_a_megabyte_on_one_line_is_quick_in_every_format(tmp_path):
     chunks = load(tmp_path).chunks
     assert time.process_time() - started < 10
     assert {chunk.document_id for chunk in chunks} == {"a.txt", "b.md", "c.html", "d.rst"}  # e.sh is minified
+
+
+RUNS = {
+    "dots": ("md", "." * 20_000 + "x"),
+    "dots in a log": ("log", "." * 20_000 + "x"),
+    "marks": ("txt", "wow" + "!?" * 10_000 + "x"),
+    "image in a reference": ("md", f"[image1]: <data:image/png;base64,{'A' * 20_000}>\nfigure"),
+    "colons in a target": ("rst", f".. _{':' * 20_000}\ntail"),
+    "spaces in a target": ("rst", f".. _a:\n{' ' * 20_000}x\ntail"),
+    "unindented end of a directive": ("rst", ".. only:: html\n" + "   text\n" * 25 + "tail"),
+    "spaces in a heading": ("md", f"# a{' ' * 20_000}b\n\ntext"),
+    "underscores in a heading": ("md", f"# a{'_' * 20_000}b\n\ntext"),
+    "colons in a heading": ("md", f"# a{':a' * 20_000}b\n\ntext"),
+    "spaces in a role": ("md", f"# :a:`{' ' * 20_000}b\n\ntext"),
+    "spaces in a title": ("md", f"---\ntitle: a{' ' * 60_000}b\n---\ntext"),
+    "tags without an end": ("html", "<a " * 6_000),
+    "tags without an end but with values": ("html", '<a b=">" ' * 4_000),
+    "sections without an end": ("html", "<![CDATA[" * 60_000),
+    "breaks": ("html", "<br>" * 20_000 + "</b>" * 20_000),
+    "spaces in a block": ("html", f"<pre>{' ' * 100_000}x</pre>"),
+    "blank lines": ("h", "\n" * 60_000 + "int a;"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs_of_one_character_are_quick(tmp_path, name):
+    ending, text = RUNS[name]
+    (tmp_path / f"a.{ending}").write_text(text)
+    (tmp_path / "good.md").write_text(GOOD)
+    started = time.process_time()
+    load(tmp_path)
+    assert time.process_time() - started < 4
+
+
+@pytest.mark.parametrize("text", ["{@link " * 12_000, ":a" * 30_000, " " * 40_000 + "y", "<p " * 40_000])
+def test_runs_in_a_comment_are_quick(text):
+    code = f"/** x {text} foo */\nclass A {{ int f() {{ return 1 + 1; }} }}\n"
+    started = time.process_time()
+    assert load([Document("a", code, format="java")])
+    assert time.process_time() - started < 4
+
+
+@pytest.mark.parametrize("text", ["@alice\n\n\n" * 25 + "x", "@a" + "\n" * 19_000 + "x"])
+def test_mentions_are_no_decorators(text):
+    started = time.process_time()
+    assert detect_format(text) == "text"
+    assert time.process_time() - started < 2
+
+
+def test_elements_without_an_end_are_read_with_and_without_a_slash():
+    text = '<p>one<br>two<BR/>three<img alt="a > b" src=x> four<hr class=x>five</br>six<input value="<"> seven</p>'
+    (chunk,) = chunk_document(Document("a", text, format="html"))
+    assert chunk.text == "one\ntwo\nthree four\n\nfivesix seven"
 
 
 def test_unreadable_file(tmp_path, monkeypatch):
