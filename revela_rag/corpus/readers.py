@@ -58,7 +58,7 @@ _LINE_ENDS = re.compile(r"(?:(?<![ \t])[ \t]++)?\n[ \t]*+(?=\n|- )")
 _CPP = re.compile(r"^[^\S\n]*+(?:class \w+|namespace\b|template *<|public:)", re.M)
 #: Elements without an end: of those without a slash the parser keeps a list, and goes through it at every end tag.
 _VOID = re.compile(r"<(br|hr|img|input|wbr)\b([^<>]*+)(?<!/)>", re.I)
-_RESCANS = 16
+_RESCANS, _RESCANNED = 16, 1_000_000  # times a text, and characters more, that the parser may read in vain
 _MAX_MEAN_LINE = 1000
 
 
@@ -123,7 +123,7 @@ def _closed(text: str) -> str:
     It reads every tag, comment and section that is never closed to the end of the text, only to give it up.
     """
     probe = HTMLParser(convert_charrefs=False)
-    start, budget = 0, _RESCANS * len(text)
+    start, budget = 0, _RESCANS * len(text) + _RESCANNED
     while start >= 0:
         probe.reset()
         probe.feed(text[start:])

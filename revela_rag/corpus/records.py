@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.metadata import plain_metadata
@@ -26,6 +26,7 @@ _RECORD = (
 )
 _NO_TEXT = f"record without text ({'/'.join(TEXT_FIELDS)})"
 _JSON_FILE = 10  # times the largest record: a list of records cannot be streamed
+_BLOCK = 1 << 20
 _PATH_FIELDS = ("source", "path", "file_path", "file_name", "filename")
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")  # of uuid4()
 
@@ -38,8 +39,8 @@ def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterato
     """
     usable = bad = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
+        for number, line in enumerate(_lines(file, max_bytes), 1):
+            if not line.strip() and len(line) <= max_bytes:
                 continue
             where = f"{path.name}:{number}"
             document = _record_line(line, where, report, max_bytes)
@@ -52,6 +53,15 @@ def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterato
             f"None of the {bad} lines of {path} is a usable record: {report.skipped_summary()}. Each line must be a "
             f"{_RECORD}."
         )
+
+
+def _lines(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    """The lines of a file; of one that is too large only the beginning, a byte more than is allowed."""
+    while line := file.readline(max_bytes + 1):
+        yield line
+        if len(line) > max_bytes:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(_BLOCK)
 
 
 def json_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from itertools import chain
 from pathlib import Path
 
@@ -177,6 +178,11 @@ def test_mentions_are_no_decorators(text):
     assert time.process_time() - started < 2
 
 
+def test_comments_without_an_end_leave_the_tags_of_a_short_page_alone():
+    (chunk,) = chunk_document(Document("a", "<p>" + "<!-- note <b>word</b> " * 40, format="html"))
+    assert chunk.text.count("word") == 40 and "</b>" not in chunk.text
+
+
 def test_elements_without_an_end_are_read_with_and_without_a_slash():
     text = '<p>one<br>two<BR/>three<img alt="a > b" src=x> four<hr class=x>five</br>six<input value="<"> seven</p>'
     (chunk,) = chunk_document(Document("a", text, format="html"))
@@ -222,6 +228,32 @@ def test_deeply_nested_json_and_huge_records_are_skipped(tmp_path):
     assert report.skipped == {"broken JSON line": ["d.jsonl:2"]}
     report = load_corpus(path, max_file_bytes=1000).report
     assert report.skipped == {"record larger than 1,000 bytes": ["d.jsonl:2", "d.jsonl:3"]}
+
+
+@pytest.mark.parametrize("limit", [1000, 3_000_000])
+def test_a_huge_line_of_a_jsonl_file_is_never_in_memory(tmp_path, limit):
+    path = tmp_path / "d.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"text": "first text"}\n' + b" " * 2000 + b'{"text": "')
+        file.seek(60_000_000)
+        file.write(b'"}\n\n{broken\n{"text": "last text"}')
+    tracemalloc.start()
+    corpus = load_corpus(path, max_file_bytes=limit)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+    assert [chunk.document_id for chunk in corpus] == ["d.jsonl:1", "d.jsonl:5"]
+    skipped = corpus.report.skipped
+    assert skipped == {f"record larger than {limit:,} bytes": ["d.jsonl:2"], "broken JSON line": ["d.jsonl:4"]}
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_record_of_the_largest_size_is_read(tmp_path, spare):
+    path, line = tmp_path / "d.jsonl", b'{"text": "some text"}\n'
+    path.write_bytes(line * 3)
+    assert len(load(path, max_file_bytes=len(line) + spare)) == 3
+    with pytest.raises(CorpusError, match="None of the 3 lines"):
+        load(path, max_file_bytes=len(line) - 1)
 
 
 def test_broken_and_empty_files_are_skipped_with_their_reason(tmp_path):
