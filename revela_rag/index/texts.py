@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -88,10 +89,10 @@ def _chunk(values: Sequence[Any]) -> Chunk:
 
 
 def _typed(value: Any) -> tuple[str, Any] | None:
-    """A scalar as (type, SQLite value), so that True is not 1 and "1" is not 1, but 1 is 1.0."""
+    """A scalar as (type, SQLite value), so that True is not 1 and "1" is not 1, but 1 is 1.0; None for all else."""
     if isinstance(value, bool):
         return "b", int(value)
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not _is_huge(value):
         return "n", value if isinstance(value, float) or abs(value) < 2**63 else float(value)
     return ("s", _clean(value)) if isinstance(value, str) else None
 
@@ -101,6 +102,11 @@ def _each(given: Any) -> list[Any]:
     if not isinstance(given, list):
         return [given]
     return given if len(given) <= MOST_VALUES else []
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether a number is beyond all that SQLite can hold; no filter finds such."""
+    return isinstance(value, int) and abs(value) > sys.float_info.max
 
 
 class TextStore:
@@ -206,6 +212,7 @@ class TextStore:
         bound: list[Any] = []
         for key, wanted in filter.items():
             values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+            values = [value for value in values if not _is_huge(value)]
             pairs = [_typed(plain(value)) for value in values]
             finite = all(isfinite(pair[1]) for pair in pairs if pair is not None and pair[0] == "n")
             if not isinstance(key, str) or not finite or any(pair is None for pair in pairs):

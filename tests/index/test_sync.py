@@ -175,7 +175,17 @@ def test_lists_are_found_by_each_value_and_follow_every_write(built):
 
 
 def test_odd_metadata_is_kept_and_stays_unchanged(path, encoder):
-    odd = chunk(1, nothing=None, list=[1, 2], nested={"a": 1}, nan=float("nan"), huge=10**30, bad="\ud800", **{"": "e"})
+    odd = chunk(
+        1,
+        nothing=None,
+        list=[1, 2],
+        nested={"a": 1},
+        nan=float("nan"),
+        huge=10**30,
+        beyond=10**400,
+        bad="\ud800",
+        **{"": "e"},
+    )
     with Index.build([odd], encoder=encoder, path=path) as index:
         assert index.sync([odd]) == SyncReport(unchanged=1)
         assert index.get([odd.id])[0].metadata["list"] == [1, 2]
