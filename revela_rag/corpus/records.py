@@ -111,7 +111,7 @@ def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Itera
 
     Raises:
         MissingExtraError: without pyarrow.
-        CorpusError: if the file is broken or has no text column.
+        CorpusError: if the file is broken, at its beginning or further on, or has no text column.
     """
     try:
         import pyarrow.parquet as parquet
@@ -119,38 +119,64 @@ def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Itera
         raise MissingExtraError("pyarrow", "parquet", "reading Parquet files") from error
     try:
         file = parquet.ParquetFile(path)
+        names = file.schema_arrow.names
     except Exception as error:  # pyarrow's errors share no base class
         raise CorpusError(f"{path} is not a readable Parquet file: {error}") from error
-    if not set(file.schema_arrow.names) & set(TEXT_FIELDS):
+    if not set(names) & set(TEXT_FIELDS):
         raise CorpusError(
-            f"{path} has no text column; it needs one of {', '.join(TEXT_FIELDS)}, found "
-            f"{', '.join(file.schema_arrow.names)}."
+            f"{path} has no text column; it needs one of {', '.join(TEXT_FIELDS)}, found {', '.join(names)}."
         )
     number = 0
-    for batch in file.iter_batches(batch_size=1024):
+    for batch in _batches(file, path):
         for row in _rows(batch):
             number += 1
-            document = _from_mapping(row, f"{path.name}:{number}", report)
+            where = f"{path.name}:{number}"
+            if isinstance(row, Exception):
+                report.skip(f"row with a value that cannot be read ({type(row).__name__})", where)
+                continue
+            document = _from_mapping(row, where, report)
             if document is None:
-                report.skip(_NO_TEXT, f"{path.name}:{number}")
+                report.skip(_NO_TEXT, where)
             elif len(document.text) > max_bytes:
                 report.skip(f"record larger than {max_bytes:,} bytes", document.id)
             else:
                 yield document
 
 
-def _rows(batch: Any) -> list[dict[str, Any]]:
-    """The rows of a record batch, times to the microsecond: Python's have no nanoseconds."""
+def _batches(file: Any, path: Path) -> Iterator[Any]:
+    done, batches = 0, file.iter_batches(batch_size=1024)
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            raise CorpusError(
+                f"{path} is damaged or cannot be read beyond row {done}: {error}. Write the file again."
+            ) from error
+        if batch is None:
+            return
+        yield batch
+        done += batch.num_rows
+
+
+def _rows(batch: Any) -> list[Any]:
+    """The rows of a batch, with an error in place of every row that has a value Python cannot hold."""
+    try:
+        return _in_microseconds(batch).to_pylist()  # type: ignore[no-any-return]
+    except Exception as error:
+        if batch.num_rows == 1:
+            return [error]
+    return [row for at in range(batch.num_rows) for row in _rows(batch.slice(at, 1))]
+
+
+def _in_microseconds(batch: Any) -> Any:
+    """The same with times to the microsecond: Python's have no nanoseconds."""
     import pyarrow
 
     fields = []
     for field in batch.schema:
         nanoseconds = pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns"
         fields.append(field.with_type(pyarrow.timestamp("us", field.type.tz)) if nanoseconds else field)
-    rows: list[dict[str, Any]] = (
-        pyarrow.Table.from_batches([batch]).cast(pyarrow.schema(fields), safe=False).to_pylist()
-    )
-    return rows
+    return pyarrow.Table.from_batches([batch]).cast(pyarrow.schema(fields), safe=False)
 
 
 def item_documents(items: Iterable[Any], report: CorpusReport, max_bytes: int) -> Iterator[Document]:

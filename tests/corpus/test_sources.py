@@ -122,6 +122,25 @@ def test_parquet(tmp_path, monkeypatch):
         ids(path)
 
 
+def test_damaged_parquet_is_named_and_rows_that_are_no_text_are_skipped(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "d.parquet"
+    texts = [f"text {number} {number * 7919}" for number in range(5000)]
+    parquet.write_table(arrow.table({"text": texts}), path, row_group_size=1000)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    path.write_bytes(data)
+    with pytest.raises(CorpusError, match=r"d\.parquet is damaged or cannot be read beyond row \d+: "):
+        ids(path)
+
+    offsets, values = arrow.array([0, 5, 10, 15], arrow.int32()).buffers()[1], arrow.py_buffer(b"first\xff\xfebadthird")
+    bad = arrow.Array.from_buffers(arrow.string(), 3, [None, offsets, values])
+    parquet.write_table(arrow.table({"text": bad}), path)
+    report = CorpusReport()
+    assert [document.text for document in iter_documents(path, report=report)] == ["first", "third"]
+    assert report.skipped == {"row with a value that cannot be read (UnicodeDecodeError)": ["d.parquet:2"]}
+
+
 def test_iterables_of_foreign_objects():
     from langchain_core.documents import Document as LangChainDocument
     from llama_index.core.schema import Document as LlamaDocument
