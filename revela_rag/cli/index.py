@@ -111,12 +111,16 @@ def command(
             deduplicate=deduplicate,
             show_progress=settings(context).show_progress,
         )
+    changes = result["sync"] or {}
+    if changes.get("kept"):
+        unread = result["corpus"]["unreadable"]
+        named = ", ".join(list(unread)[:3]) + (f" and {len(unread) - 3} more" if len(unread) > 3 else "")
+        note(f"Kept {changes['kept']} chunks of what could not be read: {named}")
     if json:
         print_json(result)
         return
-    changes = result["sync"]
     if changes:
-        typer.echo(", ".join(f"{count} {change}" for change, count in changes.items()))
+        typer.echo(", ".join(f"{count} {change}" for change, count in changes.items() if count or change != "kept"))
     typer.echo(f"{result['index']}: {result['chunks']} chunks ({result['store']}), model {result['model']}")
     typer.echo(result["summary"])
     note(f'Next: revela search {shlex.quote(result["index"])} "your question"')
@@ -154,10 +158,11 @@ def index_corpus(
 
     Returns:
         ``index``, ``model``, ``store``, ``kind``, ``chunks``, ``corpus`` (counts), ``summary``, ``seconds``
-        and ``sync`` (added, updated, deleted, unchanged and embedded chunks, or None for a new index).
+        and ``sync`` (added, updated, deleted, unchanged, embedded and kept chunks, or None for a new index). Kept are
+        those of files and folders that could not be read this time.
 
     Raises:
-        IndexingError: the arguments do not fit what is there.
+        IndexingError: the arguments do not fit what is there, or nothing of what is there would be left.
         IndexMismatchError: the index was built with another model.
         CorpusError: nothing usable in ``source``.
     """
@@ -198,7 +203,9 @@ def index_corpus(
                     f"the index in {folder} is of kind {index.kind}, not {kind}. Add --overwrite to build it anew"
                 )
             corpus = load_corpus(source, deduplicate=deduplicate, show_progress=show_progress)
-            changes = asdict(index.sync(corpus.chunks, show_progress=show_progress))
+            _refuse_another_source(index, corpus, source)
+            keep = corpus.report.is_unreadable
+            changes = asdict(index.sync(corpus.chunks, keep=keep, show_progress=show_progress))
             found = _describe(index)
     else:
         corpus = load_corpus(source, deduplicate=deduplicate, show_progress=show_progress)
@@ -219,6 +226,18 @@ def index_corpus(
         "summary": corpus.report.summary(),
         "seconds": round(time.perf_counter() - started, 3),
     }
+
+
+def _refuse_another_source(index: Any, corpus: Any, source: Any) -> None:
+    held = index.document_ids()
+    found = {chunk.document_id.encode("utf-8", "replace").decode() for chunk in corpus.chunks}  # as an index has them
+    if not held or not found.isdisjoint(held) or any(map(corpus.report.is_unreadable, held)):
+        return
+    raise IndexingError(
+        f"the index in {index.path} holds {len(held)} documents, and none of them is among the {len(found)} of "
+        f"{source if isinstance(source, str | Path) else 'the source'}: a sync would delete them all. Name the source "
+        "it was built from, add --overwrite and a --model to build it anew from this one, or choose another --output"
+    )
 
 
 def _describe(index: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class CorpusReport:
         skipped: why something was not read → ids of the sources (for a JSON line ``file:line``).
         left_out: keys of metadata that cannot be kept (see :func:`~revela_rag.corpus.metadata.plain`) → how many
             documents had them.
+        unreadable: of these, files and folders that are there but could not be read this time → the system's reason.
     """
 
     documents: int = 0
@@ -31,6 +32,7 @@ class CorpusReport:
     near_duplicates: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def skip(self, reason: str, source_id: str) -> None:
         """Count one source that was not read."""
@@ -39,6 +41,19 @@ class CorpusReport:
     def leave_out(self, key: str) -> None:
         """Count one document whose metadata under ``key`` cannot be kept."""
         self.left_out[key] = self.left_out.get(key, 0) + 1
+
+    def fail(self, error: OSError, source_id: str, what: str = "unreadable") -> None:
+        """Count one file or folder that is there but could not be read."""
+        reason = error.strerror or type(error).__name__
+        self.skip(f"{what} ({reason})", source_id)
+        self.unreadable[_printable(source_id)] = reason
+
+    def is_unreadable(self, document_id: str) -> bool:
+        """Whether a document may be there still: it, or a folder above it, could not be read."""
+        if not self.unreadable:
+            return False
+        parts = _printable(document_id).split("/")
+        return any("/".join(parts[:depth]) in self.unreadable for depth in range(1, len(parts) + 1))
 
     def skipped_summary(self) -> str:
         """The reasons with their counts and one example each, most frequent first; empty when nothing was skipped."""
@@ -67,7 +82,13 @@ class CorpusReport:
             "near_duplicates": self.near_duplicates,
             "skipped": {reason: list(ids) for reason, ids in self.skipped.items()},
             "left_out": dict(self.left_out),
+            "unreadable": dict(self.unreadable),
         }
+
+
+def _printable(name: str) -> str:
+    """A name without lone surrogates, as an index has it."""
+    return name.encode("utf-8", "replace").decode()
 
 
 @dataclass(slots=True)

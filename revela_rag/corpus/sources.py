@@ -112,7 +112,7 @@ def _file_documents(files: list[Path], root: Path, report: CorpusReport, max_byt
         except Unreadable as reason:
             report.skip(str(reason), name)
         except OSError as error:
-            report.skip(f"unreadable ({error.strerror or type(error).__name__})", name)
+            report.fail(error, name)
 
 
 def _unique(documents: Iterable[Document]) -> Iterator[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            report.skip(f"unreadable folder ({error.strerror or type(error).__name__})", _name(folder, root))
+            report.fail(error, _name(folder, root), "unreadable folder")
             continue
         if folder != root and any(entry.name == "pyvenv.cfg" for entry in entries):
             continue
@@ -42,16 +43,19 @@ def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
             path = folder / entry.name
             if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
                 continue
-            linked = entry.is_symlink()
-            if linked and not _inside(path, root):
-                report.skip("link that is broken or leaves the folder", _name(path, root))
-            elif entry.is_dir():
-                if not linked and _ignored(path, specs, folder=True):
+            try:
+                kind = _kind(entry, root)
+            except OSError as error:
+                report.fail(error, _name(path, root))
+                continue
+            if kind == "folder":
+                if _ignored(path, specs, folder=True):
                     report.skip("ignored by .gitignore", _name(path, root) + "/")
-                elif not linked:
+                else:
                     below.append((path, specs))
-            elif not entry.is_file():
-                report.skip("not a regular file", _name(path, root))
+            elif kind != "file":
+                if kind != "linked folder":
+                    report.skip(kind, _name(path, root))
             elif _ignored(path, specs, folder=False):
                 report.skip("ignored by .gitignore", _name(path, root))
             elif format_of(entry.name) is None:
@@ -65,11 +69,25 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
+def _kind(entry: os.DirEntry[str], root: Path) -> str:
+    """Whether an entry is a ``"file"``, ``"folder"`` or ``"linked folder"``, or why it is none; OSError if unknown."""
+    linked = entry.is_symlink()
+    if linked and not _inside(Path(entry.path), root):
+        return "link that is broken or leaves the folder"
+    if entry.is_dir():
+        return "linked folder" if linked else "folder"
+    return "file" if entry.is_file() else "not a regular file"
+
+
 def _inside(link: Path, root: Path) -> bool:
     try:
         return link.resolve(strict=True).is_relative_to(root)
-    except (OSError, RuntimeError):
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):
         return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def _spec(folder: Path) -> Any:

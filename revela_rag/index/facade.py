@@ -168,17 +168,25 @@ class Index:
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def sync(self, chunks: Iterable[Chunk], *, show_progress: bool = False) -> SyncReport:
+    def sync(
+        self, chunks: Iterable[Chunk], *, keep: Callable[[str], bool] | None = None, show_progress: bool = False
+    ) -> SyncReport:
         """Make the index hold exactly ``chunks``.
 
         Compares by chunk id. Only new chunks and those whose embedded text changed are embedded; a change of
         metadata alone is written without the model. When nothing changed, nothing is written.
 
+        Args:
+            chunks: what it shall hold.
+            keep: asked for the id of a document whose chunks would be deleted; where it is true, they stay. With
+                ``corpus.report.is_unreadable`` a file that could not be read does not count as gone.
+            show_progress: draw a progress bar.
+
         Raises:
             IndexingError: another writer is at it.
             DiskError: the disk is full; the index is as it was.
         """
-        return self._merge(chunks, prune=True, show_progress=show_progress)
+        return self._merge(chunks, prune=True, keep=keep, show_progress=show_progress)
 
     def add(
         self, chunks: Iterable[Chunk], vectors: np.ndarray | None = None, *, show_progress: bool = False
@@ -223,6 +231,10 @@ class Index:
         """Chunks by id, in the order asked for; unknown ids are left out."""
         listed = _listed(ids)
         return self._read(lambda snapshot: snapshot.texts.get(listed))
+
+    def document_ids(self) -> list[str]:
+        """The ids of the documents it has chunks of, each once."""
+        return self._read(lambda snapshot: list(dict.fromkeys(snapshot.texts.documents())))
 
     def search(
         self,

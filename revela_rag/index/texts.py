@@ -175,10 +175,9 @@ class TextStore:
         """All rows, (n,) int64, ascending."""
         return np.array([row for (row,) in self._query("SELECT row FROM chunks ORDER BY row")], dtype=np.int64)
 
-    def ids(self) -> Iterator[tuple[int, str]]:
-        """Row and id of every chunk, by row, without holding them all."""
-        for values in self._pages("id"):
-            yield values[0], values[1]
+    def ids(self) -> Iterator[tuple[int, str, str]]:
+        """Row, id and document of every chunk, by row, without holding them all."""
+        yield from self._pages("id, document_id")
 
     def documents(self) -> Iterator[str]:
         """The id of every chunk's document, by row, without holding them all."""

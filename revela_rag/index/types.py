@@ -51,6 +51,7 @@ class SyncReport:
         deleted: were there and are no longer in the corpus.
         unchanged: were there and stayed as they were.
         embedded: of the added and updated ones, those whose embedded text was new, so that the model had to run.
+        kept: are not in the corpus and stay all the same, see ``keep`` of :meth:`Index.sync`.
     """
 
     added: int = 0
@@ -58,6 +59,7 @@ class SyncReport:
     deleted: int = 0
     unchanged: int = 0
     embedded: int = 0
+    kept: int = 0
 
     @property
     def changed(self) -> bool:
@@ -66,8 +68,9 @@ class SyncReport:
 
     def summary(self) -> str:
         """One line for people."""
+        kept = f", {self.kept} kept" if self.kept else ""
         return (
-            f"{self.added} added, {self.updated} updated, {self.deleted} deleted, "
+            f"{self.added} added, {self.updated} updated, {self.deleted} deleted{kept}, "
             f"{self.unchanged} unchanged ({self.embedded} embedded)"
         )
 

@@ -6,8 +6,8 @@ Chunks are taken in batches, so memory holds the vectors of the store and one ba
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from itertools import islice
@@ -70,15 +70,19 @@ def merge(
     encoder: Encoder,
     vectors: np.ndarray | None = None,
     prune: bool,
+    keep: Callable[[str], bool] | None = None,
     show_progress: bool,
     timeout: float,
 ) -> SyncReport:
-    """Add and update ``chunks``; with ``prune`` also delete everything else. Writes nothing when nothing changed."""
+    """Add and update ``chunks``; with ``prune`` also delete all else but documents that ``keep`` is true of.
+
+    Writes nothing when nothing changed.
+    """
     with writing(root, timeout=timeout) as workspace:
         job = _Job(workspace, encoder, fresh=False)
         job.consume(chunks, vectors, show_progress)
         if prune:
-            job.prune()
+            job.prune(keep)
         return job.finish(lexical=prune)
 
 
@@ -108,6 +112,7 @@ class _Counts:
     deleted: int = 0
     unchanged: int = 0
     embedded: int = 0
+    kept: int = 0
 
 
 class _Job:
@@ -210,10 +215,13 @@ class _Job:
 
     # -- taking out --------------------------------------------------------------------------------------------
 
-    def prune(self) -> None:
-        """Delete every chunk that did not come in."""
+    def prune(self, keep: Callable[[str], bool] | None) -> None:
+        """Delete every chunk that did not come in, unless ``keep`` is true of its document."""
         if self._before is not None:
-            self._delete([row for row, id_ in self._before.ids() if id_ not in self._seen])
+            gone = [(row, document) for row, id_, document in self._before.ids() if id_ not in self._seen]
+            rows = [row for row, document in gone if keep is None or not keep(document)]
+            self._counts.kept = len(gone) - len(rows)
+            self._delete(rows)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete by id."""
@@ -254,7 +262,7 @@ class _Job:
     def finish(self, *, lexical: bool) -> SyncReport:
         """Publish, if anything changed or there was no index yet."""
         counts = self._counts
-        report = SyncReport(counts.added, counts.updated, counts.deleted, counts.unchanged, counts.embedded)
+        report = SyncReport(**asdict(counts))
         if not report.changed and self._old is not None:
             self._close()
             return report

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def test_build_then_sync(docs: Path, model: Path, tmp_path: Path, revela: Callab
     assert second["chunks"] == 2
     assert second["sync"]["unchanged"] == 1 and second["sync"]["deleted"] + second["sync"]["updated"] >= 1
     third = json.loads(revela("-q", "index", docs, "-o", target, "--sync", "--json").stdout)
-    assert third["sync"] == {"added": 0, "updated": 0, "deleted": 0, "unchanged": 2, "embedded": 0}
+    assert third["sync"] == {"added": 0, "updated": 0, "deleted": 0, "unchanged": 2, "embedded": 0, "kept": 0}
     fourth = json.loads(revela("-q", "index", docs, "-m", model, "-o", target, "--overwrite", "--json").stdout)
     assert fourth["sync"] is None and fourth["chunks"] == 2
 
@@ -78,6 +79,57 @@ def test_every_source_is_indexed_unless_told_otherwise(model: Path, tmp_path: Pa
     assert found("-m", model) == set(texts)
     assert found("--deduplicate") == {"a", "c"}
     assert found() == set(texts)
+
+
+def test_what_cannot_be_read_stays_in_the_index(
+    index: Path, docs: Path, revela: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (docs / "sub").mkdir()
+    (docs / "sub" / "boats.md").write_text("Boats sail the sea at night.", encoding="utf-8")
+    revela("-q", "index", docs, "-o", index)
+    scan, read = os.scandir, Path.read_bytes
+
+    def broken_scan(path: Any) -> Any:
+        if str(path).endswith("/sub"):
+            raise OSError(5, "Input/output error")
+        return scan(path)
+
+    def broken_read(path: Path) -> bytes:
+        if path.name == "guide.md":
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    (docs / "dates.py").write_text("def new(owl):\n    return owl.hunt(mice) + mice.owls\n", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", broken_scan)
+        patch.setattr(Path, "read_bytes", broken_read)
+        result = revela("-q", "index", docs, "-o", index, "--json")
+    assert "Kept 3 chunks of what could not be read: sub, guide.md\n" in result.stderr
+    found = json.loads(result.stdout)
+    assert found["sync"] | {"embedded": 1} == {
+        "added": 1, "updated": 0, "deleted": 1, "unchanged": 0, "embedded": 1, "kept": 3,
+    }  # fmt: skip
+    assert found["corpus"]["unreadable"] == {"sub": "Input/output error", "guide.md": "Input/output error"}
+    (docs / "sub" / "boats.md").unlink()
+    result = revela("-q", "index", docs, "-o", index)
+    assert "0 added, 0 updated, 1 deleted, 3 unchanged" in result.stdout and "Kept" not in result.stderr
+
+
+def test_an_index_of_another_source_is_refused(
+    index: Path, docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "boats.md").write_text("Boats sail the sea at night.", encoding="utf-8")
+    for flag in ([], ["--sync"]):
+        refused = revela("-q", "index", tmp_path / "other", "-o", index, *flag, code=1).stderr
+        assert "holds 2 documents, and none of them is among the 1 of" in refused
+        assert "--overwrite" in refused and "--output" in refused
+    same = json.loads(revela("-q", "index", docs, "-o", index, "--json").stdout)
+    assert same["sync"]["unchanged"] == 3 and same["sync"]["deleted"] == 0
+    revela("-q", "index", tmp_path / "other", "-o", index, "-m", model, "--overwrite")
+    (tmp_path / "other" / "owls.md").write_text("Owls hunt mice.", encoding="utf-8")
+    (tmp_path / "other" / "boats.md").write_text("Boats are for the day.", encoding="utf-8")
+    assert "2 added, 0 updated, 1 deleted" in revela("-q", "index", tmp_path / "other", "-o", index).stdout
 
 
 def test_kinds(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
 """Whatever lies in a folder: a clear error or a counted skip, and never slow."""
 
 import json
+import os
 import time
 import tracemalloc
 from itertools import chain
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from revela_rag.corpus import Document, chunk_document, load_corpus
+from revela_rag.corpus import Document, chunk_document, load_corpus, walk
 from revela_rag.corpus.comments import clean_comment
 from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.text import decode
@@ -200,6 +201,46 @@ def test_unreadable_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", read)
     assert skipped(tmp_path) == {"locked.md": "unreadable (Permission denied)"}
+    report = load(tmp_path).report
+    assert report.unreadable == report.as_dict()["unreadable"] == {"locked.md": "Permission denied"}
+    assert report.is_unreadable("locked.md") and not report.is_unreadable("good.md")
+
+
+def test_what_the_system_cannot_read_does_not_count_as_gone(tmp_path, monkeypatch):
+    for name in ("sub/a.md", "sub/deep/b.md", "subs/c.md", "odd.md", "link.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(GOOD)
+    (tmp_path / "link.md").unlink()
+    (tmp_path / "link.md").symlink_to("good.md")
+    scan, kind, resolve = os.scandir, walk._kind, Path.resolve
+
+    def broken_scan(path):
+        if str(path).endswith("/sub"):
+            raise OSError(5, "Input/output error")
+        return scan(path)
+
+    def broken_kind(entry, root):
+        if entry.name == "odd.md":
+            raise OSError(116, "Stale file handle")
+        return kind(entry, root)
+
+    def broken_resolve(path, strict=False):
+        if path.name == "link.md":
+            raise PermissionError(13, "Permission denied")
+        return resolve(path, strict)
+
+    monkeypatch.setattr(os, "scandir", broken_scan)
+    monkeypatch.setattr(walk, "_kind", broken_kind)
+    monkeypatch.setattr(Path, "resolve", broken_resolve)
+    assert skipped(tmp_path) == {
+        "link.md": "unreadable (Permission denied)",
+        "odd.md": "unreadable (Stale file handle)",
+        "sub": "unreadable folder (Input/output error)",
+    }
+    report = load(tmp_path).report
+    assert list(report.unreadable) == ["link.md", "odd.md", "sub"]
+    names = ("link.md", "odd.md", "sub", "sub/a.md", "sub/deep/b.md", "subs/c.md", "good.md", "b.md", "deep")
+    assert [name for name in names if report.is_unreadable(name)] == list(names[:5])
 
 
 def test_broken_jsonl_lines_are_counted_with_their_number(tmp_path):

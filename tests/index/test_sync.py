@@ -174,6 +174,16 @@ def test_lists_are_found_by_each_value_and_follow_every_write(built):
     assert built.search("q", filter={"tags": ["a", "b"]}) == []
 
 
+def test_documents_that_are_to_be_kept_stay(built, encoder):
+    mine = [made for made in chunks(40) if made.document_id != "doc-1" and made.id != chunk(2).id]
+    report = built.sync(mine, keep={"doc-1", "doc-9"}.__contains__)
+    assert report == SyncReport(deleted=1, unchanged=29, kept=10)
+    assert report.summary() == "0 added, 0 updated, 1 deleted, 10 kept, 29 unchanged (0 embedded)"
+    assert len(built) == 39 and sorted(built.document_ids()) == ["doc-0", "doc-1", "doc-2", "doc-3"]
+    assert built.sync(mine) == SyncReport(deleted=10, unchanged=29)
+    assert sorted(built.document_ids()) == ["doc-0", "doc-2", "doc-3"]
+
+
 def test_odd_metadata_is_kept_and_stays_unchanged(path, encoder):
     odd = chunk(
         1,
