@@ -161,7 +161,7 @@ def _batches(file: Any, path: Path) -> Iterator[Any]:
 def _rows(batch: Any) -> list[Any]:
     """The rows of a batch, with an error in place of every row that has a value Python cannot hold."""
     try:
-        return _in_microseconds(batch).to_pylist()  # type: ignore[no-any-return]
+        return _in_microseconds(batch).to_pylist()
     except Exception as error:
         if batch.num_rows == 1:
             return [error]
