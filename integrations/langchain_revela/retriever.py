@@ -74,6 +74,7 @@ class RevelaRetriever(BaseRetriever):
         path: str | Path,
         store: Literal["faiss", "chroma"] = "faiss",
         max_words: int = 120,
+        overwrite: bool = False,
         **kwargs: Any,
     ) -> RevelaRetriever:
         """Chunk, embed and index LangChain documents, all of them, and return a retriever over them.
@@ -81,17 +82,21 @@ class RevelaRetriever(BaseRetriever):
         Args:
             documents: documents of any length; their metadata travels with every chunk.
             model: model that embeds them.
-            path: directory of the new index; it must not exist yet.
+            path: directory of the new index; without ``overwrite`` it must not hold one yet.
             store: where the vectors live.
             max_words: longest chunk of prose, in words.
+            overwrite: replace an index that is there.
             kwargs: fields of the retriever, such as ``k``.
 
         Raises:
             CorpusError: the documents hold no text.
         """
+        if unknown := set(kwargs) - set(cls.model_fields):  # before the minutes of embedding
+            raise IndexingError(f"{', '.join(sorted(unknown))}: no field of {cls.__name__}, which has k, filter, ...")
         encoder = model if isinstance(model, Encoder) else Encoder(model)
         corpus = load_corpus(documents, max_words=max_words, deduplicate=False)
-        return cls(index=Index.build(corpus.chunks, encoder=encoder, path=path, store=store), **kwargs)
+        index = Index.build(corpus.chunks, encoder=encoder, path=path, store=store, overwrite=overwrite)
+        return cls(index=index, **kwargs)
 
     def _search_options(
         self, k: int | None, filter: Mapping[str, Any] | None, search_type: Mode | None

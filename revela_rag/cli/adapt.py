@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from revela_rag.cli.console import note, on_interrupt, print_json, results_last, settings
+from revela_rag.cli.console import as_typed, note, on_interrupt, print_json, results_last, settings
 from revela_rag.cli.durations import duration_option, parse_duration
 from revela_rag.errors import MissingExtraError
 
@@ -93,8 +93,7 @@ def command(
     """
     if max_steps is not None and time_limit is not None:
         raise typer.BadParameter("--max-steps and --time-limit exclude each other, give one of them")
-    again = f"revela adapt {shlex.quote(source)} --output {shlex.quote(str(output))} --resume"
-    on_interrupt(context, f"Go on with the same options and --resume: {again}")
+    on_interrupt(context, f"Go on with: {as_typed(context, '--resume')}")
     run = _adapt()
     with results_last():
         result = run(
@@ -113,6 +112,9 @@ def command(
     if json:
         print_json(_as_dict(result))
         return
+    if skipped := (result.report.get("corpus") or {}).get("skipped"):
+        reasons = ", ".join(f"{len(ids)} × {reason}" for reason, ids in skipped.items())
+        note(f"skipped {reasons}")
     for entry in result.report.get("refused", []):
         note(f"{entry['adapter']} first: {entry['summary'].partition(';')[0]}")
     typer.echo(result.summary)

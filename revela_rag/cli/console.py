@@ -6,9 +6,11 @@ import contextlib
 import errno
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import typer
@@ -20,6 +22,7 @@ __all__ = [
     "Command",
     "Group",
     "Settings",
+    "as_typed",
     "fail",
     "note",
     "on_interrupt",
@@ -98,6 +101,24 @@ def fail(message: str) -> None:
 def on_interrupt(context: typer.Context, hint: str) -> None:
     """Say ``hint`` when Ctrl-C ends the command."""
     context.meta[_RESUME] = hint
+
+
+def as_typed(context: typer.Context, *further: str) -> str:
+    """The command with the options it was given, and ``further`` ones, ready to be pasted."""
+    words = ["revela", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        source = context.get_parameter_source(str(parameter.name))
+        if source is None or source.name != "COMMANDLINE" or value is None:
+            continue
+        value = value.value if isinstance(value, Enum) else value
+        if parameter.param_type_name == "argument":
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words += [parameter.opts[0]] if value else []
+        else:
+            words += [parameter.opts[0], str(value)]
+    return shlex.join([*words, *(option for option in further if option not in words)])
 
 
 def note(message: str) -> None:

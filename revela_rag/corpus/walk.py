@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from revela_rag.corpus.report import CorpusReport
 
 __all__ = ["walk_files"]
 
+_GENERATION = re.compile(r"generation-\d+")
 #: Folders that hold installed packages or caches, never a user's own documents.
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "dist-packages", "bower_components"})
 
@@ -21,9 +23,9 @@ def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
     """Files of a known kind below ``root``, sorted by name, folder by folder.
 
     Respects ``.gitignore`` files at every level, and those above ``root`` up to the top of its repository unless they
-    ignore ``root`` itself. Leaves out without counting: hidden files and folders, virtual environments,
-    ``node_modules``, ``site-packages``, ``__pycache__``. Links to folders are never followed, links to files only
-    inside ``root``. What else is left out is counted in ``report``.
+    ignore ``root`` itself. Leaves out without counting: hidden files and folders, virtual environments, models and
+    indexes that this library wrote, ``node_modules``, ``site-packages``, ``__pycache__``. Links to folders are never
+    followed, links to files only inside ``root``. What else is left out is counted in ``report``.
     """
     root = root.resolve()
     stack: list[tuple[Path, list[tuple[Path, Any]]]] = [(root, _specs_above(root))]
@@ -34,7 +36,8 @@ def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
         except OSError as error:
             report.fail(error, _name(folder, root), "unreadable folder")
             continue
-        if folder != root and any(entry.name == "pyvenv.cfg" for entry in entries):
+        names = {entry.name for entry in entries}
+        if folder != root and ("pyvenv.cfg" in names or _is_ours(names)):
             continue
         spec = _spec(folder)
         specs = [*specs, (folder, spec)] if spec else specs
@@ -63,6 +66,13 @@ def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
             else:
                 yield path
         stack.extend(reversed(below))
+
+
+def _is_ours(names: Set[str]) -> bool:
+    """Whether a folder with files of these names is a model or an index that this library wrote."""
+    return {"revela.json", "modules.json"} <= names or (
+        "manifest.json" in names and any(_GENERATION.fullmatch(name) for name in names)
+    )
 
 
 def _name(path: Path, root: Path) -> str:

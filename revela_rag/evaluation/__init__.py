@@ -6,7 +6,7 @@ from revela_rag.evaluation.evaluate import evaluate
 from revela_rag.evaluation.fused import fused_run
 from revela_rag.evaluation.metrics import METRICS, Evaluation, score_run
 from revela_rag.evaluation.runs import Run, dense_run, lexical_run
-from revela_rag.evaluation.structural import structural_data
+from revela_rag.evaluation.structural import headings_by_document, structural_data, without_headings
 
 __all__ = [
     "METRICS",
@@ -20,8 +20,10 @@ __all__ = [
     "dense_run",
     "evaluate",
     "fused_run",
+    "headings_by_document",
     "lexical_run",
     "load_beir",
     "score_run",
     "structural_data",
+    "without_headings",
 ]

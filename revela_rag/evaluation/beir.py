@@ -13,6 +13,8 @@ from revela_rag.errors import CorpusError
 
 __all__ = ["RetrievalData", "load_beir"]
 
+_COLUMNS = ("query-id", "corpus-id", "score")
+
 logger = logging.getLogger(__name__)
 
 
@@ -158,14 +160,26 @@ def _string(record: dict[str, Any], key: str, place: str, *, required: bool = Fa
 
 
 def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
-    """(query id, document id, relevance) of every line of three or TREC's four columns, less the header."""
+    """(query id, document id, relevance) of every line of three or TREC's four columns, less the header.
+
+    Where the header has BEIR's names it says which column is which.
+    """
+    order: tuple[str, ...] = _COLUMNS
     for number, line in _lines(file):
         fields = line.rstrip("\r\n").split("\t")
         if len(fields) == 4:
             del fields[1]
+        names = [field.strip().lower().replace("_", "-") for field in fields]
+        if number == 1 and sorted(names) == sorted(_COLUMNS):
+            order = tuple(names)
+            continue
+        if order != _COLUMNS and len(fields) == len(order):
+            fields = [fields[order.index(name)] for name in _COLUMNS]
         try:
             query_id, document_id, relevance = fields
             grade = int(float(relevance))
+            if grade != float(relevance):
+                raise ValueError(f"{relevance} is no whole number")
         except (ValueError, OverflowError) as error:
             if number == 1 and len(fields) == 3:
                 continue

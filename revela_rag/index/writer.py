@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from itertools import islice
@@ -263,7 +263,7 @@ class _Job:
         """Publish, if anything changed or there was no index yet."""
         counts = self._counts
         report = SyncReport(**asdict(counts))
-        if not report.changed and self._old is not None:
+        if not report.changed and self._old is not None and self._model() == self._old.model:
             self._close()
             return report
         with disk_errors(self._workspace.root):
@@ -296,8 +296,9 @@ class _Job:
         publish(self._workspace, manifest)
 
     def _model(self) -> ModelEntry:
-        if self._old is not None:
-            return self._old.model
+        if self._old is not None:  # of the same fingerprint, but perhaps in another place now
+            name = "" if self._encoder is None else model_entry(self._encoder, prompts=False).name
+            return replace(self._old.model, name=name or self._old.model.name)
         assert self._encoder is not None
         return model_entry(self._encoder)
 
@@ -312,7 +313,8 @@ def mismatch(root: Path, manifest: Manifest, encoder: Any) -> IndexMismatchError
     return IndexMismatchError(
         f"The index {str(root)!r} was built by the model {manifest.model.name!r} (fingerprint "
         f"{manifest.model.fingerprint[:12]}), not by {name!r} (fingerprint {encoder.fingerprint[:12]}). Open it with "
-        "the model it was built by, or build it again with this one."
+        "the model it was built by, or build it again with this one: "
+        f"revela index SOURCE --model {name} --output {root} --overwrite."
     )
 
 

@@ -21,6 +21,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def adapt(source: Any, **options: Any) -> Any:
         recorded.append({"source": source, **options})
         print("{'loss': 1.0}")
+        if source == "stop":
+            raise KeyboardInterrupt
         if source == "locked":
             raise PermissionError(13, "Permission denied", "out/model")
         if source == "empty":
@@ -33,6 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             report={
                 "gate": {"evaluations": {"base": {"metrics": metrics, "per_query": {}}}},
                 "seconds": 3.0,
+                "corpus": {"skipped": {"unsupported type .xyz": ["a", "b"]}},
                 "refused": [{"adapter": "lora", "summary": "kept the base model: no gain; try another"}],
             },
         )
@@ -41,6 +44,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     fake.adapt = adapt  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "revela_training", fake)
     return recorded
+
+
+def test_an_interruption_says_what_to_paste(calls: list[dict[str, Any]], revela: Callable[..., Any]) -> None:
+    result = revela(
+        "adapt", "stop", "--output", "my out", "--preset", "code", "--adapter", "lora", "--max-steps", "7", code=130
+    )
+    assert "revela adapt stop --output 'my out' --preset code --adapter lora --max-steps 7 --resume" in " ".join(
+        result.stderr.split()
+    )
+
+
+def test_what_was_skipped_is_told(calls: list[dict[str, Any]], revela: Callable[..., Any]) -> None:
+    assert "skipped 2 × unsupported type .xyz" in revela("adapt", "docs", "--output", "out").stderr
 
 
 def test_an_adapter_tried_in_vain_is_told(calls: list[dict[str, Any]], revela: Callable[..., Any]) -> None:

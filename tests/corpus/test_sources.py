@@ -35,6 +35,8 @@ def test_folder_ids_are_relative_posix_and_sorted(tmp_path):
 def test_hidden_installed_and_cached_folders_are_left_out(tmp_path):
     files = {"keep.py": "x = 1", ".env": "SECRET=1", ".hidden/a.md": "a", "node_modules/m/index.js": "let a = 1"}
     files |= {"__pycache__/k.py": "x", "venv/pyvenv.cfg": "", "venv/lib/a.py": "x", "lib/site-packages/p.py": "x"}
+    files |= {"model/revela.json": "{}", "model/modules.json": "[]", "model/README.md": "a card"}
+    files |= {"index/manifest.json": "{}", "index/generation-000001/notes.md": "x"}
     assert ids(write(tmp_path, files)) == ["keep.py"]
 
 

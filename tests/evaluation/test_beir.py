@@ -39,6 +39,15 @@ def test_qrels_variants(tmp_path: Path, content: str) -> None:
     assert list(data.queries) == ["q1", "q2"], "queries outside the split are left out"
 
 
+def test_the_header_says_which_column_is_which(beir: Path) -> None:
+    file = next((beir / "qrels").iterdir())
+    expected = load_beir(beir).qrels
+    rows = [line.split("\t") for line in file.read_text().splitlines()[1:]]
+    swapped = ["corpus_id\tscore\tquery-id", *(f"{row[1]}\t{row[-1]}\t{row[0]}" for row in rows)]
+    file.write_text("\n".join(swapped))
+    assert load_beir(beir).qrels == expected
+
+
 def test_split_is_taken_or_asked_for(tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "x", splits={"dev": "q1\td1\t1\n", "test": "q2\td2\t1\n"})
     with pytest.raises(CorpusError, match="several splits, choose one of: dev, test"):
@@ -99,7 +108,7 @@ def test_repeated_ids_are_an_error(beir: Path) -> None:
         load_beir(beir)
 
 
-@pytest.mark.parametrize("line", ["q1\td1", "q1 d1 1", "q1\td1\tmuch", "q1\td1\t1\t1\t1", "q1\td1\tnan"])
+@pytest.mark.parametrize("line", ["q1\td1", "q1 d1 1", "q1\td1\tmuch", "q1\td1\t1\t1\t1", "q1\td1\tnan", "q1\td1\t0.5"])
 def test_malformed_qrels_name_the_line(tmp_path: Path, line: str) -> None:
     folder = write_beir(tmp_path / "x", splits={"test": f"{HEADER}q1\td1\t1\n{line}\n"})
     with pytest.raises(CorpusError, match="line 3"):

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from revela_rag.corpus.types import Chunk, Part
 from revela_rag.errors import CorpusError
-from revela_rag.evaluation import structural_data
+from revela_rag.evaluation import headings_by_document, structural_data, without_headings
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,18 @@ def test_a_title_asked_in_other_words_is_dropped_whole() -> None:
     )
     pair = Pair("List remove all items", "c5", "List.removeAllItems", "title", "Removes every item.")
     assert structural_data([pair], [method]).corpus["c5"] == ("", "Removes every item.")
+
+
+def test_neighbours_under_a_heading_do_not_repeat_it() -> None:
+    below = replace(SECTION, id="c6", text="More of it.", parts=())
+    other = replace(below, id="c7", document_id="other.md")
+    named = Chunk(id="c8", text="a b", document_id="api", title="a.getAll", parts=(Part("title", "get all"),))
+    data = structural_data(PAIRS, [CODE, SECTION, below, other, named, replace(named, id="c9", parts=())])
+    assert data.corpus["c6"] == ("Guide", "More of it.")
+    assert data.corpus["c7"] == ("Guide > Install on Linux", "More of it.")
+    assert data.corpus["c8"] == data.corpus["c9"] == ("", "a b")
+    assert without_headings(below, headings_by_document([SECTION])) == "Guide"
+    assert without_headings(below, headings_by_document([other])) == below.title
 
 
 def test_nothing_to_ask_is_an_error() -> None:

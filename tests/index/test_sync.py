@@ -152,6 +152,19 @@ def test_vectors_of_another_kind(plain):
     assert len(plain) == 40 and contents(plain.path) == {"manifest.json", plain.manifest.generation}
 
 
+def test_a_model_that_moved_is_recorded_where_it_is_now(plain, path):
+    moved = FakeEncoder()
+    moved.model_path = "/elsewhere/model"
+    with Index.open(path, encoder=moved) as index:
+        assert index.sync(chunks(40)) == SyncReport(unchanged=40)
+        assert index.manifest.model.name == "/elsewhere/model"
+        generation = index.manifest.generation
+        index.sync(chunks(40))
+        assert index.manifest.generation == generation
+    plain.refresh()
+    assert plain.manifest.model.name == "/elsewhere/model"
+
+
 def test_what_is_no_chunk_is_refused(plain):
     with pytest.raises(IndexingError, match="Chunk objects, got str"):
         plain.sync(["a text"])

@@ -246,6 +246,16 @@ def test_from_documents_keeps_metadata(store, encoder, tmp_path):
     assert retriever.index.store == store
 
 
+def test_from_documents_can_be_run_again_and_checks_its_arguments_first(encoder, tmp_path):
+    documents, path = [Document(page_content=text) for text in TEXTS.values()], tmp_path / "index"
+    with pytest.raises(IndexingError, match="top_k: no field"):
+        RevelaRetriever.from_documents(documents, model=encoder, path=path, top_k=2)
+    assert not path.exists()
+    for _ in range(2):
+        retriever = RevelaRetriever.from_documents(documents, model=encoder, path=path, overwrite=True, k=2)
+        assert len(retriever.invoke(QUERY)) == 2
+
+
 def test_from_documents_keeps_equal_texts(encoder, tmp_path):
     documents = [Document(page_content=TEXTS["login.md"], metadata={"tenant": name}) for name in ("acme", "globex")]
     retriever = RevelaRetriever.from_documents(documents, model=encoder, path=tmp_path / "index")

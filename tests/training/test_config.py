@@ -38,6 +38,11 @@ def resolve(chunks: list[Chunk], **options: Any) -> AdaptConfig:
         ("strengths", 0.5),
         ("strengths", (0.5, "1")),
         ("base", None),
+        ("time_limit", float("inf")),
+        ("seed", -1),
+        ("contrastive_temperature", 0.0),
+        ("max_eval_queries", 0),
+        ("checkpoint_steps", 0),
     ],
 )
 def test_values_out_of_range_are_named(name: str, value: object) -> None:
@@ -80,6 +85,11 @@ def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_pat
         AdaptConfig(revela_weight=0.0, contrastive_weight=0.0)
 
 
+def test_a_frozen_lm_has_nothing_to_warm_up() -> None:
+    frozen = resolve([], preset="prose", config=None, changes={"lm": "bundled", "lm_training": "frozen"})
+    assert frozen.lm_warmup_steps == 0
+
+
 def test_learning_rates_follow_what_is_trained() -> None:
     small = resolve([], preset="code", config=None, changes={"adapter": "linear"})
     large = resolve([], preset="code", config=None, changes={"adapter": "lora", "lm": "some-lm"})
@@ -101,6 +111,7 @@ def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch
     quarters = (0.25, 0.5, 0.75, 1.0)
     linear, lora = resolved(), resolved(adapter="lora")
     assert (linear.self_distillation, lora.self_distillation) == (0.0, 0.5)
+    assert (linear.checkpoint_steps, lora.checkpoint_steps) == (25, 5)  # LoRA takes 24 steps at most
     assert (*sizes(linear), linear.strengths) == (64, 256, 160, 1000, 5000, quarters)
     assert (*sizes(lora), lora.strengths) == (24, 16, 96, 400, 2000, (0.5, 1.0))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.encoder import Encoder
 from revela_rag.errors import CorpusError, DiskError, ModelError, TrainingError
-from revela_training import adapt, trainer
+from revela_training import AdaptConfig, adapt, trainer
+from revela_training.assemble import build_retriever
+from revela_training.backbone import TrainableRetriever
 from revela_training.gate import run_gate
 from revela_training.job import AdaptResult
 
@@ -93,7 +96,8 @@ def test_lora_goes_the_same_road(run) -> None:
 
 
 def test_lora_learns_from_keywords_and_spans_too(run) -> None:
-    result = run(adapter="lora", lora_rank=4, revela_weight=0.0, retriever_lr=1e-2, max_steps=20)
+    learning = {"retriever_lr": 3e-2, "max_steps": 24, "self_distillation": 0.0}
+    result = run(adapter="lora", lora_rank=4, revela_weight=0.0, **learning)
     assert result.report["training"]["pseudo_texts"] > 0
     losses = [entry["contrastive_loss"] for entry in result.report["log"] if "contrastive_loss" in entry]
     assert losses[-1] < losses[0]
@@ -262,3 +266,51 @@ def test_a_killed_run_is_resumed(code_folder: Path, base_dir: Path, lm_dir: Path
     first = min(entry["step"] for entry in result.report["log"] if "train_runtime" not in entry)
     assert first <= reached < 100
     assert result.path.is_dir()
+
+
+def test_max_words_of_a_settings_file_cut_the_chunks(base_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(12):
+        text = " ".join(f"{['alpha', 'beta', 'gamma', 'delta'][i % 4]}{number * i % 17}." for i in range(120))
+        (folder / f"{number}.md").write_text(text)
+    (tmp_path / "settings.toml").write_text("max_words = 40\n")
+    found = {}
+    for config in (None, tmp_path / "settings.toml"):
+        small = {name: value for name, value in SMALL.items() if name != "lm_warmup_steps"}
+        result = adapt(folder, output=tmp_path / "model", base=str(base_dir), config=config, adapter="linear", **small)
+        found[config] = result.report["corpus"]["chunks"]
+    assert found[tmp_path / "settings.toml"] > 2 * found[None]
+
+
+def test_an_interruption_loses_a_block_of_embeddings_not_all(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[int] = []
+    own = TrainableRetriever.embed_base
+
+    def embed(self, texts, role, **options):
+        embedded.append(len(texts))
+        if len(embedded) == 4 and stop:
+            raise KeyboardInterrupt
+        return own(self, texts, role, **options)
+
+    monkeypatch.setattr("revela_training.assemble._EMBEDDED_AT_ONCE", 16)
+    monkeypatch.setattr(TrainableRetriever, "embed_base", embed)
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        run(adapter="linear", revela_weight=0.0)
+    whole, stop = sum(embedded[:3]), False
+    embedded.clear()
+    run(adapter="linear", revela_weight=0.0, resume=True)
+    resumed = list(embedded)
+    embedded.clear()
+    run("again", adapter="linear", revela_weight=0.0)
+    assert whole == 48 and sum(resumed) == sum(embedded) - whole
+
+
+def test_lora_starts_from_its_seed(base_dir: Path) -> None:
+    weights = []
+    for state, seed in ((100, 0), (101, 0), (100, 1)):
+        torch.manual_seed(state)
+        retriever = build_retriever(AdaptConfig(adapter="lora", seed=seed, base=str(base_dir)))
+        weights.append(torch.cat([p.flatten() for p in retriever.parameters() if p.requires_grad]))
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])

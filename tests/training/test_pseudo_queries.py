@@ -35,6 +35,14 @@ def test_identifiers_are_split_and_words_of_one_passage_alone_left_out() -> None
     assert "zyzzyva" not in words
 
 
+def test_words_with_accents_stay_whole_and_scripts_without_spaces_give_none() -> None:
+    text = "Die Übersetzung von Größe {0} prüft häufig geänderte Schüler, die naïve Übung größerer Häuser {0} bleibt."
+    passages = [text.format(number % 3) + " 数据库连接说明" for number in range(12)]
+    made = [query.text.split() for query in pseudo_queries(passages, limit=12, draws=4) if query.kind == "keywords"]
+    known = {word.strip(".,").lower() for word in " ".join(passages).split()}
+    assert made and {word for words in made for word in words} <= known
+
+
 def test_the_draw_is_seeded_and_limited() -> None:
     assert pseudo_queries(PASSAGES, limit=5, seed=1) == pseudo_queries(PASSAGES, limit=5, seed=1)
     assert pseudo_queries(PASSAGES, limit=5, seed=1) != pseudo_queries(PASSAGES, limit=5, seed=2)

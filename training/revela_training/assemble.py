@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from revela_rag.corpus import Chunk
+from revela_rag.evaluation import headings_by_document, without_headings
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
 from revela_training.collate import GroupCollator
@@ -29,6 +32,7 @@ _PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gi
 _CONTRASTIVE_EPOCHS = 5
 _JOINT_STEPS = {"linear": (20, 150), "lora": (20, 24)}
 _STEPS_WITHOUT_CONTRAST = 300
+_EMBEDDED_AT_ONCE = 2048
 
 
 def select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
@@ -50,7 +54,10 @@ def select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
 def build_dataset(
     units: list[Unit], chunks: Sequence[Chunk], held_out: Collection[str], cfg: AdaptConfig, world: World
 ) -> GroupDataset:
-    """Groups for the objective and pairs for the contrastive term; of chunks in ``held_out`` no query is made."""
+    """Groups for the objective and pairs for the contrastive term.
+
+    Of chunks in ``held_out`` no query is made, and none of their headings, which stand above their neighbours, too.
+    """
     interleave = cfg.batching == "interleave" or (cfg.batching == "auto" and prefers_interleave(units))
     contrasts = cfg.contrastive_weight > 0
     return GroupDataset(
@@ -72,7 +79,9 @@ def _pseudo(
 ) -> tuple[Sequence[PseudoQuery], Sequence[str]]:
     free = [chunk for chunk in chunks if chunk.id not in held_out]
     order = np.random.default_rng((cfg.seed, 5)).permutation(len(free))[: _PASSAGES_PER_PSEUDO * cfg.pseudo_queries]
-    passages = [free[i].embedding_text for i in order.tolist()]
+    held = headings_by_document([chunk for chunk in chunks if chunk.id in held_out])
+    drawn = [free[i] for i in order.tolist()]
+    passages = [replace(chunk, title=without_headings(chunk, held)).embedding_text for chunk in drawn]
     return pseudo_queries(passages, limit=cfg.pseudo_queries, seed=cfg.seed), passages
 
 
@@ -93,15 +102,17 @@ def plan_steps(dataset: GroupDataset, cfg: AdaptConfig, world: World) -> AdaptCo
 def build_retriever(cfg: AdaptConfig) -> TrainableRetriever:
     """The base with a fresh adapter, of one kind by now."""
     assert cfg.adapter != "auto"
-    return TrainableRetriever(
-        cfg.base,
-        adapter=cfg.adapter,
-        lora_rank=cfg.lora_rank,
-        lora_alpha=cfg.lora_alpha,
-        lora_dropout=cfg.lora_dropout,
-        max_length=cfg.retriever_max_tokens or 160,
-        trust_remote_code=cfg.trust_remote_code,
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.seed)
+        return TrainableRetriever(
+            cfg.base,
+            adapter=cfg.adapter,
+            lora_rank=cfg.lora_rank,
+            lora_alpha=cfg.lora_alpha,
+            lora_dropout=cfg.lora_dropout,
+            max_length=cfg.retriever_max_tokens or 160,
+            trust_remote_code=cfg.trust_remote_code,
+        )
 
 
 def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
@@ -125,7 +136,9 @@ def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        model = get_peft_model(model, lora)
+        with torch.random.fork_rng():
+            torch.manual_seed(cfg.seed)
+            model = get_peft_model(model, lora)
     return model, tokenizer
 
 
@@ -173,13 +186,16 @@ def cache(
     """Frozen base embeddings, each (N, d), as `RevelaModel` wants them: of the data set's texts and pseudo texts."""
 
     def embed(name: str, inputs: Sequence[str], role: Role) -> torch.Tensor:
-        values = work.array(
-            name,
-            lambda: retriever.embed_base(
-                list(inputs), role, show_progress=show_progress, max_length=cfg.retriever_max_tokens
-            ).numpy(force=True),
-        )
-        return torch.from_numpy(values)
+        def block(some: Sequence[str]) -> np.ndarray:
+            found = retriever.embed_base(
+                list(some), role, show_progress=show_progress, max_length=cfg.retriever_max_tokens
+            )
+            return found.numpy(force=True)
+
+        blocks = [inputs[start : start + _EMBEDDED_AT_ONCE] for start in range(0, len(inputs), _EMBEDDED_AT_ONCE)]
+        # an interruption loses a block, not all
+        values = [work.array(f"{name}-{i}", functools.partial(block, some)) for i, some in enumerate(blocks)]
+        return torch.from_numpy(np.concatenate(values))
 
     texts = [*dataset.texts, *dataset.pseudo_texts]
     passages = embed("passages", texts, "document")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class AdaptConfig:
         max_training_texts: at most so many texts are used, drawn at random; None picks 8,000 on a CPU, else all.
         strengths: strengths of the adapter to choose from; 0 (the base) is always among the choices. None takes the
             quarters up to 1, and 0.5 and 1 for LoRA on a CPU.
-        checkpoint_steps: save a checkpoint every so many steps.
+        checkpoint_steps: save a checkpoint every so many steps; None takes 25, and 5 for LoRA, whose steps are slow.
         seed: seed of every random choice.
         trackers: experiment trackers of ``transformers.Trainer`` (``report_to``).
         trust_remote_code: run code that comes with a model; off unless you turn it on.
@@ -139,7 +140,7 @@ class AdaptConfig:
     max_eval_documents: int | None = None
     max_training_texts: int | None = None
     strengths: tuple[float, ...] | None = None
-    checkpoint_steps: int = 25
+    checkpoint_steps: int | None = None
     seed: int = 0
     trackers: tuple[str, ...] = ()
     trust_remote_code: bool = False
@@ -166,7 +167,13 @@ class AdaptConfig:
         _check(self.max_words >= 10, "max_words", self.max_words, "10 or more, 120 is the paper's")
         _check(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "1 or more")
         _check(self.lm_warmup_steps >= 0, "lm_warmup_steps", self.lm_warmup_steps, "0 or more")
-        _check(self.time_limit is None or self.time_limit > 0, "time_limit", self.time_limit, "seconds above 0")
+        limit = self.time_limit
+        _check(limit is None or (limit > 0 and math.isfinite(limit)), "time_limit", limit, "seconds above 0")
+        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        _check(self.contrastive_temperature > 0, "contrastive_temperature", self.contrastive_temperature, "above 0")
+        for name in ("max_eval_queries", "max_eval_documents", "max_training_texts", "checkpoint_steps"):
+            value = getattr(self, name)
+            _check(value is None or value >= 1, name, value, "1 or more")
         _check(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
         _check(self.neighbours >= 0, "neighbours", self.neighbours, "0 or more")
         _check(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")

@@ -166,6 +166,10 @@ def _portable(value: Any) -> Any:
 
 def _write_card(directory: Path, retriever: TrainableRetriever, name: str, adapter: Mapping[str, Any]) -> None:
     prompts = retriever.prompts
+    what = f"{retriever.base_name}, adapted to one corpus without labels by revela-rag ({adapter['kind']} adapter,\n"
+    what += f"strength {adapter['strength']:g})"
+    if not adapter["strength"]:
+        what = f"{retriever.base_name} as it was: revela-rag tried to adapt it to a corpus, and nothing did better"
     card = f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
@@ -174,8 +178,7 @@ tags: [sentence-transformers, feature-extraction, retrieval, revela]
 
 # {name}
 
-{retriever.base_name}, adapted to one corpus without labels by revela-rag ({adapter["kind"]} adapter,
-strength {adapter["strength"]:g}). Embeddings have {retriever.dimension} dimensions and unit length; compare
+{what}. Embeddings have {retriever.dimension} dimensions and unit length; compare
 them by cosine. Inputs are cut at {retriever.inference_max_length} tokens. Queries start with
 {prompts["query"]!r}, documents with {prompts["document"]!r}; `encode_query` and `encode_document` see to it.
 

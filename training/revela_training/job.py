@@ -17,7 +17,7 @@ from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
 from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, cache, plan_steps, select
 from revela_training.backbone import Role, TrainableRetriever
-from revela_training.config import AdaptConfig
+from revela_training.config import AdaptConfig, load_config
 from revela_training.distributed import World, start_world
 from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
 from revela_training.export import check_output, export_model
@@ -78,7 +78,8 @@ def adapt(
             an iterable of documents (LangChain Documents and LlamaIndex Nodes among them).
         output: directory to write the model to.
         base: model to adapt; default all-MiniLM-L6-v2.
-        lm: causal LM that reads the texts; default the bundled one.
+        lm: causal LM to train against with the Revela objective, ``"bundled"`` for the small one; by default there is
+            none, and settings of the objective alone (``temperature``, ``v_norm``, ``dual``, ``lm_...``) do nothing.
         preset: ``"prose"``, ``"code"``, ``"published"`` or ``"auto"`` (by what most chunks are).
         max_steps: optimiser steps, LM warm-up included.
         time_limit: seconds for training.
@@ -109,7 +110,8 @@ def adapt(
     show_progress = show_progress and world.leads
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
     chosen = {**settings, **{name: value for name, value in given.items() if value is not None}}
-    max_words = chosen.get("max_words", config.max_words if isinstance(config, AdaptConfig) else 120)
+    stored = config.as_dict() if isinstance(config, AdaptConfig) else load_config(config) if config else {}
+    max_words = {"max_words": AdaptConfig().max_words, **stored, **chosen}["max_words"]
     corpus = (
         source if isinstance(source, Corpus) else load_corpus(source, max_words=max_words, show_progress=show_progress)
     )
@@ -192,7 +194,9 @@ class _Job:
         choose, report_pairs = split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
         if not choose or not report_pairs:
             raise CorpusError(
-                f"The corpus has {len(chunks)} chunks, too few to hold any back for evaluation. Add documents."
+                f"Of the corpus' {len(chunks)} chunks {len(self.pairs)} have a heading, a docstring or a title of "
+                "three words with a text below, or are long enough to be cut in two: too few to hold any back for "
+                "evaluation. Add documents, or longer ones."
             )
         units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak), cfg)
         held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}

@@ -11,13 +11,17 @@ from typing import Literal
 
 import numpy as np
 
+from revela_rag.corpus.text import WIDE
+
 __all__ = ["KINDS", "Kind", "PseudoQuery", "pseudo_queries"]
 
 Kind = Literal["keywords", "span"]
 KINDS: tuple[Kind, ...] = ("keywords", "span")
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]+")
+_WORD = re.compile(r"[^\W\d_]\w+")
+_WIDE = re.compile(WIDE)
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_UNDERSCORES_AND_DIGITS = re.compile(r"[_\d]+")
 _SHORTEST_WORD = 3
 _FEWEST_WORDS = 6
 _KEYWORDS = (3, 7)
@@ -46,8 +50,7 @@ def pseudo_queries(passages: Sequence[str], *, limit: int, draws: int = 1, seed:
 
     Structural queries (docstrings, headings) are long and written like the text below them; people's are short.
     Keywords are drawn by their weight (1 + log tf) * idf among the heaviest words of a passage; a word that no other
-    passage has is left out, as it would give the passage away. Words are those of Latin script: other scripts get
-    spans alone.
+    passage has is left out, as it would give the passage away. Scripts without spaces between words get spans alone.
 
     Args:
         passages: the texts to be found, as the retriever reads them.
@@ -72,8 +75,14 @@ def pseudo_queries(passages: Sequence[str], *, limit: int, draws: int = 1, seed:
 
 
 def _words(text: str) -> list[str]:
-    pieces = (piece for word in _WORD.findall(text) for piece in _PIECE.findall(word))
+    pieces = (piece for word in _WORD.findall(text) for piece in _pieces(word))
     return [piece.lower() for piece in pieces if len(piece) >= _SHORTEST_WORD]
+
+
+def _pieces(word: str) -> list[str]:
+    if word.isascii():
+        return _PIECE.findall(word)
+    return [] if _WIDE.search(word) else _UNDERSCORES_AND_DIGITS.split(word)
 
 
 def _keywords(words: list[str], frequency: Counter[str], passages: int, rng: np.random.Generator) -> str:

@@ -82,9 +82,10 @@ def _filled(cfg: AdaptConfig) -> AdaptConfig:
         "lm_lr": 5e-4 if cfg.lm in (None, BUNDLED) else 1e-4,
         "max_tokens": 160 if gpu else 64,
         "max_training_texts": None if gpu else _CPU_TEXTS,
+        "checkpoint_steps": 25 if linear else 5,
     }
     cfg = cfg.replace(**{name: value for name, value in by_default.items() if getattr(cfg, name) is None})
-    if cfg.revela_weight == 0:
+    if cfg.revela_weight == 0 or cfg.lm_training == "frozen":
         cfg = cfg.replace(lm_warmup_steps=0)
     if cfg.max_steps is not None and cfg.max_steps <= cfg.lm_warmup_steps:
         cfg = cfg.replace(lm_warmup_steps=cfg.max_steps // 3)

@@ -319,7 +319,7 @@ def _arguments(config: AdaptConfig, folder: Path, *, show_progress: bool) -> Tra
         use_cpu=not cuda,
         max_steps=total_steps(config),
         per_device_train_batch_size=config.groups_per_step,
-        save_steps=config.checkpoint_steps,
+        save_steps=config.checkpoint_steps or 25,
         logging_steps=10,
         logging_first_step=True,
         seed=config.seed,
