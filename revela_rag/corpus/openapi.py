@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from revela_rag.corpus.schemas import flattened
+
 __all__ = ["is_openapi", "operations"]
 
 _METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
 _VERSIONS = frozenset({"openapi", "swagger"})
 _DEEPEST, _MOST = 2, 100  # levels of a schema that are inlined, and properties of each: a schema may hold itself often
+_IN_ALL = 1_000  # schemas that are inlined in one; a document of a tool says much less
 
 
 def is_openapi(value: Any) -> bool:
@@ -64,15 +67,20 @@ def _named(schema: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**(told if isinstance(told, Mapping) else {}), "name": name}
 
 
-def _inlined(schema: Any, spec: Mapping[str, Any], depth: int = _DEEPEST) -> dict[str, Any]:
-    """A schema with what it refers to in its place, as deep as is written out."""
-    found = dict(_resolved(schema, spec))
+def _inlined(
+    schema: Any, spec: Mapping[str, Any], depth: int = _DEEPEST, left: Iterator[int] | None = None
+) -> dict[str, Any]:
+    """A schema with what it refers to or combines in its place, as deep and as often as is written out."""
+    left = iter(range(_IN_ALL)) if left is None else left
+    if next(left, None) is None:
+        return {}
+    found = dict(flattened(schema, spec))
     properties, items = found.get("properties"), found.get("items")
     if isinstance(properties, Mapping):
         shown = islice(properties.items(), _MOST if depth else 0)
-        found["properties"] = {name: _inlined(told, spec, depth - 1) for name, told in shown}
+        found["properties"] = {name: _inlined(told, spec, depth - 1, left) for name, told in shown}
     if isinstance(items, Mapping):
-        found["items"] = _inlined(items, spec, depth - 1) if depth else {}
+        found["items"] = _inlined(items, spec, depth - 1, left) if depth else {}
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from revela_rag.corpus.openapi import is_openapi, operations
+from revela_rag.corpus.schemas import flattened
 from revela_rag.corpus.text import squeeze
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 
@@ -63,9 +64,13 @@ def tool_definition(item: Any) -> Mapping[str, Any] | None:
         return {"name": about.name, "description": described, "parameters": about.get_parameters_dict()}
     if isinstance(item, type) and callable(make := getattr(item, "model_json_schema", None)):
         schema = make()
-        return {"name": item.__name__, "description": schema.get("description", ""), "parameters": schema}
+        said = flattened(schema, schema).get("description", "")
+        return {"name": item.__name__, "description": said, "parameters": schema}
     if isinstance(getattr(item, "name", None), str) and isinstance(getattr(item, "description", None), str):
         schema = next((found for key in _SCHEMAS if isinstance(found := getattr(item, key, None), Mapping)), {})
+        if "'$ref'" in str(schema):  # the arguments of LangChain come without what they refer to
+            make = getattr(getattr(item, "tool_call_schema", None), "model_json_schema", None)
+            schema = make() if callable(make) else schema
         return {"name": item.name, "description": item.description, "parameters": schema}
     if inspect.isroutine(item):
         return {"name": item.__name__, "description": inspect.getdoc(item) or "", "parameters": _signature(item)}
@@ -109,13 +114,18 @@ def _words(name: str) -> str:
     return " ".join(piece if piece.isupper() else piece.lower() for piece in pieces)
 
 
-def _parameters(schema: Any, above: str = "", depth: int = _DEEPEST) -> list[str]:
-    """One text for each parameter, ``name (type): description``, those inside objects by their path."""
+def _parameters(schema: Any, root: Any = None, above: str = "", depth: int = _DEEPEST) -> list[str]:
+    """One text for each parameter, ``name (type): description``, those inside objects by their path.
+
+    References are followed inside ``root``, the schema itself where none is given.
+    """
     found: list[str] = []
-    for name, spec in _fields(schema):
+    schema = schema.get("json", schema) if isinstance(schema, Mapping) else schema
+    root = schema if root is None else root
+    for name, spec in _fields(schema, root):
         if len(found) >= _MOST:
             break
-        told = spec if isinstance(spec, Mapping) else {"type": spec}
+        told = flattened(spec, root) if isinstance(spec, Mapping) else {"type": spec}
         kinds = told.get("type")
         kinds = kinds if isinstance(kinds, list) else [kinds]
         kind = "/".join(entry for entry in kinds if isinstance(entry, str))
@@ -127,17 +137,15 @@ def _parameters(schema: Any, above: str = "", depth: int = _DEEPEST) -> list[str
         found.append(squeeze(f"{line}: {', '.join(about)}" if any(about) else line))
         if depth > 1:
             inside = told if "properties" in told else told.get("items")
-            found += _parameters(inside, f"{above}{name}.", depth - 1) if isinstance(inside, Mapping) else []
+            found += _parameters(inside, root, f"{above}{name}.", depth - 1) if isinstance(inside, Mapping) else []
     return found
 
 
-def _fields(schema: Any) -> Iterator[tuple[str, Any]]:
+def _fields(schema: Any, root: Any) -> Iterator[tuple[str, Any]]:
     """Names and specifications of a JSON Schema, of a plain mapping, or of a list of named parameters."""
     if isinstance(schema, Mapping):
-        schema = schema.get("json", schema)
-    if isinstance(schema, Mapping):
         plain = not {"type", "properties", "$schema", "$ref", "anyOf", "oneOf", "allOf"} & schema.keys()
-        fields = schema if plain else schema.get("properties")
+        fields = schema if plain else flattened(schema, root).get("properties")
         if isinstance(fields, Mapping):
             yield from ((str(name), spec) for name, spec in fields.items())
     elif isinstance(schema, Sequence) and not isinstance(schema, str):

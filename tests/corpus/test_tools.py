@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
+from langchain_core.tools import StructuredTool
 from langchain_core.tools import tool as langchain_tool
 from pydantic import BaseModel, Field
 
@@ -188,6 +189,78 @@ def test_hostile_schemas_end() -> None:
     assert found[1].text.count(";") == 99
 
 
+class Address(BaseModel):
+    city: str = Field(description="Town to ship to")
+
+
+class Item(BaseModel):
+    sku: str
+
+
+class Ship(BaseModel):
+    """Ship a parcel"""
+
+    address: Address = Field(description="where to")
+    weight: float | None = Field(default=None, description="kilograms")
+    items: list[Item] = Field(description="list")
+    sender: Address | Item | None = None
+    mode: Literal["air", "sea"] | int = "air"
+
+
+SHIP = (
+    "Ship a parcel\nParameters: address (object): where to; address.city (string): Town to ship to; "
+    "weight (number): kilograms; items (array): list; items.sku (string); "
+    "sender (object); sender.city (string): Town to ship to; sender.sku (string); "
+    "mode (string/integer): one of air, sea"
+)
+
+
+def test_parameters_said_by_reference_or_alternative_are_read() -> None:
+    def ship(**values: Any) -> str:
+        return ""
+
+    tools = [
+        {"name": "ship", "description": "Ship a parcel", "inputSchema": Ship.model_json_schema()},
+        {"name": "s", "description": "Ship a parcel", "parameters": {"json": Ship.model_json_schema()}},
+        Ship,
+        StructuredTool.from_function(ship, args_schema=Ship, description="Ship a parcel"),
+    ]
+    for tool in tools:
+        (document,) = iter_documents([tool])
+        assert document.text == SHIP
+
+
+def test_what_combines_schemas_or_refers_inside_them_is_read() -> None:
+    schema = {
+        "definitions": {"a/b": {"properties": {"kind": {"const": "cat"}, "x": {"type": "integer"}}}},
+        "allOf": [{"$ref": "#/definitions/a~1b"}, {"properties": {"y": {"$ref": "#/allOf/1/properties/z"}, "z": {}}}],
+        "oneOf": [{"properties": {"kind": {"const": "dog", "description": "Which."}}}, {"$ref": "http://x/y"}, 3],
+        "type": "object",
+    }
+    (document,) = iter_documents([{"name": "n", "description": "d", "parameters": schema}])
+    assert document.text == "d\nParameters: kind: Which., one of cat, dog; x (integer); y; z"
+
+
+def test_schemas_that_refer_to_themselves_end() -> None:
+    class Node(BaseModel):
+        """A node."""
+
+        value: int
+        next: Node | None = None
+
+    Node.model_rebuild(_types_namespace={"Node": Node})
+    (document,) = iter_documents([Node])
+    assert document.text == (
+        "A node.\nParameters: value (integer); next (object): A node.; next.value (integer); "
+        "next.next (object): A node.; next.next.value (integer); next.next.next (object): A node."
+    )
+    loop: dict[str, Any] = {"anyOf": [{"$ref": "#"}, {"$ref": "#/anyOf/1"}]}
+    loop["allOf"] = [loop] * 1_000
+    loop["properties"] = {f"p{i}": {"allOf": [loop] * 1_000} for i in range(1_000)}
+    (document,) = iter_documents([{"name": "n", "description": "d", "parameters": loop}])
+    assert document.text.count(";") == 99
+
+
 def test_tools_that_read_nearly_alike_are_all_kept() -> None:
     description = "Changes a record of the customer data base, asks for a reason and writes the audit log of the day."
     tools = [{"name": name, "description": description} for name in ("createUser", "updateUser", "deleteUser")]
@@ -271,6 +344,33 @@ def test_an_http_interface_that_refers_to_itself_without_end_is_read_in_no_time(
     (document,) = iter_documents(tmp_path / "s.json")
     assert document.id == "POST /a"
     assert 50 < document.text.count(";") < 400
+
+
+def test_a_combined_body_is_parameters(tmp_path) -> None:
+    schemas = {
+        "Base": {"type": "object", "properties": {"id": {"type": "integer", "description": "Its number."}}},
+        "Tag": {"anyOf": [{"type": "string", "description": "A word."}, {"type": "null"}]},
+        "Pet": {
+            "allOf": [
+                {"$ref": "#/components/schemas/Base"},
+                {"properties": {"tag": {"$ref": "#/components/schemas/Tag"}, "owner": {"oneOf": []}}},
+                {"properties": {"mother": {"$ref": "#/components/schemas/Pet", "description": "Who bore it."}}},
+            ]
+        },
+    }
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Pet"}}}}
+    spec = {"openapi": "3.1.0", "paths": {"/p": {"post": {"requestBody": body}}}, "components": {"schemas": schemas}}
+    (tmp_path / "s.json").write_text(json.dumps(spec))
+    (document,) = iter_documents(tmp_path / "s.json")
+    assert document.text.startswith(
+        "Parameters: id (integer): Its number.; tag (string): A word.; owner; mother (object): Who bore it.; "
+        "mother.id (integer): Its number."
+    )
+    parts = [{"properties": {f"p{i}": {"$ref": "#/components/schemas/Pet"} for i in range(200)}}] * 200
+    schemas["Pet"] = {"allOf": parts}
+    (tmp_path / "s.json").write_text(json.dumps(spec))
+    (document,) = iter_documents(tmp_path / "s.json")
+    assert document.text.count(";") == 99
 
 
 def test_swagger_bodies_are_parameters(tmp_path) -> None:
