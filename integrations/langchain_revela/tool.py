@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from langchain_core.tools import BaseTool, create_retriever_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
-from revela_rag.corpus.tools import describe_tool
+from revela_rag.corpus.tools import definitions, describe_tool, tool_document
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
@@ -60,19 +60,29 @@ class ToolRetriever:
     the query. A tool's id is the SHA-256 of its schema: adding the same tool again changes nothing.
 
     Args:
-        tools: LangChain tools, functions with docstrings, pydantic classes, or OpenAI schemas.
+        tools: LangChain tools, functions with docstrings, pydantic classes, definitions in the form of OpenAI,
+            Anthropic or MCP, or the answer of an MCP server to ``tools/list``; each name once.
         model: model that embeds tools and requests, for example one that `revela adapt` made of the tools.
         k: how many tools to pick.
         mode: ``"hybrid"`` ranks by the model and BM25 together, ``"dense"`` by the model alone, ``"lexical"`` by BM25
             alone.
+
+    Raises:
+        IndexingError: something is no tool, two tools have one name, ``k`` is below 1, or the mode has another name.
     """
 
     def __init__(
-        self, tools: Sequence[Tool] = (), *, model: str | Path | Encoder, k: int = 5, mode: Mode = "hybrid"
+        self,
+        tools: Sequence[Tool] | dict[str, Any] = (),
+        *,
+        model: str | Path | Encoder,
+        k: int = 5,
+        mode: Mode = "hybrid",
     ) -> None:
         self.k = _at_least_one(k)
         self._ranker = Ranker(model=model, mode=mode)
         self._tools: dict[str, Tool] = {}
+        self._named: dict[str, str] = {}  # the id of the tool of each name
         self.add(tools)
 
     def __len__(self) -> int:
@@ -87,12 +97,20 @@ class ToolRetriever:
     def mode(self, mode: Mode) -> None:
         self._ranker.mode = mode
 
-    def add(self, tools: Sequence[Tool]) -> list[str]:
+    def add(self, tools: Sequence[Tool] | dict[str, Any]) -> list[str]:
         """Add tools, embedding those that are new, and return the id of each."""
-        schemas = [convert_to_openai_tool(tool)["function"] for tool in tools]
+        given = list(_single(tools))
+        schemas = [_schema(tool) for tool in given]
         ids = [hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest() for schema in schemas]
+        named = dict(self._named)
+        for id_, schema in zip(ids, schemas, strict=True):
+            if named.setdefault(schema["name"], id_) != id_:
+                raise IndexingError(
+                    f"Two tools are called {schema['name']!r}; an agent calls tools by name, so give each its own."
+                )
         self._ranker.add({id_: describe_tool(schema) for id_, schema in zip(ids, schemas, strict=True)})
-        self._tools = dict(zip(ids, tools, strict=True)) | self._tools
+        self._tools = dict(zip(ids, given, strict=True)) | self._tools
+        self._named = named
         return ids
 
     def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
@@ -113,9 +131,40 @@ class ToolRetriever:
         return await run_in_executor(None, self.select, query, k=k)
 
 
-def select_tools(tools: Sequence[Tool], query: str, *, model: str | Path | Encoder, k: int = 5) -> list[Tool]:
+def select_tools(
+    tools: Sequence[Tool] | dict[str, Any], query: str, *, model: str | Path | Encoder, k: int = 5
+) -> list[Tool]:
     """The ``k`` of ``tools`` that fit ``query`` best; for many queries keep a :class:`ToolRetriever`."""
     return ToolRetriever(tools, model=model, k=k).select(query)
+
+
+def _single(tools: Sequence[Tool] | dict[str, Any]) -> Iterator[Tool]:
+    """The tools, those inside an answer of an MCP server one by one."""
+    if isinstance(tools, str | bytes | Path):
+        raise _no_tool(tools)
+    for tool in [tools] if isinstance(tools, dict) else tools:
+        whole = not isinstance(tool, dict) or tool_document(tool) is not None
+        yield from [tool] if whole else definitions(tool)
+
+
+def _schema(tool: Tool) -> dict[str, Any]:
+    """Name, description and parameters of a tool, of definitions as `revela adapt` reads them."""
+    if isinstance(tool, dict) and tool_document(tool) is not None:
+        return dict(next(definitions(tool)))
+    if isinstance(tool, dict) and not isinstance(tool.get("name", tool.get("title")), str):
+        raise _no_tool(tool)
+    if not isinstance(tool, dict | BaseTool) and not callable(tool):
+        raise _no_tool(tool)
+    return convert_to_openai_tool(tool)["function"]
+
+
+def _no_tool(given: Any) -> IndexingError:
+    shown = repr(given)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
+    return IndexingError(
+        f"{shown} is no tool; give LangChain tools, functions with docstrings, pydantic classes, definitions in the "
+        "form of OpenAI, Anthropic or MCP, or the parsed answer of an MCP server to tools/list."
+    )
 
 
 def _at_least_one(k: int) -> int:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from integration_data import TEXTS
 from langchain_core.tools import tool
 
 from langchain_revela import RevelaRetriever, ToolRetriever, create_revela_tool, select_tools
+from revela_rag.corpus import load_corpus
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import fused_scores
 from revela_rag.lexical import LexicalIndex
@@ -125,6 +128,61 @@ def test_a_tool_added_twice_is_one_tool(encoder):
     assert len(retriever) == len(TOOLS)
     assert ids[0] == ids[1] and len(ids[0]) == 64
     assert len(retriever.search("x", k=10)) == len(TOOLS)
+
+
+SCHEMA = {"type": "object", "properties": {"day": {"type": "string", "description": "Which day."}}}
+ROOM = {"name": "book_room", "description": "Book a room.", "inputSchema": SCHEMA}
+CAR = {"name": "book_car", "description": "Book a car.", "inputSchema": SCHEMA}
+
+
+def of_openai(definition):
+    function = {"name": definition["name"], "description": definition["description"], "parameters": SCHEMA}
+    return {"type": "function", "function": function}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        ROOM,
+        of_openai(ROOM),
+        {"type": "function", **of_openai(ROOM)["function"]},
+        {"name": "book_room", "description": "Book a room.", "input_schema": SCHEMA},
+        {"toolSpec": {"name": "book_room", "description": "Book a room.", "inputSchema": {"json": SCHEMA}}},
+        {"title": "book_room", "description": "Book a room.", **SCHEMA},
+    ],
+)
+def test_definitions_read_as_they_do_in_a_corpus(encoder, form):
+    text = "book room\nBook a room.\nParameters: day (string): Which day."
+    assert load_corpus([ROOM]).chunks[0].embedding_text == text
+    ((found, score),) = ToolRetriever([form], model=encoder, mode="dense").search("a room")
+    assert found is form
+    cosine = encoder.encode_documents([text]) @ encoder.encode_queries(["a room"])[0]
+    assert score == pytest.approx(float(cosine[0]), abs=1e-6)
+
+
+def test_an_answer_of_a_server_is_its_tools(encoder):
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [ROOM, CAR]}}
+    for tools in (answer, answer["result"], [answer], [ROOM, CAR]):
+        retriever = ToolRetriever(tools, model=encoder, k=9)
+        assert len(retriever) == 2
+        assert all(found in (ROOM, CAR) for found in retriever.select("a room"))
+
+
+def test_two_tools_of_one_name_are_refused(encoder):
+    other = {**ROOM, "description": "Book another room."}
+    with pytest.raises(IndexingError, match="Two tools are called 'book_room'"):
+        ToolRetriever([ROOM, other], model=encoder)
+    retriever = ToolRetriever([ROOM, ROOM], model=encoder)
+    with pytest.raises(IndexingError, match="Two tools are called 'book_room'"):
+        retriever.add([CAR, other])
+    assert len(retriever) == 1
+    assert len(retriever.add([CAR])) == 1
+
+
+@pytest.mark.parametrize("tools", ["tools.json", Path("tools.json"), ["tools.json"], [Path("tools.json")], [{"a": 1}]])
+def test_what_is_no_tool_is_named(encoder, tools):
+    with pytest.raises(IndexingError, match=r"(tools\.json|'a': 1).* is no tool; give LangChain tools"):
+        ToolRetriever(tools, model=encoder)
 
 
 def test_no_tools_and_a_bad_k(encoder):
