@@ -11,6 +11,8 @@ __all__ = ["bounded_references", "clean_text", "count_words", "decode", "squeeze
 MAX_BAD_SHARE = 0.03
 #: A file with a larger share of NUL bytes than this is binary.
 MAX_NUL_SHARE = 0.01
+#: Of text in a Latin script not more characters than this are beyond ASCII.
+MAX_HIGH_SHARE = 0.3
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -20,6 +22,14 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _DECLARED = re.compile(rb"(?:coding[:=]|charset=)[ \t]*[\"']?([-\w.]+)")
+#: A character that UTF-8 writes in several bytes.
+_MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+#: What text in Windows-1252 does not hold: control characters, the five bytes it leaves undefined, a byte FF outside
+#: words, and four different letters in a row beyond ASCII, which are words of another script.
+_NOT_WINDOWS = re.compile(
+    rb"[\x00-\x08\x0b\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]|(?<![A-Za-z])\xff"
+    rb"|([\xa1-\xff])(?!\1)([\xa1-\xff])(?!\2)([\xa1-\xff])(?!\3)[\xa1-\xff]"
+)
 #: A character of a script that puts no spaces between words, or glues endings to them: Chinese, Japanese, Korean, Thai.
 WIDE = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]"
 _WIDE = re.compile(WIDE)
@@ -31,7 +41,8 @@ def decode(data: bytes) -> str | None:
     """Decode the bytes of a text file.
 
     Byte order marks come first, then UTF-8, then the encoding the file itself declares (``coding:`` in source code,
-    ``charset=`` in HTML), then UTF-8 with replacement characters.
+    ``charset=`` in HTML), then Windows-1252, and Latin-1 with it, where nothing is declared and the bytes
+    read as words, then UTF-8 with replacement characters.
 
     Returns:
         The cleaned text, or None where the bytes are not text: more than 1 % NUL bytes, or more than 3 % of the
@@ -54,6 +65,8 @@ def decode(data: bytes) -> str | None:
         except (LookupError, UnicodeError, ValueError):
             pass
     text = data.decode("utf-8", "replace")
+    if not declared and _is_windows(data, broken=text.count("\ufffd")):
+        return clean_text(data.decode("cp1252"))
     return clean_text(text) if _share(text) <= MAX_BAD_SHARE else None
 
 
@@ -82,6 +95,14 @@ def count_words(text: str) -> int:
 def squeeze(text: str) -> str:
     """Collapse every run of whitespace to one space and strip the ends."""
     return _SPACE.sub(" ", text).strip()
+
+
+def _is_windows(data: bytes, broken: int) -> bool:
+    """Whether bytes with so many characters broken in UTF-8 read as Windows-1252: accents here and there in words."""
+    if len(_MULTIBYTE.findall(data)) * 10 >= broken:  # UTF-8 with some damage; a capital before a quote looks like it
+        return False
+    high = len(data) - len(data.translate(None, bytes(range(128, 256))))
+    return high <= MAX_HIGH_SHARE * len(data) and not _NOT_WINDOWS.search(data)
 
 
 def _share(text: str) -> float:

@@ -88,6 +88,43 @@ def test_declared_encoding_is_believed():
     assert decode(b"# coding: nonsense-8\n" + b"ok " * 20 + b"\xff") is not None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Größe, Länge, Höhe",
+        "Été comme à Noël, la «\xa0QUALITÉ\xa0» a été créée – l’œuvre achevée coûte près de 5\xa0€, dit le maître…\n"
+        * 9
+        + "\f\tréglé à L'Haÿ",
+        "Übersicht der Maße ¯°¯\n§§§§§§§§\nein Café in der Nähe",
+        "one café in a long English text " + "and so on " * 100,
+    ],
+)
+def test_windows_text_keeps_its_accents(text):
+    assert decode(text.encode("cp1252")) == text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "Быстрая лиса прыгает".encode("cp1251"),
+        ("def f(): pass  # быстрая\n" * 5).encode("cp1251"),
+        "素早い茶色の狐".encode("shift-jis"),
+        "敏捷的棕色狐狸跳过了懒狗".encode("gbk"),
+        b"caf\xe9 " * 20 + b"\x1b",
+        b"caf\xe9 " * 20 + b"\x81",
+        b"caf\xe9 " * 200 + b"\0",
+    ],
+    ids=["cyrillic", "cyrillic comments", "japanese", "chinese", "control", "undefined", "nul"],
+)
+def test_what_is_not_windows_text_is_still_refused(data):
+    assert decode(data) is None
+
+
+def test_damaged_utf8_stays_utf8():
+    text = "Größe, Länge und Höhe stehen im Blatt. " * 5
+    assert decode(text.encode() + b"\xe9 caf\xe9") == text + "\ufffd caf\ufffd"
+
+
 def test_line_ends_are_normalised():
     assert decode(b"a\r\nb\rc\n") == "a\nb\nc\n"
 
