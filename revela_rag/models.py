@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_BASE",
     "check_device",
+    "check_hub",
     "check_model",
     "fingerprint",
     "load_sentence_transformer",
@@ -49,6 +50,7 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_HUB_FILES = ("config.json", "modules.json")
 _VOLATILE_CONFIG = {
     "_name_or_path",
     "transformers_version",
@@ -197,6 +199,7 @@ def load_sentence_transformer(
     """
     name = resolve_model(name_or_path, trust_remote_code=trust_remote_code)
     check_device(device)
+    check_hub(name)
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -222,6 +225,30 @@ def load_sentence_transformer(
     if max_length is not None:
         model.max_seq_length = max_length
     return model.eval()
+
+
+def check_hub(name: str) -> None:
+    """Refuse the name of a model that is neither here nor, as far as can be told at once, on the hub.
+
+    The libraries that load it ask an unreachable hub again and again, for a minute and more.
+
+    Raises:
+        ModelError: the hub cannot be reached or has no such model, and its cache holds none.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+    if Path(name).is_dir() or any(isinstance(try_to_load_from_cache(name, file), str) for file in _HUB_FILES):
+        return
+    try:
+        HfApi().model_info(name, timeout=10)
+    except Exception as error:  # of another kind with every library that may carry the request
+        missing = isinstance(error, OfflineModeIsEnabled | RepositoryNotFoundError | ConnectionError)
+        if missing or type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError"):
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelError(
+                f"The model {name!r} is no directory here, and the hub has none or cannot be reached ({reason})."
+            ) from error
 
 
 def check_device(device: str | None) -> None:

@@ -23,7 +23,8 @@ class CorpusReport:
         skipped: why something was not read → ids of the sources (for a JSON line ``file:line``).
         left_out: keys of metadata that cannot be kept (see :func:`~revela_rag.corpus.metadata.plain`) → how many
             documents had them.
-        unreadable: of the skipped ones, files and folders that are there but could not be read this time → the system's reason.
+        unreadable: files and folders that are there but could not be read this time → the system's reason; ``skipped``
+            has them too.
     """
 
     documents: int = 0

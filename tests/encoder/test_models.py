@@ -38,6 +38,19 @@ def test_a_typo_in_a_folder_that_exists_is_no_hub_id(tmp_path, monkeypatch):
         resolve_model("models/xyz")
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    asked = []
+
+    def unreachable(self, name, **options):
+        asked.append(name)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    with pytest.raises(ModelError, match=r"'my-retreiver' is no directory here, and the hub .*not known"):
+        load_sentence_transformer("my-retreiver")
+    assert asked == ["my-retreiver"]
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_a_device_that_is_not_there(model_dir, device):
     with pytest.raises(ModelError, match=f"device '{device}' cannot be used here"):
