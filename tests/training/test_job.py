@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.encoder import Encoder
 from revela_rag.errors import CorpusError, DiskError, ModelError, TrainingError
 from revela_training import AdaptConfig, adapt, trainer
-from revela_training.assemble import build_retriever
+from revela_training.assemble import build_retriever, within_positions
 from revela_training.backbone import TrainableRetriever
 from revela_training.gate import run_gate
 from revela_training.job import AdaptResult
@@ -314,3 +315,13 @@ def test_lora_starts_from_its_seed(base_dir: Path) -> None:
         retriever = build_retriever(AdaptConfig(adapter="lora", seed=seed, base=str(base_dir)))
         weights.append(torch.cat([p.flatten() for p in retriever.parameters() if p.requires_grad]))
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_an_lm_of_few_positions_reads_fewer_tokens(lm_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reader = AutoModelForCausalLM.from_pretrained(lm_dir)
+    reader.config.max_position_embeddings = 32
+    assert within_positions(AdaptConfig(max_tokens=64), reader).max_tokens == 32
+    assert "at most 32 tokens" in caplog.text
+    for cfg in (AdaptConfig(max_tokens=24), AdaptConfig(max_tokens=32)):
+        assert within_positions(cfg, reader) is cfg
+    assert within_positions(AdaptConfig(), None) == AdaptConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -25,7 +26,18 @@ from revela_training.tokens import TokenStore, tokenize_for_lm, tokenize_for_ret
 from revela_training.units import Unit
 from revela_training.workspace import Workspace
 
-__all__ = ["build_collator", "build_dataset", "build_lm", "build_retriever", "cache", "plan_steps", "select"]
+__all__ = [
+    "build_collator",
+    "build_dataset",
+    "build_lm",
+    "build_retriever",
+    "cache",
+    "plan_steps",
+    "select",
+    "within_positions",
+]
+
+logger = logging.getLogger(__name__)
 
 _FULL_TRAINING_LIMIT = 100_000_000
 _PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gives queries
@@ -140,6 +152,15 @@ def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
             torch.manual_seed(cfg.seed)
             model = get_peft_model(model, lora)
     return model, tokenizer
+
+
+def within_positions(cfg: AdaptConfig, reader: Any) -> AdaptConfig:
+    """The settings with ``max_tokens`` no larger than what an LM has positions for."""
+    positions = getattr(getattr(reader, "config", None), "max_position_embeddings", None)
+    if not positions or (cfg.max_tokens or 160) <= positions:
+        return cfg
+    logger.warning("The LM reads at most %d tokens: max_tokens=%s is lowered to that.", positions, cfg.max_tokens)
+    return cfg.replace(max_tokens=int(positions))
 
 
 def build_collator(

@@ -15,7 +15,16 @@ import torch
 
 from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
-from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, cache, plan_steps, select
+from revela_training.assemble import (
+    build_collator,
+    build_dataset,
+    build_lm,
+    build_retriever,
+    cache,
+    plan_steps,
+    select,
+    within_positions,
+)
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.config import AdaptConfig, load_config
 from revela_training.distributed import World, start_world
@@ -203,6 +212,7 @@ class _Job:
         dataset = build_dataset(units, chunks, held_out, cfg, self.world)
         cfg = plan_steps(dataset, cfg, self.world)
         reader, tokenizer = build_lm(cfg)
+        cfg = within_positions(cfg, reader)
         cached = cache(retriever, dataset, cfg, work, self.show_progress) if cfg.adapter == "linear" else None
         log = train(
             RevelaModel(retriever, reader, cfg, cached=cached),
