@@ -123,8 +123,12 @@ class ToolRetriever:
         return [(self._tools[id_], score) for id_, score in found]
 
     def select(self, query: str, *, k: int | None = None) -> list[Tool]:
-        """The best ``k`` tools for a request, ready for ``chat_model.bind_tools``."""
-        return [tool for tool, _ in self.search(query, k=k)]
+        """The best ``k`` tools for a request, ready for ``chat_model.bind_tools``.
+
+        Tools are what was given, but for definitions as MCP servers list them, whose ``inputSchema`` LangChain does not
+        read: these come in the form of OpenAI.
+        """
+        return [_bindable(tool) for tool, _ in self.search(query, k=k)]
 
     async def aselect(self, query: str, *, k: int | None = None) -> list[Tool]:
         """Like :meth:`select`, in a thread."""
@@ -136,6 +140,13 @@ def select_tools(
 ) -> list[Tool]:
     """The ``k`` of ``tools`` that fit ``query`` best; for many queries keep a :class:`ToolRetriever`."""
     return ToolRetriever(tools, model=model, k=k).select(query)
+
+
+def _bindable(tool: Tool) -> Tool:
+    if not isinstance(tool, dict) or "inputSchema" not in tool:
+        return tool
+    function = {"name": tool["name"], "description": tool.get("description", ""), "parameters": tool["inputSchema"]}
+    return {"type": "function", "function": function}
 
 
 def _single(tools: Sequence[Tool] | dict[str, Any]) -> Iterator[Tool]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from integration_data import TEXTS
 from langchain_core.tools import tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela import RevelaRetriever, ToolRetriever, create_revela_tool, select_tools
 from revela_rag.corpus import load_corpus
@@ -165,7 +166,7 @@ def test_an_answer_of_a_server_is_its_tools(encoder):
     for tools in (answer, answer["result"], [answer], [ROOM, CAR]):
         retriever = ToolRetriever(tools, model=encoder, k=9)
         assert len(retriever) == 2
-        assert all(found in (ROOM, CAR) for found in retriever.select("a room"))
+        assert all(found in (ROOM, CAR) for found, _ in retriever.search("a room"))
 
 
 def test_two_tools_of_one_name_are_refused(encoder):
@@ -191,3 +192,11 @@ def test_no_tools_and_a_bad_k(encoder):
         ToolRetriever(TOOLS, model=encoder, k=0)
     with pytest.raises(IndexingError, match="k=0"):
         ToolRetriever(TOOLS, model=encoder).select("x", k=0)
+
+
+def test_what_is_selected_keeps_its_parameters_for_a_chat_model(encoder):
+    retriever = ToolRetriever([ROOM, CAR], model=encoder, k=1)
+    (tool,) = retriever.select("Book a room.")
+    bound = convert_to_openai_tool(tool)["function"]
+    assert (bound["name"], bound["description"], bound["parameters"]) == ("book_room", "Book a room.", SCHEMA)
+    assert retriever.search("Book a room.")[0][0] is ROOM
