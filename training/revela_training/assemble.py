@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from revela_rag.corpus import Chunk
 from revela_rag.evaluation import headings_by_document, without_headings
@@ -44,7 +45,7 @@ _PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gi
 _CONTRASTIVE_EPOCHS = 5
 _JOINT_STEPS = {"linear": (20, 150), "lora": (20, 24)}
 _STEPS_WITHOUT_CONTRAST = 300
-_EMBEDDED_AT_ONCE = 2048
+_EMBEDDED_AT_ONCE = 512  # what an interruption loses
 
 
 def select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
@@ -208,14 +209,14 @@ def cache(
 
     def embed(name: str, inputs: Sequence[str], role: Role) -> torch.Tensor:
         def block(some: Sequence[str]) -> np.ndarray:
-            found = retriever.embed_base(
-                list(some), role, show_progress=show_progress, max_length=cfg.retriever_max_tokens
-            )
-            return found.numpy(force=True)
+            return retriever.embed_base(list(some), role, max_length=cfg.retriever_max_tokens).numpy(force=True)
 
         blocks = [inputs[start : start + _EMBEDDED_AT_ONCE] for start in range(0, len(inputs), _EMBEDDED_AT_ONCE)]
-        # an interruption loses a block, not all
-        values = [work.array(f"{name}-{i}", functools.partial(block, some)) for i, some in enumerate(blocks)]
+        values = []
+        with tqdm(total=len(inputs), desc="embed", unit="text", disable=not show_progress) as bar:
+            for i, some in enumerate(blocks):
+                values.append(work.array(f"{name}-{i}", functools.partial(block, some)))
+                bar.update(len(some))
         return torch.from_numpy(np.concatenate(values))
 
     texts = [*dataset.texts, *dataset.pseudo_texts]
