@@ -195,8 +195,8 @@ def test_no_tools_and_a_bad_k(encoder):
 
 
 def test_what_is_selected_keeps_its_parameters_for_a_chat_model(encoder):
-    retriever = ToolRetriever([ROOM, CAR], model=encoder, k=1)
-    (tool,) = retriever.select("Book a room.")
-    bound = convert_to_openai_tool(tool)["function"]
+    retriever = ToolRetriever([ROOM, CAR], model=encoder, k=2)  # both: a random model ranks as it likes
+    functions = [convert_to_openai_tool(tool)["function"] for tool in retriever.select("Book a room.")]
+    (bound,) = (function for function in functions if function["name"] == "book_room")
     assert (bound["name"], bound["description"], bound["parameters"]) == ("book_room", "Book a room.", SCHEMA)
-    assert retriever.search("Book a room.")[0][0] is ROOM
+    assert any(found is ROOM for found, _ in retriever.search("Book a room."))
