@@ -156,6 +156,20 @@ def test_a_short_time_limit_shortens_the_warm_up_too(parts, tmp_path: Path) -> N
     assert any("retriever_grad_norm" in entry for entry in log), "the retriever never moved"
 
 
+def test_a_resumed_run_has_the_time_that_was_left(parts, tmp_path: Path) -> None:
+    limited = CONFIG.replace(max_steps=5000, lm_warmup_steps=4, time_limit=2.0)
+    _, log, _ = run(parts, limited, tmp_path)
+    ended = max(entry["step"] for entry in log)
+    assert ended == 5000 or (tmp_path / f"checkpoint-{ended}").is_dir(), "what the limit stopped was not kept"
+    _, log, _ = run(parts, limited, tmp_path, resume=True)
+    assert max(entry["step"] for entry in log) <= ended + 1
+
+
+def test_a_limit_within_the_warm_up_says_so(parts, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"time_limit=0\.001 ended within .*: 1 of its 3 steps.*Raise time_limit"):
+        run(parts, CONFIG.replace(time_limit=0.001), tmp_path)
+
+
 def test_first_half_of_a_text() -> None:
     assert first_half("a b c d") == "a b"
     assert first_half("one") == "one"

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from revela_rag.errors import TrainingError
 from revela_training.distributed import full_tensor
@@ -96,31 +97,69 @@ class Alarms(TrainerCallback):
             raise TrainingError(f"No gradient reached the retriever for {_DEAD_STEPS} steps: {why}")
 
 
-class TimeLimit(TrainerCallback):
-    """Plans the number of steps from the speed of the first ones, and stops at the limit whatever happens."""
+class TimeLimit(TrainerCallback, ExportableState):
+    """Plans the number of steps from the speed of the first ones, and stops at the limit whatever happens.
+
+    Time and plan are part of every checkpoint, so that a resumed run has the time that was left and the same plan.
+    """
 
     def __init__(self, trainer: RevelaTrainer, seconds: float) -> None:
         self._trainer = trainer
         self._seconds = seconds
-        self._start = time.monotonic()
-        self._first = 0
+        self._start = time.monotonic()  # as if all had been one run
+        self._measured: tuple[int, float] = (0, self._start)  # step and time at which this run began
+        self._planned = False
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        kept = {
+            "spent": time.monotonic() - self._start,
+            "planned": self._planned,
+            "total_steps": self._trainer.total_steps,
+            "warmup_steps": self._trainer.warmup_steps,
+        }
+        return {"args": {}, "attributes": kept}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock."""
-        self._start, self._first = time.monotonic(), state.global_step
-        if self._first:  # resumed: a warm-up that an earlier limit shortened must not start again
-            self._trainer.warmup_steps = min(self._trainer.warmup_steps, self._first)
+        """Start the clock, or take it and the plan from the checkpoint."""
+        now = time.monotonic()
+        self._start, self._measured = now, (state.global_step, now)
+        states: Any = state.stateful_callbacks
+        stored = states.setdefault(type(self).__name__, self.state())
+        kept = (stored if state.global_step else self.state())["attributes"]
+        self._start = now - kept["spent"]
+        self._plan(state, kept["total_steps"], kept["warmup_steps"], planned=kept["planned"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Plan once the speed is known, and stop in time."""
-        elapsed = self._trainer.world.from_leader(time.monotonic() - self._start)  # all stop at the same step
-        done = state.global_step - self._first
-        if done == _CALIBRATION_STEPS:
-            fits = self._first + max(done, int(self._seconds * done / elapsed))
-            state.max_steps = self._trainer.total_steps = min(state.max_steps, fits)
-            self._trainer.warmup_steps = min(self._trainer.warmup_steps, state.max_steps // 3)
+        first, began = self._measured
+        here = self._trainer.world.from_leader(time.monotonic() - began)  # all stop at the same step
+        elapsed = here + began - self._start
+        done = state.global_step - first
+        if done == _CALIBRATION_STEPS and not self._planned:
+            fits = state.global_step + max(0, int((self._seconds - elapsed) * done / here))
+            total = min(state.max_steps, fits)
+            self._plan(state, total, min(self._trainer.warmup_steps, total // 3), planned=True)
             logger.info("%d steps fit into the time limit of %.0f s", state.max_steps, self._seconds)
         if elapsed >= self._seconds or state.global_step >= state.max_steps:
-            control.should_training_stop = True
+            control.should_training_stop = control.should_save = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse what taught the retriever nothing."""
+        config = self._trainer.config
+        if not self._trainer.revela.joint and state.global_step < args.max_steps:
+            spent = time.monotonic() - self._start
+            raise TrainingError(
+                f"time_limit={self._seconds:g} ended within the LM's warm-up: {state.global_step} of its "
+                f"{config.lm_warmup_steps} steps took {spent:.0f} s, so the retriever learned nothing. Raise "
+                "time_limit, lower lm_warmup_steps or max_tokens, or leave lm out."
+            )
+
+    def _plan(self, state: TrainerState, total: int, warmup: int, *, planned: bool) -> None:
+        self._planned = planned
+        state.max_steps = self._trainer.total_steps = total
+        self._trainer.warmup_steps = warmup
