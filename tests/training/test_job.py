@@ -186,6 +186,16 @@ def test_a_corpus_smaller_than_one_group_is_refused(run, tmp_path: Path) -> None
     assert not (tmp_path / "model").exists()
 
 
+def test_that_a_model_will_be_replaced_is_told_first(run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("revela.json", "modules.json"):
+        (tmp_path / "model" / name).write_text("{}")
+    with pytest.raises(CorpusError):
+        run(source=["One short text about apples."])
+    assert "model holds a model already, which this run replaces when it is done" in caplog.text
+    assert (tmp_path / "model" / "modules.json").is_file()
+
+
 def test_an_empty_folder_is_refused(run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="empty"):

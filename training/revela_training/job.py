@@ -116,6 +116,12 @@ def adapt(
     started = time.monotonic()
     output = check_output(output)
     world = start_world()
+    if world.leads and output.is_dir() and any(output.iterdir()):
+        logger.warning(
+            "%s holds a model already, which this run replaces when it is done; indexes made with it must be built "
+            "again. Choose another --output to keep it.",
+            output,
+        )
     show_progress = show_progress and world.leads
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
     chosen = {**settings, **{name: value for name, value in given.items() if value is not None}}
