@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from revela_rag.corpus.text import bounded_references, squeeze
+from revela_rag.corpus.text import LETTERS, bounded_references, squeeze, word_spans
 
 __all__ = ["clean_comment", "clean_docstring", "first_paragraph", "is_boilerplate", "looks_like_code"]
 
@@ -57,7 +57,6 @@ _BOILERPLATE = re.compile(
     re.I | re.S,
 )
 _SYMBOLS = re.compile(r"[{}()\[\];=<>&|+]")
-_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def clean_docstring(source: str) -> str:
@@ -89,7 +88,7 @@ def first_paragraph(text: str) -> str:
 
 def is_boilerplate(text: str) -> bool:
     """Whether a comment says nothing about its code: fewer than three words, licences, markers, generated notes."""
-    return len(text.split()) < 3 or len(_WORD.findall(text)) < 2 or _BOILERPLATE.search(text[:400]) is not None
+    return len(word_spans(text)) < 3 or len(LETTERS.findall(text)) < 2 or _BOILERPLATE.search(text[:400]) is not None
 
 
 def looks_like_code(text: str) -> bool:
@@ -118,6 +117,6 @@ def _prose(text: str) -> str:
     paragraphs = [p for p in paragraphs if p and not _RULE.match(p)]
     while paragraphs and _SIGNATURE.match(paragraphs[0]):
         paragraphs.pop(0)
-    if len(paragraphs) > 1 and len(paragraphs[0].split()) < 3:  # a label, not yet a sentence
+    if len(paragraphs) > 1 and len(word_spans(paragraphs[0])) < 3:  # a label, not yet a sentence
         paragraphs[:2] = [f"{paragraphs[0].rstrip('.:')}: {paragraphs[1]}"]
     return "\n\n".join(paragraphs)

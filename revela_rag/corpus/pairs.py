@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from revela_rag.corpus.comments import first_paragraph
-from revela_rag.corpus.text import squeeze
+from revela_rag.corpus.text import squeeze, word_spans
 from revela_rag.corpus.types import ANSWER_ROLES, QUERY_ROLES, Chunk
 
 __all__ = ["StructuralPair", "structural_pairs"]
@@ -50,7 +50,7 @@ def structural_pairs(chunks: Iterable[Chunk]) -> list[StructuralPair]:
         for repeated in {query_part.text, query}:
             answer = answer.replace(repeated, " ")
         answer = answer.strip()
-        if len(query.split()) >= _MIN_WORDS and len(answer.split()) >= _MIN_WORDS:
+        if min(len(word_spans(query)), len(word_spans(answer))) >= _MIN_WORDS:
             pairs.append(StructuralPair(query, chunk.id, chunk.document_id, query_part.role, answer))
     counts = Counter(squeeze(pair.query).casefold() for pair in pairs)
     return [pair for pair in pairs if counts[squeeze(pair.query).casefold()] == 1]

@@ -6,7 +6,7 @@ import re
 
 from revela_rag.corpus.languages import format_of
 from revela_rag.corpus.sentences import sentence_spans
-from revela_rag.corpus.text import count_words, squeeze
+from revela_rag.corpus.text import LETTERS, count_words, squeeze, word_spans
 from revela_rag.corpus.types import Part
 
 __all__ = ["prose_parts"]
@@ -22,9 +22,14 @@ _GENERIC_HEADINGS = (
     "features|further reading|general|getting started|glossary|history|home|index|install|installation|introduction|"
     "licen[cs]e|methods?|misc|miscellaneous|motivation|new features|next steps|notes?|options?|other|overview|"
     "parameters?|prerequisites|quick ?start|raises|readme|references?|related|remarks?|requirements|results|returns?|"
-    "see also|setup|summary|table of contents|todo|untitled|usage|what'?s new"
+    "see also|setup|summary|table of contents|todo|untitled|usage|what'?s new|"
+    "目录|简介|介绍|概述|概览|前言|引言|背景|安装|用法|使用方法|使用说明|示例|参考资料|参考文献|附录|总结|结论|其他|更新日志|"
+    "快速开始|快速入门|入门指南|常见问题|注意事项|环境要求|版本历史|许可证|目錄|簡介|介紹|安裝|使用說明|參考資料|附錄|總結|結論|"
+    "目次|概要|はじめに|まとめ|おわりに|使い方|使用方法|インストール|サンプル|参考|参考資料|付録|変更履歴|更新履歴|用語集|"
+    "注意事項|よくある質問|ライセンス|その他"
 )
 _GENERIC = re.compile(rf"[\W\d]*(?:{_GENERIC_HEADINGS})[\W\d]*", re.I)
+_QUESTION_MARKS = ("?", "？")
 _QUESTION_WORDS = (
     "what|how|why|when|where|who|whose|whom|which|can|could|do|does|did|is|are|was|were|should|would|will|has|have|had|"
     "am|may|shall"
@@ -32,7 +37,6 @@ _QUESTION_WORDS = (
 _QUESTION = re.compile(rf"(?:q\d*[:.] ?)?(?:{_QUESTION_WORDS})(?:n't|'s|'re)?\b[^;{{}}=]*[\w)\"'”]\?$", re.I)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|#|/)[A-Za-z_]\w*)*")
 _SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) -> tuple[Part, ...]:
@@ -50,7 +54,7 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
         first: whether it is the first chunk of its section.
     """
     heading = path[-1] if path else ""
-    if first and heading.endswith("?") and len(_WORD.findall(heading)) >= 3 and _is_answer(text):
+    if first and heading.endswith(_QUESTION_MARKS) and len(LETTERS.findall(heading)) >= 3 and _is_answer(text):
         return Part("question", heading), Part("answer", text)
     if first and (question := _leading_question(text)):
         return question
@@ -67,12 +71,14 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
 
 
 def _is_answer(text: str) -> bool:
-    return len(_WORD.findall(text)) >= _MIN_ANSWER_WORDS
+    return len(LETTERS.findall(text)) >= _MIN_ANSWER_WORDS
 
 
 def _is_language(text: str) -> bool:
     """At least three words with letters; paths and identifiers are one word."""
-    return sum(bool(_WORD.search(word)) for word in text.split()) >= 3
+    if format_of(text) and not re.search(r"\s", text):
+        return False
+    return sum(bool(LETTERS.search(text, start, end)) for start, end in word_spans(text)) >= 3
 
 
 def _spoken_identifier(title: str) -> str:
@@ -86,7 +92,7 @@ def _spoken_identifier(title: str) -> str:
 
 def _speaking(path: tuple[str, ...], title: str) -> str:
     """The heading, behind as many of those above as it takes to be three words; empty if it says nothing."""
-    if _GENERIC.fullmatch(path[-1]) or not _WORD.search(path[-1]):
+    if _GENERIC.fullmatch(path[-1]) or not LETTERS.search(path[-1]):
         return ""
     names = [name for name in path[:-1] if not _GENERIC.fullmatch(name)] + [path[-1]]
     if title and title not in path:
@@ -99,13 +105,14 @@ def _speaking(path: tuple[str, ...], title: str) -> str:
 
 
 def _leading_question(text: str) -> tuple[Part, ...]:
-    if "?" not in text[:400]:
+    if not any(mark in text[:400] for mark in _QUESTION_MARKS):
         return ()
     start, end = next(sentence_spans(text), (0, 0))
     question = squeeze(text[start:end])
     answer = text[end:].lstrip()
     asked = _QUESTION.match(question) is not None or not question.isascii()
-    if asked and question.endswith("?") and 3 <= len(_WORD.findall(question)) <= 40 and count_words(answer) >= 10:
+    asked = asked and question.endswith(_QUESTION_MARKS)
+    if asked and 3 <= len(LETTERS.findall(question)) <= 40 and count_words(answer) >= 10:
         return Part("question", question), Part("answer", answer)
     return ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-__all__ = ["bounded_references", "clean_text", "count_words", "decode", "squeeze"]
+__all__ = ["bounded_references", "clean_text", "count_words", "decode", "squeeze", "word_spans"]
 
 #: A file with a larger share of undecodable characters than this is not text we can trust.
 MAX_BAD_SHARE = 0.03
@@ -33,6 +33,19 @@ _NOT_WINDOWS = re.compile(
 #: A character of a script that puts no spaces between words, or glues endings to them: Chinese, Japanese, Korean, Thai.
 WIDE = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]"
 _WIDE = re.compile(WIDE)
+#: Letters, vowel signs and tone marks of the scripts without spaces; Korean has them, so its words are not cut.
+_UNSPACED = (
+    "\u0e01-\u0e4e\u2e80-\u2fdf\u3005-\u3007\u3031-\u3035\u3041-\u30fa\u30fc-\u312f\u3190-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+#: What a cut must not separate from the letter before it: Thai vowels and tone marks, Japanese voicing marks.
+SIGNS = "[\u0e30-\u0e3a\u0e45\u0e47-\u0e4e\u3099\u309a]{0,4}"
+_PAIR = f"(?:[\u0e40-\u0e44]?[{_UNSPACED}]{SIGNS}){{1,2}}"  # the vowels that Thai writes first
+_OPENING = r"(\[{`«“‘（［｛「『【《〈〔"
+_SPAN = re.compile(rf"[^\w\s{_UNSPACED}]*+{_PAIR}[^\w\s{_OPENING}{_UNSPACED}]*|[^\s{_UNSPACED}]+")
+_SPACED_SPAN = re.compile(r"\S+")
+#: A word in letters: two of them at least; of scripts without spaces one or two make a word, as in `word_spans`.
+LETTERS = re.compile(rf"{_PAIR}|[^\W\d_{_UNSPACED}]{{2,}}")
 _LONG_REFERENCE = re.compile(r"&#[0-9]{600,};?")  # Python may refuse to read so many digits
 _SPACE = re.compile(r"\s+")
 
@@ -90,6 +103,16 @@ def count_words(text: str) -> int:
     """
     words = max(len(text.split()), -(-len(text) // 20))
     return words if text.isascii() else max(words, len(_WIDE.findall(text)) // 2)
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text stand: its whitespace-separated ones, and every two letters of scripts without spaces.
+
+    Two letters to a word is what `count_words` counts, and about what Chinese words have. Punctuation stays with the
+    word before it, what opens a bracket with the one behind it.
+    """
+    pattern = _SPACED_SPAN if text.isascii() else _SPAN
+    return [match.span() for match in pattern.finditer(text)]
 
 
 def squeeze(text: str) -> str:
