@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from revela_rag.corpus.text import count_words
+from revela_rag.corpus.text import SIGNS, count_words
 
 __all__ = ["Line", "join_lines", "numbered_lines", "split_lines", "split_words"]
 
-_TOKEN = re.compile(r"\S{1,100}")
+_TOKEN = re.compile(rf"\S{{1,100}}{SIGNS}")
 _CLOSING = re.compile(r"[)\]}]|else\b|elif\b|except\b|finally\b|catch\b|end\b|\*")
 
 
