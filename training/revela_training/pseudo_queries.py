@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from revela_rag.corpus.text import WIDE
+from revela_rag.corpus.text import WIDE, squeeze, word_spans
 
 __all__ = ["KINDS", "Kind", "PseudoQuery", "pseudo_queries"]
 
@@ -35,7 +35,7 @@ class PseudoQuery:
 
     Attributes:
         kind: ``"keywords"``, three to seven salient words in the order of the text, identifiers split; or
-            ``"span"``, four to ten consecutive words.
+            ``"span"``, four to ten consecutive words, of scripts without spaces twice as many letters.
         text: the query.
         passage: index of the passage.
     """
@@ -104,9 +104,9 @@ def _keywords(words: list[str], frequency: Counter[str], passages: int, rng: np.
 
 
 def _span(text: str, rng: np.random.Generator) -> str:
-    words = text.split()
+    words = word_spans(text)
     if len(words) < _SPAN_PASSAGE:
         return ""
     size = int(rng.integers(_SPAN[0], _SPAN[1] + 1))
     start = int(rng.integers(0, len(words) - size))
-    return " ".join(words[start : start + size])
+    return squeeze(text[words[start][0] : words[start + size - 1][1]])

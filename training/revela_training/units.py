@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from revela_rag.corpus import ANSWER_ROLES, QUERY_ROLES, Chunk, StructuralPair
+from revela_rag.corpus.text import squeeze, word_spans
 
 __all__ = ["Unit", "cropped", "make_units", "split_pairs"]
 
@@ -60,9 +61,11 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (),
 
 def cropped(text: str) -> tuple[str, str] | None:
     """The first and the second half of the words; None for a text of less than twenty."""
-    words = text.split()
-    middle = len(words) // 2
-    return (" ".join(words[:middle]), " ".join(words[middle:])) if len(words) >= _FEWEST_WORDS else None
+    words = word_spans(text)
+    if len(words) < _FEWEST_WORDS:
+        return None
+    middle = words[len(words) // 2][0]
+    return squeeze(text[:middle]), squeeze(text[middle:])
 
 
 def _texts(chunk: Chunk) -> tuple[tuple[str, ...], bool]:
