@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from revela_rag.corpus.text import word_spans
 from revela_rag.errors import DiskError
 from revela_rag.report import plots
 
@@ -96,7 +97,7 @@ def _groups(
     """Queries by role and by length in words; groups of fewer than five are left out."""
     members: dict[str, list[str]] = defaultdict(list)
     for query in queries:
-        length = len(query["query"].split())
+        length = len(word_spans(query["query"]))
         members[query["role"]].append(query["id"])
         members["up to 5 words" if length <= 5 else "6 to 12 words" if length <= 12 else "over 12 words"].append(
             query["id"]
