@@ -45,7 +45,10 @@ _WRITING, _SETTLED = 1_000_000, 2  # values of sync_threshold
 class ChromaStore:
     """A collection in a ``PersistentClient``; ids are rows of the text store, vectors are always ours."""
 
-    def __init__(self, client: Any, collection: Any, data: Path | None, *, private: Path | None = None) -> None:
+    def __init__(
+        self, client: Any, collection: Any, data: Path | None, *, private: Path | None = None, held: int | None = None
+    ) -> None:
+        self._held = held  # vectors; None where they may change
         self._client = client
         self._collection = collection
         self._data = data  # None: read only
@@ -76,17 +79,15 @@ class ChromaStore:
         except BaseException:
             _remove(private)
             raise
-        store = cls(client, collection, None, private=private)
-        with _errors(data):
-            held = collection.count()
-            # load now what searches need: a writer may remove this generation while it is open here
-            if 0 < held == count <= EXACT_BELOW:
+        store = cls(client, collection, None, private=private, held=count)
+        if (held := _count(collection, data)) != count:
+            store.close()
+            raise IndexingError(f"{str(data)!r} holds {held} vectors, the manifest says {count}; build again.")
+        with _errors(data):  # load now what searches need: a writer may remove this generation while it is open here
+            if 0 < count <= EXACT_BELOW:
                 store._all()
             else:
                 collection.query(query_embeddings=np.ones((1, dimension), dtype=np.float32), n_results=1, include=[])
-        if held != count:
-            store.close()
-            raise IndexingError(f"{str(data)!r} holds {held} vectors, the manifest says {count}; build again.")
         return store
 
     def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
@@ -106,7 +107,7 @@ class ChromaStore:
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[tuple[int, float]]]:
         """Top k per query: exact in small stores and filters, approximate above."""
-        count = self._collection.count()
+        count = self._size()
         k = min(k, count if allowed is None else len(allowed))
         if k < 1 or not len(queries):
             return [[] for _ in range(len(queries))]
@@ -128,13 +129,17 @@ class ChromaStore:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """The vectors of some rows."""
-        if self._collection.count() <= EXACT_BELOW:
+        if self._size() <= EXACT_BELOW:
             everything = self._all()
             return everything.vectors(everything.locate(rows))
         with _errors(self._data):
             found = self._collection.get(ids=[str(row) for row in rows], include=["embeddings"])
         vectors = dict(zip(map(int, found["ids"]), np.asarray(found["embeddings"], dtype=np.float32), strict=True))
         return np.stack([vectors[int(row)] for row in rows])
+
+    def _size(self) -> int:
+        """How many vectors there are; without asking Chroma where a writer may have taken the files away."""
+        return _count(self._collection, self._data) if self._held is None else self._held
 
     def _compare(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> list[list[tuple[int, float]]]:
         """Exact top k per query."""
@@ -147,7 +152,7 @@ class ChromaStore:
         with self._lock:
             if self._exact is None:
                 rows, vectors = [], []
-                for start in range(0, self._collection.count(), EXACT_BELOW):
+                for start in range(0, self._size(), EXACT_BELOW):
                     with _errors(self._data):
                         page = self._collection.get(limit=EXACT_BELOW, offset=start, include=["embeddings"])
                     rows += [int(id_) for id_ in page["ids"]]
@@ -242,6 +247,11 @@ def _connect(data: Path, create: dict[str, Any] | None = None, *, name: Path | N
         except BaseException:
             client.close()
             raise
+
+
+def _count(collection: Any, data: Path | None) -> int:
+    with _errors(data):
+        return int(collection.count())
 
 
 def _set_threshold(data: Path, value: int) -> None:

@@ -348,12 +348,17 @@ class Index:
 
     def _read(self, search: Callable[[Snapshot], Result]) -> Result:
         """Search the current generation; once more if a writer took it away meanwhile."""
+        snapshot = self._current()
         try:
-            return search(self._current())
+            return search(snapshot)
         except IndexingError:
-            if self._snapshot is None or not self.refresh():
+            if self._snapshot is None:
                 raise
-            return search(self._current())
+            self.refresh()
+            fresh = self._current()
+            if fresh is snapshot:
+                raise
+            return search(fresh)
 
     def _merge(self, chunks: Iterable[Chunk], **options: Any) -> SyncReport:
         with self._writing:
