@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from revela_rag.fusion import candidates, fused_scores
+from revela_rag.fusion import candidates, cosine_step, fused_scores
 
 __all__ = ["DOCUMENT_SHARE", "DocumentContext", "in_context"]
 
@@ -51,12 +51,14 @@ class DocumentContext:
         means: (m, d) float32 unit rows, of the documents that have several chunks.
         lengths: (n,) float32, of the mixed vectors; 1 where there is nothing to mix.
         share: of the document.
+        step: rise of the cosine that makes a chunk e times as likely, see :func:`revela_rag.fusion.cosine_step`.
     """
 
     def __init__(
-        self, rows: np.ndarray, owners: np.ndarray, means: np.ndarray, lengths: np.ndarray, share: float
+        self, rows: np.ndarray, owners: np.ndarray, means: np.ndarray, lengths: np.ndarray, share: float, step: float
     ) -> None:
-        self.rows, self.owners, self.means, self.lengths, self.share = rows, owners, means, lengths, share
+        self.rows, self.owners, self.means, self.lengths = rows, owners, means, lengths
+        self.share, self.step = share, step
 
     @classmethod
     def build(
@@ -67,7 +69,7 @@ class DocumentContext:
         *,
         share: float = DOCUMENT_SHARE,
     ) -> DocumentContext:
-        """Read every vector of documents with several chunks, twice, some thousands at a time.
+        """Read every vector of documents with several chunks, twice, some thousands at a time, and a sample of all.
 
         Args:
             rows: (n,) int64, ascending.
@@ -92,7 +94,8 @@ class DocumentContext:
         for some in batches:
             np.add.at(means, owners[some], vectors(rows[some]))
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        context = cls(rows, owners, means, lengths, share)
+        step = cosine_step(len(rows), lambda places: vectors(rows[places]))
+        context = cls(rows, owners, means, lengths, share, step)
         for some in batches:
             mixed = np.linalg.norm(context.mix(vectors(rows[some]), owners[some]), axis=1)
             lengths[some] = np.maximum(mixed, np.finfo(np.float32).tiny)
@@ -123,4 +126,5 @@ class DocumentContext:
             own: (b,) cosines of the chunks alone, which say who the hundred best by cosine are.
             lexical: (b,) BM25 scores.
         """
-        return fused_scores(self.cosines(query, rows, own), lexical, core=candidates(own, lexical))
+        cosines = self.cosines(query, rows, own)
+        return fused_scores(cosines, lexical, cosine_step=self.step, core=candidates(own, lexical))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["BM25_STEP", "COSINE_STEP", "DEPTH", "MOST_STEPS", "candidates", "fuse", "fused_scores", "largest", "rrf"]
+__all__ = [
+    "BM25_STEP",
+    "COSINE_STEP",
+    "DEPTH",
+    "MOST_STEPS",
+    "candidates",
+    "cosine_step",
+    "fuse",
+    "fused_scores",
+    "largest",
+    "rrf",
+]
 
-#: How much a cosine, and how much a BM25 score, must rise for a document to become e times as likely.
+#: How much a cosine, and how much a BM25 score, must rise for a document to become e times as likely; the cosine of
+#: MiniLM, for others see :func:`cosine_step`.
 COSINE_STEP, BM25_STEP = 0.05, 1.25
 #: A query's best BM25 score counts as at most so many steps: long queries have large scores.
 MOST_STEPS = 12.0
@@ -17,6 +30,10 @@ MOST_STEPS = 12.0
 DEPTH = 100
 
 Id = TypeVar("Id", bound=Hashable)
+
+_SHARE_OF_SPREAD = 0.45  # measured in docs/quality.md
+_PRIOR_PAIRS = 100  # of texts as far apart as a step of COSINE_STEP supposes
+_SAMPLE = 1024
 
 
 def fused_scores(
@@ -39,7 +56,7 @@ def fused_scores(
     Args:
         cosines: (n,) of the candidates.
         lexical: (n,) BM25 scores, 0 where a candidate shares no word with the query.
-        cosine_step: rise of the cosine that makes a candidate e times as likely.
+        cosine_step: rise of the cosine that makes a candidate e times as likely, see the function of that name.
         bm25_step: the same of BM25.
         most_steps: the most steps that the best BM25 score counts.
         core: places of the candidates that make up the distributions; None means the hundred best of either side.
@@ -67,6 +84,25 @@ def fused_scores(
     return shares
 
 
+def cosine_step(count: int, vectors: Callable[[np.ndarray], np.ndarray]) -> float:
+    """How much a cosine must rise with this model over this corpus for a document to become e times as likely.
+
+    Models differ in how far apart they put texts that have nothing in common: some have cosines from 0 to 1, others
+    from 0.7 to 0.9. The step is 0.45 standard deviations of the cosines between two texts of the corpus; few texts say
+    little about those, so a hundred pairs of the usual spread count beside them.
+
+    Args:
+        count: texts of the corpus.
+        vectors: gives the (n, d) unit vectors of (n,) places; it is asked for at most 1,024, evenly spaced.
+    """
+    pairs, squares = _PRIOR_PAIRS, _PRIOR_PAIRS * (COSINE_STEP / _SHARE_OF_SPREAD) ** 2
+    if count > 1:
+        sample = np.asarray(vectors(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64)), dtype=np.float64)
+        cosines = (sample @ sample.T)[np.triu_indices(len(sample), 1)]
+        pairs, squares = pairs + len(cosines), squares + float(((cosines - cosines.mean()) ** 2).sum())
+    return _SHARE_OF_SPREAD * math.sqrt(squares / pairs)
+
+
 def largest(scores: np.ndarray, count: int) -> np.ndarray:
     """Places of the ``count`` largest of (n,) scores, ascending; of equal ones the first."""
     if len(scores) <= count:
@@ -89,12 +125,15 @@ def _log_softmax(values: np.ndarray, over: np.ndarray) -> np.ndarray:
     return result
 
 
-def fuse(cosines: Mapping[Id, float], lexical: Mapping[Id, float]) -> list[tuple[Id, float]]:
+def fuse(
+    cosines: Mapping[Id, float], lexical: Mapping[Id, float], *, cosine_step: float = COSINE_STEP
+) -> list[tuple[Id, float]]:
     """Rank candidates by :func:`fused_scores`.
 
     Args:
         cosines: of every candidate.
         lexical: BM25 scores; a candidate that is missing shares no word with the query.
+        cosine_step: rise of the cosine that makes a candidate e times as likely; the default suits MiniLM.
 
     Returns:
         ``(id, score)``, best first; equal scores keep the order of ``cosines``.
@@ -106,7 +145,7 @@ def fuse(cosines: Mapping[Id, float], lexical: Mapping[Id, float]) -> list[tuple
     if unknown is not None:
         raise ValueError(f"{unknown!r} has a BM25 score but no cosine; give the cosine of every candidate.")
     words = np.array([lexical.get(id_, 0.0) for id_ in cosines])
-    scores = fused_scores(np.array(list(cosines.values())), words).tolist()
+    scores = fused_scores(np.array(list(cosines.values())), words, cosine_step=cosine_step).tolist()
     return sorted(zip(cosines, scores, strict=True), key=lambda item: -item[1])
 
 

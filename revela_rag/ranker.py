@@ -9,7 +9,7 @@ import numpy as np
 
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import DEPTH, candidates, fused_scores
+from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores
 from revela_rag.index import Mode
 from revela_rag.index.types import check_mode
 from revela_rag.lexical import LexicalIndex
@@ -34,6 +34,7 @@ class Ranker:
         self._encoder = model if isinstance(model, Encoder) else Encoder(model)
         self._texts: dict[str, str] = {}
         self._vectors = np.empty((0, 0), dtype=np.float32)  # (texts, dimension), unit rows, in their order
+        self._step = COSINE_STEP
         self._lexical = LexicalIndex.build([], [])
 
     def __len__(self) -> int:
@@ -56,6 +57,7 @@ class Ranker:
             vectors = self._encoder.encode_documents(list(new.values()))
             self._vectors = np.concatenate([self._vectors, vectors]) if self._texts else vectors
             self._texts |= new
+            self._step = cosine_step(len(self._vectors), self._vectors.__getitem__)
             self._lexical = LexicalIndex.build(self._texts, self._texts.values())
 
     def search(self, query: str, k: int) -> list[tuple[str, float]]:
@@ -80,6 +82,6 @@ class Ranker:
             places, scores = np.arange(len(ids)), cosines
             if self.mode != "dense":
                 places = candidates(cosines, words, max(k, DEPTH))
-                scores = fused_scores(cosines[places], words[places])
+                scores = fused_scores(cosines[places], words[places], cosine_step=self._step)
         best = np.argsort(-scores, kind="stable")[:k]
         return [(ids[places[at]], float(scores[at])) for at in best]

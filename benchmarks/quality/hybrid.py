@@ -4,9 +4,10 @@ python benchmarks/quality/hybrid.py --data scifact/ --data cosqa/ --output out
 python benchmarks/quality/hybrid.py --data scifact/ --split test --backbone models/adapted --output out
 
 Documents score by their best passage. `--cache DIR` shares the embeddings of `run.py --cache DIR`. Writes
-`hybrid.json` and prints four tables: ways of fusing a document's cosine (its best passage's) with its BM25, shares of
+`hybrid.json` and prints five tables: ways of fusing a document's cosine (its best passage's) with its BM25, shares of
 the passage's own BM25 in the words of the hybrid, which an index sets to a half, shares of the document in a passage's
-vector, which an index sets to 0.35, and values of BM25's k1. The second and third are of an index's hybrid.
+vector, which an index sets to 0.35, values of BM25's k1, and steps of the cosine, which an index takes from the spread
+of the cosines between passages. The second, third and fifth are of an index's hybrid.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from sets import BeirSet
 from revela_rag.context import DOCUMENT_SHARE, in_context
 from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
-from revela_rag.fusion import DEPTH, candidates, fused_scores, largest, rrf
+from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores, largest, rrf
 from revela_rag.lexical import LexicalIndex
 from revela_training.backbone import TrainableRetriever
 
@@ -34,16 +36,18 @@ METRIC = "nDCG@10"
 SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
 CONTEXTS = (0.0, 0.2, DOCUMENT_SHARE, 0.5)
 K1S = (0.4, 0.6, 0.8, 1.2, 2.0)
+STEPS = (0.7, 0.85, 1.0, 1.2, 1.5)  # times the step of an index
+BUNCHED = 5.0  # a constant step where all cosines are (cosine + 4) / 5 is one five times as large
 _LINEAR = (0.02, 0.25)  # cosine per point of BM25, and the most that BM25 adds
 
 #: From (cosines, BM25) of everything that could be found to its scores.
 Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def fused(cosines: np.ndarray, lexical: np.ndarray) -> np.ndarray:
+def fused(cosines: np.ndarray, lexical: np.ndarray, step: float = COSINE_STEP) -> np.ndarray:
     """The hybrid: candidates of both sides by how sure each side is; what is no candidate scores 0."""
     scores, found = np.zeros(len(cosines)), candidates(cosines, lexical)
-    scores[found] = fused_scores(cosines[found], lexical[found])
+    scores[found] = fused_scores(cosines[found], lexical[found], cosine_step=step)
     return scores
 
 
@@ -89,26 +93,30 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     place = {id_: i for i, id_ in enumerate(ids)}
     owner = np.array([place[id_] for id_ in owners])
     starts = np.flatnonzero(np.r_[True, np.diff(owner) > 0])  # the passages of a document are adjacent
+    step = cosine_step(len(vectors), vectors.__getitem__)
+    fusions = {**FUSIONS, "hybrid": partial(fused, step=step)}
     runs: dict[str, Run] = {name: {} for table in COLUMNS for name in table}
     for (query_id, text), vector in zip(data.queries.items(), queries, strict=True):
         cosines, words = contexts[DOCUMENT_SHARE] @ vector, around.scores(text)
         chunk_words, document_words = own.scores(text), joined.scores(text)[owner]
         both = (chunk_words + document_words) / 2
         best = np.maximum.reduceat(vectors @ vector, starts)
-        for name, fuse in FUSIONS.items():
+        for name, fuse in fusions.items():
             runs[name][query_id] = _ranked(ids, fuse(best, words))
         for share in SHARES:
-            mixed = fused(cosines, share * chunk_words + (1 - share) * document_words)
+            mixed = fused(cosines, share * chunk_words + (1 - share) * document_words, step)
             runs[share_name(share)][query_id] = _ranked(ids, np.maximum.reduceat(mixed, starts))
         for share, leaning in contexts.items():
             alone, together = context_names(share)
             near = leaning @ vector
             runs[alone][query_id] = _ranked(ids, np.maximum.reduceat(near, starts))
-            runs[together][query_id] = _ranked(ids, np.maximum.reduceat(fused(near, both), starts))
+            runs[together][query_id] = _ranked(ids, np.maximum.reduceat(fused(near, both, step), starts))
         for k1, index in saturated.items():
             alone, together = k1_names(k1)
             runs[alone][query_id] = _ranked(ids, index.scores(text))
-            runs[together][query_id] = _ranked(ids, fused(best, index.scores(text)))
+            runs[together][query_id] = _ranked(ids, fused(best, index.scores(text), step))
+        for name, other in step_names(step).items():
+            runs[name][query_id] = _ranked(ids, np.maximum.reduceat(fused(cosines, both, other), starts))
     return {name: score_run(run, data.qrels).mean(METRIC) for name, run in runs.items()}
 
 
@@ -134,12 +142,19 @@ def k1_names(k1: float) -> tuple[str, str]:
     return f"bm25, k1 {k1:g}", f"hybrid, k1 {k1:g}"
 
 
+def step_names(step: float = COSINE_STEP) -> dict[str, float]:
+    """The columns of the steps of the cosine, given that of an index, and those steps."""
+    constant = {"step 0.05": COSINE_STEP, "step 0.05, bunched": BUNCHED * COSINE_STEP}
+    return {**constant, **{f"{times:g} times": times * step for times in STEPS}}
+
+
 #: Of every table.
 COLUMNS = (
     tuple(FUSIONS),
     tuple(map(share_name, SHARES)),
     tuple(name for share in CONTEXTS for name in context_names(share)),
     tuple(name for k1 in K1S for name in k1_names(k1)),
+    tuple(step_names()),
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 from revela_rag.context import in_context
 from revela_rag.evaluation import fused as fused_module
 from revela_rag.evaluation import fused_run, runs
-from revela_rag.fusion import fuse
+from revela_rag.fusion import cosine_step, fuse
 from revela_rag.index.words import WordIndex
 
 WORDS = ["red", "blue", "green", "gold", "grey"]
@@ -31,9 +31,10 @@ def test_documents_score_as_their_best_chunk(block: int, monkeypatch: pytest.Mon
     ids = [f"c{i}" for i in range(30)]
     chunks = fused_run(queries, vectors, QUERIES, DOCUMENTS, words, chunk_ids=ids, k=8)
     cosines = queries @ in_context(vectors, DOCUMENTS).T
+    step = cosine_step(30, vectors.__getitem__)
     for row, (query_id, text) in enumerate(QUERIES.items()):
         bm25 = words.scores_in_context(text)
-        ranked = fuse(dict(enumerate(cosines[row].tolist())), dict(enumerate(bm25.tolist())))
+        ranked = fuse(dict(enumerate(cosines[row].tolist())), dict(enumerate(bm25.tolist())), cosine_step=step)
         best: dict[str, float] = {}
         for place, score in ranked:
             best.setdefault(DOCUMENTS[place], score)
@@ -53,7 +54,9 @@ def test_candidates_come_from_both_sides(monkeypatch: pytest.MonkeyPatch) -> Non
     run = fused_run(query, vectors, {"q": "zebra"}, ids, words, k=1)
     bm25 = words.scores_in_context("zebra")
     near = {i: float(query[0, i]) for i in (0, 1, 4, 5)}
-    assert run["q"] == pytest.approx({"d0": dict(fuse(near, {i: float(bm25[i]) for i in near}))[0]}, abs=1e-6)
+    step = cosine_step(6, vectors.__getitem__)
+    score = dict(fuse(near, {i: float(bm25[i]) for i in near}, cosine_step=step))[0]
+    assert run["q"] == pytest.approx({"d0": score}, abs=1e-6)
 
 
 def test_more_candidates_where_chunks_are_of_few_documents(monkeypatch: pytest.MonkeyPatch) -> None:

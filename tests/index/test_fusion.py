@@ -3,7 +3,17 @@ import math
 import numpy as np
 import pytest
 
-from revela_rag.fusion import BM25_STEP, COSINE_STEP, MOST_STEPS, candidates, fuse, fused_scores, largest, rrf
+from revela_rag.fusion import (
+    BM25_STEP,
+    COSINE_STEP,
+    MOST_STEPS,
+    candidates,
+    cosine_step,
+    fuse,
+    fused_scores,
+    largest,
+    rrf,
+)
 
 
 def by_hand(cosines, lexical):
@@ -120,3 +130,38 @@ def test_rrf_weights_ties_and_repeats():
 def test_rrf_checks_its_numbers(bad):
     with pytest.raises(ValueError, match="weight"):
         rrf([["a"], ["b"]], **bad)
+
+
+def cloud(count: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, 24)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_the_step_follows_how_far_apart_a_model_puts_texts():
+    spread = cloud(400)
+    bunched = np.concatenate([spread, np.full((400, 1), 2.0, dtype=np.float32)], axis=1) / math.sqrt(5)
+    near, far = (cosine_step(400, vectors.__getitem__) for vectors in (bunched, spread))
+    assert near == pytest.approx(far / 5, rel=0.05)  # its cosines are (cosine + 4) / 5
+    cosines = spread @ spread[:10].mean(axis=0)
+    words = np.random.default_rng(1).uniform(0, 8, size=400)
+    expected = fused_scores(cosines, words, cosine_step=far)
+    assert fused_scores((cosines + 4) / 5, words, cosine_step=near) == pytest.approx(expected, rel=0.2)
+
+
+def test_the_step_of_few_texts_is_the_usual_one():
+    same = np.tile(cloud(1), (2000, 1))
+    assert cosine_step(0, same.__getitem__) == cosine_step(1, same.__getitem__) == pytest.approx(COSINE_STEP)
+    assert cosine_step(4, same.__getitem__) == pytest.approx(COSINE_STEP, rel=0.05)
+    assert 0 < cosine_step(2000, same.__getitem__) < 0.01
+
+
+def test_the_step_reads_a_sample():
+    vectors, asked = cloud(5000), []
+
+    def read(places: np.ndarray) -> np.ndarray:
+        asked.append(places)
+        return vectors[places]
+
+    assert cosine_step(5000, read) == pytest.approx(0.45 * (vectors @ vectors.T)[np.triu_indices(5000, 1)].std(), 0.02)
+    (places,) = asked
+    assert len(np.unique(places)) == 1024 and places[0] == 0 and places[-1] == 4999

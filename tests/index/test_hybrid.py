@@ -8,7 +8,7 @@ import pytest
 from revela_rag.context import in_context
 from revela_rag.errors import IndexMismatchError
 from revela_rag.evaluation import RetrievalData, evaluate, fused_run, score_run
-from revela_rag.fusion import fuse
+from revela_rag.fusion import cosine_step, fuse
 from revela_rag.index import Index, facade, snapshot
 from revela_rag.index.words import WordIndex
 from revela_rag.lexical import LexicalIndex
@@ -41,7 +41,11 @@ def expected(encoder, texts, query, keep=lambda chunk: True, depth=100, vector=N
     near = sorted(kept, key=lambda i: -cosines[i])[:depth]
     words = sorted((i for i in kept if scores[i] > 0), key=lambda i: -scores[i])[:depth]
     candidates = dict.fromkeys([*near, *words])
-    ranked = fuse({i: float(around[i]) for i in candidates}, {i: float(scores[i]) for i in candidates})
+    ranked = fuse(
+        {i: float(around[i]) for i in candidates},
+        {i: float(scores[i]) for i in candidates},
+        cosine_step=cosine_step(len(vectors), vectors.__getitem__),
+    )
     return [texts[i].metadata["number"] for i, _ in ranked], [score for _, score in ranked]
 
 
@@ -117,7 +121,7 @@ def test_what_only_words_find_gets_its_true_cosine(built, encoder, monkeypatch, 
     assert numbers(built.search(WORDS, k=1, mode="hybrid")) == [37]
 
 
-def test_a_filter_is_as_if_nothing_else_were_there(built, encoder):
+def test_a_filter_takes_candidates_of_what_it_leaves(built, encoder):
     found, scores = expected(encoder, chunks(40), QUERY, lambda chunk: chunk.metadata["even"])
     hits = built.search(QUERY, k=40, mode="hybrid", filter={"even": True})
     assert numbers(hits) == found and len(found) == 20

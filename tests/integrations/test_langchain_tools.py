@@ -10,7 +10,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_revela import RevelaRetriever, ToolRetriever, create_revela_tool, select_tools
 from revela_rag.corpus import load_corpus
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import fused_scores
+from revela_rag.fusion import cosine_step, fused_scores
 from revela_rag.lexical import LexicalIndex
 
 
@@ -90,7 +90,8 @@ def test_scores_are_those_of_the_mode(encoder):
         "days_of_leave": "days of leave\nDays of paid leave an employee has.\nParameters: employee (string)",
     }
     named = {"reset_password": reset_password, "book_train": book_train, "days_of_leave": days_of_leave}
-    cosines = encoder.encode_documents(list(texts.values())) @ encoder.encode_queries([query])[0]
+    vectors = encoder.encode_documents(list(texts.values()))
+    cosines, step = vectors @ encoder.encode_queries([query])[0], cosine_step(3, vectors.__getitem__)
     words = LexicalIndex.build(texts, texts.values()).scores(query)
 
     def scores(mode):
@@ -98,7 +99,7 @@ def test_scores_are_those_of_the_mode(encoder):
         return [next(score for tool_, score in found if tool_ is named[name]) for name in texts if mode != "lexical"]
 
     assert scores("dense") == pytest.approx(cosines.tolist(), abs=1e-6)
-    assert scores("hybrid") == pytest.approx(fused_scores(cosines, words).tolist(), abs=1e-6)
+    assert scores("hybrid") == pytest.approx(fused_scores(cosines, words, cosine_step=step).tolist(), abs=1e-6)
     assert ToolRetriever(TOOLS, model=encoder, mode="lexical").search(query) == [(days_of_leave, float(words[2]))]
     assert ToolRetriever(TOOLS, model=encoder, mode="lexical").search("zebra") == []
     with pytest.raises(IndexingError, match="mode='sparse'"):
