@@ -14,7 +14,7 @@ from revela_rag.corpus.readers import Unreadable, read_bytes
 from revela_rag.corpus.records import item_documents, json_documents, jsonl_documents, parquet_documents
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.structured import YAML_SUFFIXES
-from revela_rag.corpus.types import Document
+from revela_rag.corpus.types import Document, chunk_id
 from revela_rag.corpus.walk import walk_files
 from revela_rag.errors import CorpusError
 
@@ -22,6 +22,8 @@ __all__ = ["MAX_FILE_BYTES", "Source", "iter_documents", "open_source"]
 
 #: Files and records above this size are skipped.
 MAX_FILE_BYTES = 10_000_000
+
+_SUFFIX = 8  # hex digits that tell documents of one name apart
 
 #: What a corpus can be read from.
 Source: TypeAlias = str | Path | Iterable[Any]
@@ -43,9 +45,11 @@ def iter_documents(
         report: receives the reasons of everything that is skipped.
 
     Yields:
-        Documents with unique ids: paths relative to the folder with ``/``, ids of records; a repeated id gets a
-        suffix ``#2``, ``#3``, ... LlamaIndex documents and nodes that nobody gave an id are named by what they were cut
-        from or by their file, with ``#page=`` and its label where they have one.
+        Documents with unique ids: paths relative to the folder with ``/``, ids of records, of those without one the
+        ``source`` or path in their metadata. An id that came before, as of the pieces of one source, gets a suffix made
+        of title and text, ``#2f6c01d9``, which stays the same when other pieces come or go. LlamaIndex documents and
+        nodes that nobody gave an id are named by what they were cut from or by their file, with ``#page=`` and its
+        label where they have one.
 
     Raises:
         CorpusError: if the path does not exist or the source is of no known kind.
@@ -116,11 +120,19 @@ def _file_documents(files: list[Path], root: Path, report: CorpusReport, max_byt
 
 
 def _unique(documents: Iterable[Document]) -> Iterator[Document]:
+    """Documents with ids of their own: what bears one that came before is told apart by its content.
+
+    A number would change with every insertion, and an index embeds anew what has a new name.
+    """
     seen: Counter[str] = Counter()
     for document in documents:
-        seen[document.id] += 1
-        count = seen[document.id]
-        yield document if count == 1 else replace(document, id=f"{document.id}#{count}")
+        name = document.id
+        if seen[name]:
+            name = f"{name}#{chunk_id(document.id, document.text, document.title)[:_SUFFIX]}"
+        seen[name] += 1
+        if seen[name] > 1:
+            name = f"{name}#{seen[name]}"
+        yield document if name == document.id else replace(document, id=name)
 
 
 def _count_lines(path: Path) -> int:

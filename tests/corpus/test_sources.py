@@ -1,6 +1,7 @@
 """Folders, files, records and foreign objects become documents with stable ids."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -95,7 +96,25 @@ def test_jsonl_fields(tmp_path, field):
 
 def test_repeated_ids_are_made_unique(tmp_path):
     write(tmp_path, {"d.jsonl": jsonl({"id": "a", "text": "one"}, {"id": "a", "text": "two"})})
-    assert ids(tmp_path / "d.jsonl") == ["a", "a#2"]
+    first, second = ids(tmp_path / "d.jsonl")
+    assert first == "a" and re.fullmatch("a#[0-9a-f]{8}", second)
+    items = [{"id": "a", "text": text, "title": title} for text, title in (("x", ""), ("y", ""), ("y", ""), ("y", "T"))]
+    named = ids(items)
+    assert named[2] == f"{named[1]}#2" and len(set(named)) == len(named)
+
+
+def test_pieces_of_one_source_keep_their_names_when_others_come_or_go():
+    from langchain_core.documents import Document as LangChainDocument
+
+    def pieces(*texts):
+        return [LangChainDocument(page_content=text, metadata={"source": "a.pdf", "page": 1}) for text in texts]
+
+    before = {d.text: d.id for d in iter_documents(pieces("one", "two", "three", "four"))}
+    after = {d.text: d.id for d in iter_documents(pieces("new", "one", "three", "four", "five"))}
+    assert before["one"] == after["new"] == "a.pdf" and ids(pieces("one")) == ["a.pdf"]
+    assert {text: after[text] for text in ("three", "four")} == {text: before[text] for text in ("three", "four")}
+    (chunk,) = load_corpus(pieces("one", "two")).chunks[1:]
+    assert chunk.metadata["source"] == "a.pdf" and chunk.document_id == before["two"]
 
 
 def test_beir_reads_the_corpus_and_never_queries_or_judgements(tmp_path):

@@ -237,6 +237,13 @@ def test_metadata_of_the_user_wins_over_computed(store, encoder, tmp_path):
     assert retriever.index.sync(load_corpus(documents).chunks) == SyncReport(unchanged=3)
 
 
+def test_pieces_of_one_source_are_embedded_once_however_many_come_before(encoder, tmp_path):
+    pieces = [Document(page_content=f"Rule {n} of the book.", metadata={"source": "book.pdf"}) for n in range(20)]
+    index = RevelaRetriever.from_documents(pieces[5:], model=encoder, path=tmp_path / "index").index
+    report = index.sync(load_corpus(pieces, deduplicate=False).chunks)
+    assert report == SyncReport(added=6, deleted=1, unchanged=14, embedded=6)  # the first gave its name away
+
+
 @pytest.mark.parametrize("store", ["faiss", "chroma"])
 def test_from_documents_keeps_metadata(store, encoder, tmp_path):
     documents = [Document(page_content=text, metadata={"source": name}) for name, text in TEXTS.items()]
