@@ -31,10 +31,7 @@ QUESTIONS = (
     "compress bytes with gzip",
 )
 _FULL = {"functions": 3000, "settings": {"time_limit": 240.0, "holdout": 0.5}}
-_QUICK = {
-    "functions": 600,
-    "settings": {"max_steps": 40, "time_limit": 30.0, "holdout": 0.4, "lm_warmup_steps": 8},
-}
+_QUICK = {"functions": 600, "settings": {"max_steps": 40, "time_limit": 30.0, "holdout": 0.4}}
 
 
 def run_demo(

@@ -85,6 +85,25 @@ def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_pat
         AdaptConfig(revela_weight=0.0, contrastive_weight=0.0)
 
 
+def test_settings_that_change_nothing_without_an_lm_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def warned(preset: str = "auto", config: Any = None, **changes: object) -> str:
+        caplog.clear()
+        resolve([], preset=preset, config=config, changes=changes)
+        return caplog.text
+
+    said = warned(lm_lr=0.1, temperature=0.1, seed=1, max_tokens=None)
+    assert 'no effect of temperature, lm_lr: give lm="bundled"' in said and said.count("WARNING") == 1
+    file = tmp_path / "settings.toml"
+    file.write_text("v_norm = true\nseed = 3\n")
+    assert "no effect of v_norm:" in warned(config=file)
+    assert "no effect of dual:" in warned(config=AdaptConfig(dual=False, seed=3))
+    for preset in ("auto", "code", "published"):
+        assert not warned(preset, seed=3)
+    assert not warned(config=file, lm="some-lm")
+    assert not warned(temperature=0.1, contrastive_weight=0.0)
+    assert not warned(temperature=0.1, revela_weight=0.0)  # the control of a run with it
+
+
 def test_a_frozen_lm_has_nothing_to_warm_up() -> None:
     frozen = resolve([], preset="prose", config=None, changes={"lm": "bundled", "lm_training": "frozen"})
     assert frozen.lm_warmup_steps == 0

@@ -88,7 +88,7 @@ def adapt(
         output: directory to write the model to.
         base: model to adapt; default all-MiniLM-L6-v2.
         lm: causal LM to train against with the Revela objective, ``"bundled"`` for the small one; by default there is
-            none, and settings of the objective alone (``temperature``, ``v_norm``, ``dual``, ``lm_...``) do nothing.
+            none, and settings of the objective alone (``temperature``, ``v_norm``, ...) do nothing but cause a warning.
         preset: ``"prose"``, ``"code"``, ``"published"`` or ``"auto"`` (by what most chunks are).
         max_steps: optimiser steps, LM warm-up included.
         time_limit: seconds for training.

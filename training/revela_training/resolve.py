@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,15 @@ from revela_training.lm import BUNDLED
 
 __all__ = ["resolve_configs"]
 
+logger = logging.getLogger(__name__)
+
 _CPU_TEXTS = 8_000
 _LARGEST_FOR_LORA = 1_500  # chunks: as many as `pseudo_queries` takes, so that each gives queries
+#: What only an LM that reads the texts makes use of.
+_OF_THE_OBJECTIVE = (
+    *("temperature", "standardize", "min_weight", "v_norm", "dual", "query_part", "neighbours"),
+    *("max_tokens", "lm_training", "lm_warmup_steps", "lm_lr", "groups_at_once", "shard"),
+)
 
 
 def resolve_configs(
@@ -51,18 +59,31 @@ def resolve_configs(
         raise TrainingError(f"Unknown preset {preset!r}. Presets are: auto, {', '.join(PRESETS)}")
     if isinstance(config, AdaptConfig):
         cfg = config.replace(**changes)
+        defaults = AdaptConfig().as_dict()
+        values = {**{name: v for name, v in config.as_dict().items() if v != defaults[name]}, **changes}
     else:
         values = {**(load_config(config) if config else {}), **changes}
         own_lm = {"v_norm": True} if values.get("lm") in (None, BUNDLED) else {}  # it was trained so
         cfg = AdaptConfig().replace(**{**PRESETS[preset], **own_lm, **values})
     if cfg.revela_weight is None:
         cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
+        if cfg.revela_weight == 0:
+            _warn_of_idle([name for name, value in values.items() if value is not None])
     adapters: Sequence[Literal["auto", "linear", "lora"]] = [cfg.adapter]
     if cfg.adapter == "auto":
         prose = not code and preset != "code"
         inside = prose and len(chunks) <= _LARGEST_FOR_LORA and cfg.revela_weight == 0
         adapters = ["lora", "linear"] if inside else ["linear"]
     return [_filled(cfg.replace(adapter=adapter)) for adapter in adapters]
+
+
+def _warn_of_idle(given: Collection[str]) -> None:
+    """Name the settings somebody gave that change nothing because no LM reads."""
+    if idle := [name for name in _OF_THE_OBJECTIVE if name in given]:
+        logger.warning(
+            'Without a language model there is no effect of %s: give lm="bundled" (--lm bundled) or another model.',
+            ", ".join(idle),
+        )
 
 
 def _filled(cfg: AdaptConfig) -> AdaptConfig:
