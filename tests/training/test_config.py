@@ -175,6 +175,9 @@ def test_unknown_settings_and_presets_are_named(tmp_path: Path) -> None:
         load_config(file)
     with pytest.raises(TrainingError, match="poetry"):
         resolve([], preset="poetry", config=None, changes={})
+    with pytest.raises(TrainingError, match=r"preset='published' and config=AdaptConfig\(...\) exclude each other"):
+        resolve([], preset="published", config=AdaptConfig(seed=1), changes={})
+    assert resolve([], preset="auto", config=AdaptConfig(seed=1), changes={"holdout": 0.5}).seed == 1
     with pytest.raises(TrainingError, match="Cannot read"):
         load_config(tmp_path / "missing.toml")
 

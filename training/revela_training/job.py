@@ -93,7 +93,7 @@ def adapt(
         max_steps: optimiser steps, LM warm-up included.
         time_limit: seconds for training.
         resume: go on from an interrupted run with the same output and settings.
-        config: an :class:`AdaptConfig`, or a TOML or JSON file with some of its settings.
+        config: an :class:`AdaptConfig`, which goes without a preset, or a TOML or JSON file with some of its settings.
         show_progress: show progress bars.
         **settings: any other field of :class:`AdaptConfig`, ``adapter`` among them: by default tool catalogues
             and other small corpora of prose are adapted inside the model with LoRA, and all else, or what

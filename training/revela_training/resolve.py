@@ -43,15 +43,20 @@ def resolve_configs(
     Args:
         chunks: the corpus, for what is decided by what most of it is.
         preset: a name in `PRESETS`, or "auto".
-        config: settings, or a file of some.
+        config: settings, which go without a preset, or a file of some.
         changes: settings by name.
 
     Returns:
         One for each adapter to try, none of them "auto", each after the first for when the gate refuses the one before.
 
     Raises:
-        TrainingError: an unknown preset or setting.
+        TrainingError: an unknown preset or setting, or a preset beside settings that leave it nothing to say.
     """
+    if isinstance(config, AdaptConfig) and preset != "auto":
+        raise TrainingError(
+            f"preset={preset!r} and config=AdaptConfig(...) exclude each other, because an AdaptConfig holds every "
+            f"setting: leave the preset out, or give the settings by name, adapt(..., preset={preset!r}, seed=1)"
+        )
     code = sum(chunk.kind == "code" for chunk in chunks) * 2 > len(chunks)
     if preset == "auto":
         preset = "code" if code else "prose"
