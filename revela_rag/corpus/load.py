@@ -106,8 +106,8 @@ def _nothing(source: Source, report: CorpusReport) -> str:
         return f"No document found in {name}: it is empty. Give a folder, file or iterable that holds text."
     return (
         f"No usable text in {name}; skipped {report.skipped_summary()}. Supported are Markdown, text, reST, HTML, PDF, "
-        "notebooks and source code in folders, and single files of JSON, YAML, JSONL and Parquet, which are named "
-        "themselves."
+        "notebooks, source code and JSON files of tools in folders, and single files of JSON, YAML, JSONL and Parquet, "
+        "which are named themselves."
     )
 
 

@@ -42,12 +42,10 @@ def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterato
         for number, line in enumerate(_lines(file, max_bytes), 1):
             if not line.strip() and len(line) <= max_bytes:
                 continue
-            where = f"{path.name}:{number}"
-            document = _record_line(line, where, report, max_bytes)
-            usable += document is not None
-            bad += document is None
-            if document is not None:
-                yield document
+            documents = _record_line(line, f"{path.name}:{number}", report, max_bytes)
+            usable += bool(documents)
+            bad += not documents
+            yield from documents
     if bad and not usable:
         raise CorpusError(
             f"None of the {bad} lines of {path} is a usable record: {report.skipped_summary()}. Each line must be a "
@@ -91,19 +89,27 @@ def json_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator
         )
 
 
-def _record_line(line: bytes, where: str, report: CorpusReport, max_bytes: int) -> Document | None:
+def _record_line(line: bytes, where: str, report: CorpusReport, max_bytes: int) -> list[Document]:
     if len(line) > max_bytes:
         report.skip(f"record larger than {max_bytes:,} bytes", where)
-        return None
+        return []
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         report.skip("broken JSON line", where)
-        return None
-    document = _from_mapping(record, where, report) if isinstance(record, Mapping) else None
-    if document is None:
+        return []
+    documents = _from_record(record, where, report) if isinstance(record, Mapping) else []
+    if not documents:
         report.skip(_NO_TEXT, where)
-    return document
+    return documents
+
+
+def _from_record(record: Mapping[str, Any], fallback: str, report: CorpusReport) -> list[Document]:
+    """The document that a record is, or else the tools that it lists, as an answer of an MCP server does."""
+    document = _from_mapping(record, fallback, report)
+    if document is not None:
+        return [document]
+    return [tool for entry in definitions(record) if isinstance(entry, Mapping) and (tool := tool_document(entry))]
 
 
 def parquet_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
@@ -182,13 +188,18 @@ def _in_microseconds(batch: Any) -> Any:
 def item_documents(items: Iterable[Any], report: CorpusReport, max_bytes: int) -> Iterator[Document]:
     """Documents of an iterable: our own, LangChain's, LlamaIndex' documents and nodes, tools, mappings, strings."""
     for number, item in enumerate(items):
-        document = _from_item(item, f"item-{number}", report)
-        if document is None:
-            report.skip("item without text", f"item-{number}")
-        elif len(document.text) > max_bytes:
-            report.skip(f"record larger than {max_bytes:,} bytes", document.id)
+        name = f"item-{number}"
+        if isinstance(item, Mapping):
+            documents = _from_record(item, name, report)
         else:
-            yield document
+            documents = [] if (document := _from_item(item, name, report)) is None else [document]
+        if not documents:
+            report.skip("item without text", name)
+        for document in documents:
+            if len(document.text) > max_bytes:
+                report.skip(f"record larger than {max_bytes:,} bytes", document.id)
+            else:
+                yield document
 
 
 def _from_item(item: Any, fallback: str, report: CorpusReport) -> Document | None:
@@ -198,8 +209,6 @@ def _from_item(item: Any, fallback: str, report: CorpusReport) -> Document | Non
         return replace(item, metadata=plain_metadata(item.metadata, report))
     if isinstance(item, str):
         return _document(fallback, item, "", {}) if item.strip() else None
-    if isinstance(item, Mapping):
-        return _from_mapping(item, fallback, report)
     if hasattr(item, "page_content"):  # LangChain
         name = str(getattr(item, "id", None) or "")
         return _from_mapping({"text": item.page_content, "id": name, "metadata": item.metadata}, fallback, report)

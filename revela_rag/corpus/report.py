@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,11 +51,11 @@ class CorpusReport:
         self.unreadable[_printable(source_id)] = reason
 
     def is_unreadable(self, document_id: str) -> bool:
-        """Whether a document may be there still: it, or a folder above it, could not be read."""
+        """Whether a document may be there still: it, its file, or a folder above could not be read."""
         if not self.unreadable:
             return False
-        parts = _printable(document_id).split("/")
-        return any("/".join(parts[:depth]) in self.unreadable for depth in range(1, len(parts) + 1))
+        name = _printable(document_id)
+        return any(name[: end.start()] in self.unreadable for end in re.finditer("[/#]|$", name))
 
     def skipped_summary(self) -> str:
         """The reasons with their counts and one example each, most frequent first; empty when nothing was skipped."""

@@ -14,6 +14,7 @@ from revela_rag.corpus.readers import Unreadable, read_bytes
 from revela_rag.corpus.records import item_documents, json_documents, jsonl_documents, parquet_documents
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.structured import YAML_SUFFIXES
+from revela_rag.corpus.tool_files import tools_of_file
 from revela_rag.corpus.types import Document, chunk_id
 from revela_rag.corpus.walk import walk_files
 from revela_rag.errors import CorpusError
@@ -39,7 +40,8 @@ def iter_documents(
             (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an iterable of
             :class:`Document`, LangChain documents, LlamaIndex nodes, tools of either, functions, mappings with a text
             field, or strings. Records may be tool definitions too, as OpenAI, Anthropic or an MCP server
-            (``{"tools": [...]}``) has them: the id of such a document is the tool's name.
+            (``{"tools": [...]}``) has them: the id of such a document is the tool's name. Of the JSON files in a folder
+            those are read that hold tools and nothing else; there the id is ``tools/mail.json#send_mail``.
         max_file_bytes: files and records larger than this are skipped (default 10 MB). JSONL and Parquet files are
             streamed, so the limit holds for their records; JSON and YAML files may have ten times as much.
         report: receives the reasons of everything that is skipped.
@@ -109,6 +111,12 @@ def _file_documents(files: list[Path], root: Path, report: CorpusReport, max_byt
     for path in files:
         name = path.relative_to(root).as_posix()
         try:
+            if path.suffix.lower() == ".json":
+                tools = tools_of_file(path.read_bytes(), name) if path.stat().st_size <= max_bytes else []
+                yield from tools
+                if not tools:
+                    report.skip("unsupported type .json", name)
+                continue
             if path.stat().st_size > max_bytes:
                 report.skip(f"larger than {max_bytes:,} bytes", name)
                 continue

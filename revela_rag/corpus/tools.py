@@ -12,10 +12,11 @@ from revela_rag.corpus.schemas import flattened
 from revela_rag.corpus.text import squeeze
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 
-__all__ = ["definitions", "describe_tool", "tool_definition", "tool_document"]
+__all__ = ["LISTS", "definitions", "describe_tool", "tool_definition", "tool_document"]
 
 _WRAPPERS = ("function", "toolSpec", "result")  # OpenAI, Bedrock, an answer of an MCP server
-_LISTS = ("tools", "functions", "functionDeclarations", "function_declarations")
+#: Under which keys agents' protocols list tools.
+LISTS = ("tools", "functions", "functionDeclarations", "function_declarations")
 _SCHEMAS = ("parameters", "inputSchema", "input_schema", "args", "arguments")
 _LISTED = ("required_parameters", "optional_parameters")
 _SEPARATORS = re.compile(r"[\s_./:#-]+")
@@ -37,7 +38,7 @@ def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
         yield from operations(value)
         return
     if isinstance(value, Mapping) and depth and value.keys().isdisjoint(TEXT_FIELDS):
-        inner = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
+        inner = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
         if inner is None:
             inner = next((value[key] for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
         if inner is not None:

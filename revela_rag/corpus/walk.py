@@ -20,7 +20,7 @@ SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "di
 
 
 def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
-    """Files of a known kind below ``root``, sorted by name, folder by folder.
+    """Files of a known kind below ``root``, sorted by name, folder by folder; JSON files, too, which may hold tools.
 
     Respects ``.gitignore`` files at every level, and those above ``root`` up to the top of its repository unless they
     ignore ``root`` itself. Leaves out without counting: hidden files and folders, virtual environments, models and
@@ -61,7 +61,7 @@ def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
                     report.skip(kind, _name(path, root))
             elif _ignored(path, specs, folder=False):
                 report.skip("ignored by .gitignore", _name(path, root))
-            elif format_of(entry.name) is None:
+            elif format_of(entry.name) is None and path.suffix.lower() != ".json":
                 report.skip(f"unsupported type {path.suffix.lower() or '(no extension)'}", _name(path, root))
             else:
                 yield path
