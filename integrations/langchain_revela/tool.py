@@ -14,7 +14,7 @@ from langchain_core.tools import BaseTool, create_retriever_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
-from revela_rag.corpus.tools import definitions, describe_tool, tool_document
+from revela_rag.corpus.tools import definitions, describe_tool, tool_definition, tool_document
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
@@ -159,14 +159,15 @@ def _single(tools: Sequence[Tool] | dict[str, Any]) -> Iterator[Tool]:
 
 
 def _schema(tool: Tool) -> dict[str, Any]:
-    """Name, description and parameters of a tool, of definitions as `revela adapt` reads them."""
+    """Name, description and parameters of a tool, as `revela adapt` reads them where it reads such."""
     if isinstance(tool, dict) and tool_document(tool) is not None:
         return dict(next(definitions(tool)))
     if isinstance(tool, dict) and not isinstance(tool.get("name", tool.get("title")), str):
         raise _no_tool(tool)
     if not isinstance(tool, dict | BaseTool) and not callable(tool):
         raise _no_tool(tool)
-    return convert_to_openai_tool(tool)["function"]
+    definition = None if isinstance(tool, dict) else tool_definition(tool)
+    return convert_to_openai_tool(tool)["function"] if definition is None else dict(definition)
 
 
 def _no_tool(given: Any) -> IndexingError:

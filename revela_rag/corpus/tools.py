@@ -9,6 +9,7 @@ from typing import Any
 
 from revela_rag.corpus.openapi import is_openapi, operations
 from revela_rag.corpus.schemas import flattened
+from revela_rag.corpus.signatures import parameters_of
 from revela_rag.corpus.text import squeeze
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 
@@ -62,6 +63,7 @@ def tool_definition(item: Any) -> Mapping[str, Any] | None:
         described = str(about.description or "")  # of functions LlamaIndex puts the signature first
         if described.startswith(f"{about.name}("):
             described = described.partition("\n")[2]
+        described = inspect.cleandoc(described)  # some keep a docstring's indentation and some do not
         return {"name": about.name, "description": described, "parameters": about.get_parameters_dict()}
     if isinstance(item, type) and callable(make := getattr(item, "model_json_schema", None)):
         schema = make()
@@ -72,9 +74,9 @@ def tool_definition(item: Any) -> Mapping[str, Any] | None:
         if "'$ref'" in str(schema):  # the arguments of LangChain come without what they refer to
             make = getattr(getattr(item, "tool_call_schema", None), "model_json_schema", None)
             schema = make() if callable(make) else schema
-        return {"name": item.name, "description": item.description, "parameters": schema}
+        return {"name": item.name, "description": inspect.cleandoc(item.description), "parameters": schema}
     if inspect.isroutine(item):
-        return {"name": item.__name__, "description": inspect.getdoc(item) or "", "parameters": _signature(item)}
+        return {"name": item.__name__, "description": inspect.getdoc(item) or "", "parameters": parameters_of(item)}
     return None
 
 
@@ -153,17 +155,3 @@ def _fields(schema: Any, root: Any) -> Iterator[tuple[str, Any]]:
         for spec in schema:
             if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
                 yield spec["name"], spec
-
-
-def _signature(function: Any) -> dict[str, str]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # of some built-in functions
-        return {}
-    return {parameter.name: _kind(parameter.annotation) for parameter in parameters}
-
-
-def _kind(annotation: Any) -> str:
-    if isinstance(annotation, str):
-        return annotation
-    return "" if annotation is inspect.Parameter.empty else inspect.formatannotation(annotation)

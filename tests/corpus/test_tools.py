@@ -146,7 +146,7 @@ def test_tool_objects_and_functions_are_read() -> None:
         ("FindFile", "find file"),
     ]
     assert found[0].text == "Send an e-mail.\nParameters: to (string); body (string)"
-    assert found[1].text == "Book a meeting room.\nParameters: day (str); people (int)"
+    assert found[1].text == "Book a meeting room.\nParameters: day (string); people (integer)"
     assert found[2].text == "Find a file on disk.\nParameters: pattern (string): What its name matches."
 
 
