@@ -19,7 +19,7 @@ from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.encoder import Encoder
 from revela_rag.errors import CorpusError, DiskError, ModelError, TrainingError
 from revela_training import AdaptConfig, adapt, trainer
-from revela_training.assemble import build_retriever, within_positions
+from revela_training.assemble import build_retriever, warn_of_one_hot, within_positions
 from revela_training.backbone import TrainableRetriever
 from revela_training.gate import run_gate
 from revela_training.job import AdaptResult
@@ -335,3 +335,15 @@ def test_an_lm_of_few_positions_reads_fewer_tokens(lm_dir: Path, caplog: pytest.
     for cfg in (AdaptConfig(max_tokens=24), AdaptConfig(max_tokens=32)):
         assert within_positions(cfg, reader) is cfg
     assert within_positions(AdaptConfig(), None) == AdaptConfig()
+
+
+def test_weights_that_stayed_one_hot_are_told(run, caplog: pytest.LogCaptureFixture) -> None:
+    log = run(temperature=1e-6, contrastive_weight=0.0).report["log"]
+    assert all(entry["max_weight"] > 0.999 for entry in log if "max_weight" in entry)
+    assert (
+        caplog.text.count("one-hot from the first step to the last") == 1 and "raise temperature=1e-06" in caplog.text
+    )
+    caplog.clear()
+    for other in ([*log, {"max_weight": 0.9}], [{"contrastive_loss": 1.0}], []):
+        warn_of_one_hot(other, AdaptConfig())
+    assert not caplog.text

@@ -23,6 +23,7 @@ from revela_training.assemble import (
     cache,
     plan_steps,
     select,
+    warn_of_one_hot,
     within_positions,
 )
 from revela_training.backbone import Role, TrainableRetriever
@@ -230,6 +231,7 @@ class _Job:
             show_progress=self.show_progress,
             world=self.world,
         )
+        warn_of_one_hot(log, cfg)
         report = {
             "config": cfg.as_dict(),
             "corpus": self.corpus.report.as_dict(),
