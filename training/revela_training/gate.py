@@ -37,7 +37,7 @@ METRIC = "nDCG@10"
 _DEPTH = 100  # what the metrics read of a run
 _CONFIDENCE = 0.05
 _LARGEST_LOSS = 0.01  # that one kind of queries may bear for the others' gain
-_ENOUGH_GAIN = 0.75  # share of the best gain that a gentler strength must reach
+_ENOUGH_GAIN = 0.7  # share of the best gain that a gentler strength must reach
 _STRUCTURE = "structure"
 
 #: Vectors (n, d) of texts in a role ("query" or "document") at a strength of the adapter.
@@ -87,8 +87,8 @@ def run_gate(
     """Choose the strength and report.
 
     Strengths are compared by nDCG@10 on the choosing half, averaged over the queries of a document, documents and
-    kinds of queries; one under which any kind loses more than 0.01 is not considered. The smallest that reaches three
-    quarters of the best gain is taken, because queries made of the texts go on rising where people's no longer do; if
+    kinds of queries; one under which any kind loses more than 0.01 is not considered. The smallest that reaches seven
+    tenths of the best gain is taken, because queries made of the texts go on rising where people's no longer do; if
     it beats the base with one-sided p < 0.05 in a paired bootstrap. Otherwise the base is kept, and also if the
     reporting half got worse beyond noise (p < 0.05), by cosine or in hybrid search: it chooses nothing, but can refuse.
 
@@ -98,7 +98,7 @@ def run_gate(
         strengths: positive strengths to try.
         strict: ask that structural queries gain in themselves, one-sided p < 0.05. LoRA can learn to find the words of
             keywords and spans and nothing else, and then people's questions fare worse.
-        gentle: take the smallest strength with three quarters of the best gain, and not the best itself: that is for an
+        gentle: take the smallest strength with seven tenths of the best gain, and not the best itself: that is for an
             adapter that nothing held to the base while it was trained.
     """
 
