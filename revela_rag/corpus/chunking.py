@@ -12,7 +12,7 @@ from revela_rag.corpus.prose import chunk_prose
 from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Chunk, Document, chunk_id
 
-__all__ = ["chunk_document"]
+__all__ = ["Pieces", "chunk_document"]
 
 
 def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
@@ -67,3 +67,17 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
             )
         )
     return chunks
+
+
+class Pieces:
+    """Chunks of documents that come in pieces: told apart by their text alone, in whatever order pieces come."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def named(self, chunk: Chunk) -> Chunk:
+        """The chunk under an id that no chunk of another piece has."""
+        id_ = chunk_id(chunk.document_id, chunk.text)
+        self._seen[id_] += 1
+        count = self._seen[id_]
+        return replace(chunk, id=id_ if count == 1 else chunk_id(chunk.document_id, chunk.text, f"passage-{count}"))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from revela_rag.corpus.chunking import chunk_document
+from revela_rag.corpus.chunking import Pieces, chunk_document
 from revela_rag.corpus.duplicates import find_duplicates
 from revela_rag.corpus.metadata import MOST_VALUES
 from revela_rag.corpus.readers import Unreadable
@@ -60,6 +60,7 @@ def load_corpus(
         raise ValueError(f"max_file_bytes is {max_file_bytes}; it must be positive")
     report = CorpusReport()
     chunks: list[Chunk] = []
+    pieces = Pieces()
     with _progress(show_progress) as progress:
         documents, total = open_source(source, max_file_bytes, report)
         task = progress.add_task("Reading", total=total)
@@ -73,7 +74,7 @@ def load_corpus(
                 report.skip("no text", document.id)
                 continue
             report.documents += 1
-            chunks.extend(found)
+            chunks.extend(map(pieces.named, found) if document.is_piece else found)
             progress.update(task, completed=report.documents + sum(map(len, report.skipped.values())))
         progress.update(task, total=total or report.documents, completed=total or report.documents)
         if not chunks:

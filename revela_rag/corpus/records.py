@@ -211,7 +211,8 @@ def _from_item(item: Any, fallback: str, report: CorpusReport) -> Document | Non
         return _document(fallback, item, "", {}) if item.strip() else None
     if hasattr(item, "page_content"):  # LangChain
         name = str(getattr(item, "id", None) or "")
-        return _from_mapping({"text": item.page_content, "id": name, "metadata": item.metadata}, fallback, report)
+        record = {"text": item.page_content, "id": name, "metadata": item.metadata}
+        return _from_mapping(record, fallback, report, pieces=True)
     node = getattr(item, "node", item)  # LlamaIndex, NodeWithScore
     if callable(getattr(node, "get_content", None)):
         return _from_node(node, fallback, report)
@@ -231,7 +232,8 @@ def _from_node(node: Any, fallback: str, report: CorpusReport) -> Document | Non
     """
     name = str(getattr(node, "node_id", None) or getattr(node, "id_", None) or "")
     metadata = dict(node.metadata or {})
-    if _RANDOM_ID.fullmatch(name):
+    random = _RANDOM_ID.fullmatch(name) is not None
+    if random:
         path = _path(metadata, "file_path", *_PATH_FIELDS)
         page = metadata.get("page_label")
         cut_from = str(getattr(node, "ref_doc_id", None) or "")
@@ -241,10 +243,15 @@ def _from_node(node: Any, fallback: str, report: CorpusReport) -> Document | Non
             name = f"{path}#page={page}" if page else path
         if not _RANDOM_ID.fullmatch(name):
             metadata = {"source": path or name, **metadata}
-    return _from_mapping({"text": node.get_content(), "id": name, "metadata": metadata}, fallback, report)
+    document = _from_mapping({"text": node.get_content(), "id": name, "metadata": metadata}, fallback, report)
+    is_piece = random and not _RANDOM_ID.fullmatch(name)
+    return replace(document, is_piece=is_piece) if document else None
 
 
-def _from_mapping(record: Mapping[str, Any], fallback: str, report: CorpusReport) -> Document | None:
+def _from_mapping(
+    record: Mapping[str, Any], fallback: str, report: CorpusReport, *, pieces: bool = False
+) -> Document | None:
+    """A record as a document; with ``pieces`` those that only their path names are pieces of what is there."""
     text = next((record[key] for key in TEXT_FIELDS if isinstance(record.get(key), str) and record[key].strip()), "")
     title = record.get("title")
     title = title if isinstance(title, str) else ""
@@ -258,11 +265,11 @@ def _from_mapping(record: Mapping[str, Any], fallback: str, report: CorpusReport
     given.update((key, value) for key, value in record.items() if key not in used)
     metadata = plain_metadata(given, report)
     name = next((record[key] for key in ID_FIELDS if record.get(key) not in (None, "")), None)
-    if name is None:
-        name = _path(metadata, *_PATH_FIELDS) or fallback
+    path = "" if name is not None else _path(metadata, *_PATH_FIELDS)
     if not title and not isinstance(metadata.get("title"), list):
         title = str(metadata.get("title", ""))
-    return _document(str(name), text, title, metadata)
+    document = _document(str(name or path or fallback), text, title, metadata)
+    return replace(document, is_piece=pieces and bool(path))
 
 
 def _path(metadata: Mapping[str, Any], *keys: str) -> str:

@@ -48,10 +48,11 @@ def iter_documents(
 
     Yields:
         Documents with unique ids: paths relative to the folder with ``/``, ids of records, of those without one the
-        ``source`` or path in their metadata. An id that came before, as of the pieces of one source, gets a suffix made
-        of title and text, ``#2f6c01d9``, which stays the same when other pieces come or go. LlamaIndex documents and
-        nodes that nobody gave an id are named by what they were cut from or by their file, with ``#page=`` and its
-        label where they have one.
+        ``source`` or path in their metadata. An id that came before gets a suffix made of title and text, as
+        ``#2f6c01d9``, which stays the same when others come or go. LlamaIndex documents and nodes that nobody gave an
+        id are named by what they were cut from or by their file, with ``#page=`` and its label where they have one.
+        Such nodes, and LangChain documents that only their ``source`` names, are pieces of one document and share its
+        id.
 
     Raises:
         CorpusError: if the path does not exist or the source is of no known kind.
@@ -128,19 +129,22 @@ def _file_documents(files: list[Path], root: Path, report: CorpusReport, max_byt
 
 
 def _unique(documents: Iterable[Document]) -> Iterator[Document]:
-    """Documents with ids of their own: what bears one that came before is told apart by its content.
+    """Documents with ids of their own, but for pieces of one: what bears one that came before is told apart by content.
 
     A number would change with every insertion, and an index embeds anew what has a new name.
     """
     seen: Counter[str] = Counter()
+    cut: set[str] = set()  # documents that come in pieces
     for document in documents:
         name = document.id
-        if seen[name]:
+        if document.is_piece and (name in cut or not seen[name]):
+            cut.add(name)
+        elif seen[name]:
             name = f"{name}#{chunk_id(document.id, document.text, document.title)[:_SUFFIX]}"
         seen[name] += 1
-        if seen[name] > 1:
+        if seen[name] > 1 and name not in cut:
             name = f"{name}#{seen[name]}"
-        yield document if name == document.id else replace(document, id=name)
+        yield document if name == document.id else replace(document, id=name, is_piece=False)
 
 
 def _count_lines(path: Path) -> int:

@@ -44,6 +44,7 @@ class Document:
         format: ``"text"``, ``"markdown"``, ``"rst"``, ``"html"`` or a programming language such as ``"python"``.
         metadata: anything else that should travel with every chunk of the document: strings, numbers, booleans, lists
             of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is left out.
+        is_piece: whether it is one of the pieces into which a document was cut before; they share its id.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Document:
     title: str = ""
     format: str = "text"
     metadata: Metadata = field(default_factory=dict)
+    is_piece: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Chunk:
         id: content hash, see :func:`chunk_id`; the same text from the same source always has the same id.
         text: what is shown when the chunk is found.
         document_id: id of the :class:`Document` it comes from.
-        position: 0-based place inside its document.
+        position: 0-based place inside its document, or in the piece of one that was read.
         kind: ``"prose"`` or ``"code"``.
         title: heading path, document title or qualified symbol that gives the text its context; may be empty.
         parts: texts inside the chunk that say the same in different words; empty where none were found.

@@ -103,18 +103,23 @@ def test_repeated_ids_are_made_unique(tmp_path):
     assert named[2] == f"{named[1]}#2" and len(set(named)) == len(named)
 
 
-def test_pieces_of_one_source_keep_their_names_when_others_come_or_go():
+def test_pieces_of_one_source_are_one_document_and_named_by_their_text():
     from langchain_core.documents import Document as LangChainDocument
 
     def pieces(*texts):
         return [LangChainDocument(page_content=text, metadata={"source": "a.pdf", "page": 1}) for text in texts]
 
-    before = {d.text: d.id for d in iter_documents(pieces("one", "two", "three", "four"))}
-    after = {d.text: d.id for d in iter_documents(pieces("new", "one", "three", "four", "five"))}
-    assert before["one"] == after["new"] == "a.pdf" and ids(pieces("one")) == ["a.pdf"]
-    assert {text: after[text] for text in ("three", "four")} == {text: before[text] for text in ("three", "four")}
-    (chunk,) = load_corpus(pieces("one", "two")).chunks[1:]
-    assert chunk.metadata["source"] == "a.pdf" and chunk.document_id == before["two"]
+    def names(*texts):
+        chunks = load_corpus(pieces(*texts), deduplicate=False).chunks
+        assert {chunk.document_id for chunk in chunks} == {chunk.metadata["source"] for chunk in chunks} == {"a.pdf"}
+        return [chunk.id for chunk in chunks]
+
+    one, two, three, four = names("one", "two", "three", "four")
+    assert names("four", "new", "two", "one")[::2] == [four, two] and names("three") == [three]
+    assert len({*names("one", "one", "two", "one"), one}) == 4, "equal pieces are counted"
+    assert ids(pieces("one", "two")) == ["a.pdf", "a.pdf"]
+    other = [Document("a.pdf", "a document of that name"), *pieces("one", "two")]
+    assert ids(other)[0] == "a.pdf" and len(set(ids(other))) == 3, "a document of one piece shares its id with none"
 
 
 def test_beir_reads_the_corpus_and_never_queries_or_judgements(tmp_path):
