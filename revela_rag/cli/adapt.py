@@ -78,7 +78,7 @@ def command(
         typer.Option(
             callback=duration_option,
             metavar="DURATION",
-            help="Stop training after this long: 90s, 10m, 1h30m.",
+            help="Stop training each adapter after this long: 90s, 10m, 1h30m; embedding and measuring come on top.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,

@@ -382,7 +382,7 @@ class Index:
         except ModelError as error:
             raise ModelError(
                 f"The model that built the index {str(self.path)!r} is not there any more: {error} Pass it: "
-                "Index.open(path, encoder=Encoder(directory))."
+                "Index.open(path, encoder=Encoder(directory)), or --model DIRECTORY on the command line."
             ) from error
         if encoder.fingerprint != recorded.fingerprint:
             raise writer.mismatch(self.path, manifest, encoder)

@@ -138,7 +138,8 @@ class TimeLimit(TrainerCallback, ExportableState):
         here = self._trainer.world.from_leader(time.monotonic() - began)  # all stop at the same step
         elapsed = here + began - self._start
         done = state.global_step - first
-        if done == _CALIBRATION_STEPS and not self._planned:
+        known = done >= _CALIBRATION_STEPS or elapsed >= self._seconds / 4  # slow steps must not eat up the limit
+        if known and not self._planned:
             fits = state.global_step + max(0, int((self._seconds - elapsed) * done / here))
             total = min(state.max_steps, fits)
             self._plan(state, total, min(self._trainer.warmup_steps, total // 3), planned=True)
@@ -156,7 +157,7 @@ class TimeLimit(TrainerCallback, ExportableState):
             raise TrainingError(
                 f"time_limit={self._seconds:g} ended within the LM's warm-up: {state.global_step} of its "
                 f"{config.lm_warmup_steps} steps took {spent:.0f} s, so the retriever learned nothing. Raise "
-                "time_limit, lower lm_warmup_steps or max_tokens, or leave lm out."
+                "time_limit, lower lm_warmup_steps or max_tokens (in a settings file: --config), or leave lm out."
             )
 
     def _plan(self, state: TrainerState, total: int, warmup: int, *, planned: bool) -> None:
