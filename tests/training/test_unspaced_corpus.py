@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from revela_rag.corpus import Corpus, load_corpus, structural_pairs
 from revela_training import adapt
+from revela_training.assemble import warn_of_unknown_tokens
+from revela_training.config import AdaptConfig
 from revela_training.evaluation_set import evaluation_pairs
 from revela_training.pseudo_queries import pseudo_queries
 from revela_training.units import cropped, make_units
@@ -115,3 +121,19 @@ def test_adapt_takes_such_a_corpus(structured: bool, base_dir: Path, tmp_path: P
     )
     assert result.path.is_dir()
     assert bool(result.report["gate"].get("weak")) != structured
+
+
+@pytest.mark.parametrize(("known", "warned"), [("连接数据库 的", False), ("the words of another language", True)])
+def test_a_base_that_cannot_read_the_corpus_is_named(
+    known: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    vocabulary = {"[UNK]": 0, **{word: i for i, word in enumerate(known.split(), start=1)}}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+    retriever: Any = SimpleNamespace(
+        model=SimpleNamespace(tokenizer=tokenizer), inference_max_length=64, base_name="tiny"
+    )
+    chunks = loaded(["连接数据库 的 " * 10]).chunks
+    warn_of_unknown_tokens(retriever, chunks, AdaptConfig())
+    assert ("tiny has no token for 100 % of the corpus" in caplog.text) == warned
