@@ -18,7 +18,11 @@ _FROM_TITLE = frozenset({"title", "heading", "question"})
 
 
 def structural_data(
-    pairs: Sequence[StructuralPair], chunks: Sequence[Chunk], *, name: str = "structural"
+    pairs: Sequence[StructuralPair],
+    chunks: Sequence[Chunk],
+    *,
+    name: str = "structural",
+    headings: Mapping[str, Sequence[str]] | None = None,
 ) -> RetrievalData:
     """Retrieval data without labels: each pair's query must find the chunk it was taken from.
 
@@ -31,6 +35,8 @@ def structural_data(
         pairs: from :func:`revela_rag.corpus.structural_pairs`, or a subset of them such as a held-out half.
         chunks: the whole corpus.
         name: what to call the data.
+        headings: what to take out of titles, see :func:`headings_by_document`, where ``chunks`` are only some of the
+            corpus; None means the headings of these.
 
     Returns:
         Queries ``"s0"``, ``"s1"``, ... in the order of ``pairs``; documents by chunk id; one judgement each.
@@ -44,7 +50,7 @@ def structural_data(
             "nothing can be measured without labels. Evaluate on labelled data instead"
         )
     answers = {pair.chunk_id: pair for pair in pairs}
-    headings = headings_by_document(chunks)
+    headings = headings_by_document(chunks) if headings is None else headings
     corpus = {chunk.id: _without_query(chunk, answers.get(chunk.id), headings) for chunk in chunks}
     missing = [pair.chunk_id for pair in pairs if pair.chunk_id not in corpus]
     if missing:

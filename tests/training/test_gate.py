@@ -148,6 +148,45 @@ def test_without_structure_queries_are_cropped_and_flagged() -> None:
     assert not set(found[0].query.split()) & set(found[0].answer_text.split())
 
 
+def titled(count: int, of: int) -> list[Chunk]:
+    def parts(i: int, text: str) -> tuple[Part, ...]:
+        return (Part("title", f"All about thing {i}"), Part("text", text)) if i < count else ()
+
+    texts = [" ".join(f"word{i}x{j}" for j in range(30)) for i in range(of)]
+    return [Chunk(id=f"c{i}", text=text, document_id=f"d{i}", parts=parts(i, text)) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(("count", "of", "weak"), [(39, 60, True), (40, 60, False), (60, 700, True), (70, 700, False)])
+def test_a_few_titles_in_a_large_corpus_are_not_its_structure(count: int, of: int, weak: bool) -> None:
+    pairs, found = evaluation_pairs(titled(count, of))
+    assert (len(pairs), found) == (of if weak else count, weak)
+    assert sum(pair.query_role == "title" for pair in pairs) == count
+
+
+def test_three_hundred_pairs_are_enough_in_any_corpus() -> None:
+    assert [evaluation_pairs(titled(count, 4000))[1] for count in (299, 300)] == [True, False]
+
+
+def test_where_answers_are_halves_the_others_are_too() -> None:
+    chunks = titled(0, 60)
+    pairs, weak = evaluation_pairs(chunks)
+    data = make_evaluation_set(chunks, pairs[:10], pairs[10:20], max_documents=50, weak=weak, seed=0)
+    assert {len(text.split()) for text in data.documents} == {15}
+    whole = make_evaluation_set(chunks, pairs[:10], pairs[10:20], max_documents=50, weak=False, seed=0)
+    assert {len(text.split()) for text in whole.documents} == {15, 30}
+
+
+def test_headings_of_chunks_that_are_not_drawn_are_taken_out_too() -> None:
+    title, text = Part("title", "On the creep of columns"), " ".join(f"word{j}" for j in range(30))
+    chunks = titled(40, 40)
+    for i in range(40):
+        first = Chunk(f"e{i}", text, f"e{i}", 0, title=f"{title.text} {i}", parts=(title, Part("text", text)))
+        chunks += [first, Chunk(f"f{i}", text, f"e{i}", 1, title=f"{title.text} {i}")]
+    pairs = evaluation_pairs(chunks[:40])[0]
+    data = make_evaluation_set(chunks, pairs[:10], pairs[10:20], max_documents=70, weak=False, seed=0)
+    assert not any("creep" in found for found in data.documents)
+
+
 @pytest.mark.parametrize("words", [0, 5])
 def test_short_texts_are_not_cropped(words: int) -> None:
     assert evaluation_pairs([Chunk(id="c", text="word " * words, document_id="d")]) == ([], True)

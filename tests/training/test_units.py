@@ -17,9 +17,11 @@ def test_query_and_answer_become_a_pair() -> None:
     assert unit.is_pair
 
 
-def test_halves_become_a_pair_and_plain_text_stays_whole() -> None:
+def test_halves_are_two_texts_and_plain_text_stays_whole() -> None:
     halves = chunk("b", Part("first_half", "one"), Part("second_half", "two"))
     assert [unit.texts for unit in make_units([halves, chunk("c")])] == [("one", "two"), ("whole text",)]
+    assert not make_units([halves])[0].is_pair, "they would crowd out what people wrote as queries"
+    assert make_units([halves], crop=True)[0].is_pair
 
 
 def test_without_structure_prose_is_cut_in_two() -> None:

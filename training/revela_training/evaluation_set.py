@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from revela_rag.corpus import Chunk, StructuralPair, structural_pairs
-from revela_rag.evaluation import structural_data
+from revela_rag.evaluation import headings_by_document, structural_data
 from revela_training.pseudo_queries import KINDS, pseudo_queries
 from revela_training.units import cropped
 
 __all__ = ["EvaluationSet", "evaluation_pairs", "make_evaluation_set"]
 
-_ENOUGH_PAIRS = 40
+_FEWEST_PAIRS = 40
+_ENOUGH_PAIRS, _ENOUGH_SHARE = 300, 0.1  # with fewer, structural pairs must at least speak for a tenth of the corpus
 _ENOUGH_WITNESSES = 20  # documents; with fewer, a kind says nothing
 _WITNESSES, _MOST_DRAWS = 400, 8  # of each kind: several of a document where few documents choose
 
@@ -44,14 +45,17 @@ class EvaluationSet:
 
 
 def evaluation_pairs(chunks: Sequence[Chunk]) -> tuple[list[StructuralPair], bool]:
-    """Structural pairs of a corpus, or cropped ones where it has too little structure.
+    """Structural pairs of a corpus, and cropped ones beside them where it has too little structure.
+
+    That is fewer than forty pairs, or fewer than three hundred of less than a tenth of the chunks: the few that some
+    titles give hold back too few to tell an adapter's gain from chance, and say nothing of the rest.
 
     Returns:
         (pairs, weak): ``weak`` says that queries were cropped, each the first half of a text whose second half is
         the answer; such queries are longer and more literal than a person's.
     """
     pairs = structural_pairs(chunks)
-    if len(pairs) >= _ENOUGH_PAIRS:
+    if len(pairs) >= min(_ENOUGH_PAIRS, max(_FEWEST_PAIRS, _ENOUGH_SHARE * len(chunks))):
         return pairs, False
     known = {pair.chunk_id for pair in pairs}
     for chunk in chunks:
@@ -69,14 +73,20 @@ def make_evaluation_set(
     weak: bool,
     seed: int,
 ) -> EvaluationSet:
-    """Documents with every query part taken out: the relevant ones and random others up to ``max_documents``."""
+    """Documents with every query part taken out: the relevant ones and random others up to ``max_documents``.
+
+    Where queries are cropped from their texts, the others are cropped too.
+    """
     held = [*choose, *report]
     relevant = {pair.chunk_id for pair in held}
     others = [chunk.id for chunk in chunks if chunk.id not in relevant]
     room = max(0, max_documents - len(relevant))
     drawn = set(np.random.default_rng((seed, 3)).permutation(others)[:room].tolist()) if others else set()
     kept = [chunk for chunk in chunks if chunk.id in relevant or chunk.id in drawn]
-    corpus = structural_data(held, kept).corpus
+    corpus = structural_data(held, kept, headings=headings_by_document(chunks)).corpus
+    if weak:
+        halves = {id_: cropped(text) for id_, (_, text) in corpus.items() if id_ in drawn}
+        corpus |= {id_: (corpus[id_][0], both[1]) for id_, both in halves.items() if both}
     texts = [f"{title}\n{text}" if title else text for title, text in corpus.values()]
     source = {chunk.id: chunk.document_id for chunk in kept}
     witnesses = _witnesses(choose, dict(zip(corpus, texts, strict=True)), seed)

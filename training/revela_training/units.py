@@ -35,14 +35,16 @@ class Unit:
 def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (), *, crop: bool = False) -> list[Unit]:
     """Split every chunk into the texts that must find each other.
 
-    A chunk with a query-like and an answer-like part becomes that pair; a longer prose chunk becomes its two halves;
-    anything else stays whole. Of a held-out chunk only the answer part is used, so its query is never trained on.
+    A chunk with a query-like and an answer-like part becomes that pair; a longer prose chunk becomes its two halves,
+    which are no query and answer where there is structure: there are so many of them that they would crowd out what
+    people wrote as such (docs/quality.md). Anything else stays whole. Of a held-out chunk only the answer part is used,
+    so its query is never trained on.
 
     Args:
         chunks: the corpus.
         held_out: pairs kept for evaluation.
-        crop: cut prose in two that would stay whole, see `cropped`: for corpora without structure, which would
-            otherwise train on queries made of a text's own words alone.
+        crop: take halves for query and answer, and cut prose in two that would stay whole, see `cropped`: for corpora
+            without structure, which would otherwise train on queries made of a text's own words alone.
     """
     hidden = {pair.chunk_id: pair.answer_text for pair in held_out}
     units = []
@@ -51,7 +53,7 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (),
             texts: tuple[str, ...] = (hidden[chunk.id],)
             is_pair = False
         else:
-            texts, is_pair = _texts(chunk)
+            texts, is_pair = _texts(chunk, halves_ask=crop)
             if crop and not is_pair and chunk.kind != "code" and (halves := cropped(chunk.text)):
                 texts, is_pair = halves, True
         if texts := tuple(text for text in texts if text.strip()):
@@ -68,13 +70,13 @@ def cropped(text: str) -> tuple[str, str] | None:
     return squeeze(text[:middle]), squeeze(text[middle:])
 
 
-def _texts(chunk: Chunk) -> tuple[tuple[str, ...], bool]:
+def _texts(chunk: Chunk, *, halves_ask: bool) -> tuple[tuple[str, ...], bool]:
     query, answer = chunk.part(QUERY_ROLES), chunk.part(ANSWER_ROLES)
     halves = tuple(part.text for role in _HALVES for part in chunk.parts if part.role == role)
     if query and answer:
         return (query.text, answer.text), True
     if len(halves) == 2:
-        return halves, True
+        return halves, halves_ask
     return (chunk.embedding_text,), False
 
 
