@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,25 @@ from revela_rag.lexical import LexicalIndex
 __all__ = ["Ranker"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """The texts at one moment, and what ranks them; never changed, so that a search sees one of them throughout."""
+
+    texts: dict[str, str]
+    vectors: np.ndarray  # (texts, dimension), unit rows, in their order
+    step: float
+    lexical: LexicalIndex
+
+    @classmethod
+    def of(cls, texts: dict[str, str], vectors: np.ndarray) -> _Ranked:
+        step = cosine_step(len(vectors), vectors.__getitem__) if texts else COSINE_STEP
+        return cls(texts, vectors, step, LexicalIndex.build(texts, texts.values()))
+
+
 class Ranker:
     """Ranks up to some thousand short texts that live in memory; for more, and to keep them, there is an index.
+
+    Threads may search while others add.
 
     Args:
         model: model that embeds texts and queries.
@@ -32,13 +51,11 @@ class Ranker:
     def __init__(self, *, model: str | Path | Encoder, mode: Mode = "hybrid") -> None:
         self.mode = mode
         self._encoder = model if isinstance(model, Encoder) else Encoder(model)
-        self._texts: dict[str, str] = {}
-        self._vectors = np.empty((0, 0), dtype=np.float32)  # (texts, dimension), unit rows, in their order
-        self._step = COSINE_STEP
-        self._lexical = LexicalIndex.build([], [])
+        self._ranked = _Ranked.of({}, np.empty((0, 0), dtype=np.float32))
+        self._changing = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._ranked.texts)
 
     @property
     def mode(self) -> Mode:
@@ -52,13 +69,13 @@ class Ranker:
 
     def add(self, texts: Mapping[str, str]) -> None:
         """Add texts by id, embedding them; those whose id is known stay as they are."""
-        new = {id_: text for id_, text in texts.items() if id_ not in self._texts}
-        if new:
-            vectors = self._encoder.encode_documents(list(new.values()))
-            self._vectors = np.concatenate([self._vectors, vectors]) if self._texts else vectors
-            self._texts |= new
-            self._step = cosine_step(len(self._vectors), self._vectors.__getitem__)
-            self._lexical = LexicalIndex.build(self._texts, self._texts.values())
+        with self._changing:
+            held = self._ranked
+            new = {id_: text for id_, text in texts.items() if id_ not in held.texts}
+            if new:
+                vectors = self._encoder.encode_documents(list(new.values()))
+                vectors = np.concatenate([held.vectors, vectors]) if held.texts else vectors
+                self._ranked = _Ranked.of(held.texts | new, vectors)
 
     def search(self, query: str, k: int) -> list[tuple[str, float]]:
         """Id and score of the best ``k`` texts, best first.
@@ -71,17 +88,18 @@ class Ranker:
         """
         if k < 1:
             raise IndexingError(f"k={k} must be at least 1.")
-        if not self._texts:
+        ranked, mode = self._ranked, self.mode
+        if not ranked.texts:
             return []
-        ids = list(self._texts)
-        words = self._lexical.scores(query)
-        if self.mode == "lexical":
+        words = ranked.lexical.scores(query)
+        if mode == "lexical":
             places, scores = np.flatnonzero(words), words[words > 0]
         else:
-            cosines = self._vectors @ self._encoder.encode_queries([query])[0]
-            places, scores = np.arange(len(ids)), cosines
-            if self.mode != "dense":
+            cosines = ranked.vectors @ self._encoder.encode_queries([query])[0]
+            places, scores = np.arange(len(cosines)), cosines
+            if mode != "dense":
                 places = candidates(cosines, words, max(k, DEPTH))
-                scores = fused_scores(cosines[places], words[places], cosine_step=self._step)
+                scores = fused_scores(cosines[places], words[places], cosine_step=ranked.step)
+        ids = list(ranked.texts)
         best = np.argsort(-scores, kind="stable")[:k]
         return [(ids[places[at]], float(scores[at])) for at in best]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class ToolRetriever:
 
     Name, description and parameters of a tool are a document, the same that `revela adapt` reads, and the request is
     the query. A tool's id is the SHA-256 of its schema: adding the same tool again changes nothing.
+    Threads may pick tools while others add some.
 
     Args:
         tools: LangChain tools, functions with docstrings, pydantic classes, definitions in the form of OpenAI,
@@ -83,10 +85,11 @@ class ToolRetriever:
         self._ranker = Ranker(model=model, mode=mode)
         self._tools: dict[str, Tool] = {}
         self._named: dict[str, str] = {}  # the id of the tool of each name
+        self._changing = threading.Lock()
         self.add(tools)
 
     def __len__(self) -> int:
-        return len(self._tools)
+        return len(self._ranker)
 
     @property
     def mode(self) -> Mode:
@@ -102,15 +105,21 @@ class ToolRetriever:
         given = list(_single(tools))
         schemas = [_schema(tool) for tool in given]
         ids = [hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest() for schema in schemas]
-        named = dict(self._named)
-        for id_, schema in zip(ids, schemas, strict=True):
-            if named.setdefault(schema["name"], id_) != id_:
-                raise IndexingError(
-                    f"Two tools are called {schema['name']!r}; an agent calls tools by name, so give each its own."
-                )
-        self._ranker.add({id_: describe_tool(schema) for id_, schema in zip(ids, schemas, strict=True)})
-        self._tools = dict(zip(ids, given, strict=True)) | self._tools
-        self._named = named
+        texts = {id_: describe_tool(schema) for id_, schema in zip(ids, schemas, strict=True)}
+        with self._changing:
+            named, held = dict(self._named), self._tools
+            for id_, schema in zip(ids, schemas, strict=True):
+                if named.setdefault(schema["name"], id_) != id_:
+                    raise IndexingError(
+                        f"Two tools are called {schema['name']!r}; an agent calls tools by name, so give each its own."
+                    )
+            self._tools = dict(zip(ids, given, strict=True)) | held  # first: searches look up what the ranker finds
+            try:
+                self._ranker.add(texts)
+            except BaseException:
+                self._tools = held
+                raise
+            self._named = named
         return ids
 
     def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
