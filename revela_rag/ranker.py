@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class _Ranked:
 class Ranker:
     """Ranks up to some thousand short texts that live in memory; for more, and to keep them, there is an index.
 
-    Threads may search while others add.
+    Threads may search while others add and remove.
 
     Args:
         model: model that embeds texts and queries.
@@ -76,6 +76,17 @@ class Ranker:
                 vectors = self._encoder.encode_documents(list(new.values()))
                 vectors = np.concatenate([held.vectors, vectors]) if held.texts else vectors
                 self._ranked = _Ranked.of(held.texts | new, vectors)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove texts by id, passing over unknown ones; gives how many were removed."""
+        gone = set(ids)
+        with self._changing:
+            held = self._ranked
+            texts = {id_: text for id_, text in held.texts.items() if id_ not in gone}
+            if len(texts) < len(held.texts):
+                stays = np.array([id_ in texts for id_ in held.texts])
+                self._ranked = _Ranked.of(texts, held.vectors[stays])
+            return len(held.texts) - len(texts)
 
     def search(self, query: str, k: int) -> list[tuple[str, float]]:
         """Id and score of the best ``k`` texts, best first.

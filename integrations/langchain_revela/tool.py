@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class ToolRetriever:
 
     Name, description and parameters of a tool are a document, the same that `revela adapt` reads, and the request is
     the query. A tool's id is the SHA-256 of its schema: adding the same tool again changes nothing.
-    Threads may pick tools while others add some.
+    Threads may pick tools while others add and remove some.
 
     Args:
         tools: LangChain tools, functions with docstrings, pydantic classes, definitions in the form of OpenAI,
@@ -101,7 +101,10 @@ class ToolRetriever:
         self._ranker.mode = mode
 
     def add(self, tools: Sequence[Tool] | dict[str, Any]) -> list[str]:
-        """Add tools, embedding those that are new, and return the id of each."""
+        """Add tools, embedding those that are new, and return the id of each.
+
+        A tool whose schema changed takes the place of the old one once that is removed.
+        """
         given = list(_single(tools))
         schemas = [_schema(tool) for tool in given]
         ids = [hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest() for schema in schemas]
@@ -110,9 +113,7 @@ class ToolRetriever:
             named, held = dict(self._named), self._tools
             for id_, schema in zip(ids, schemas, strict=True):
                 if named.setdefault(schema["name"], id_) != id_:
-                    raise IndexingError(
-                        f"Two tools are called {schema['name']!r}; an agent calls tools by name, so give each its own."
-                    )
+                    raise _same_name(schema["name"], here=schema["name"] in self._named)
             self._tools = dict(zip(ids, given, strict=True)) | held  # first: searches look up what the ranker finds
             try:
                 self._ranker.add(texts)
@@ -122,14 +123,27 @@ class ToolRetriever:
             self._named = named
         return ids
 
+    def remove(self, names: Iterable[str]) -> int:
+        """Remove tools by name, passing over unknown ones; gives how many were removed."""
+        if isinstance(names, str):
+            raise IndexingError(f"names is one string, {names!r}; pass a list of names.")
+        with self._changing:
+            gone = {name: id_ for name in names if (id_ := self._named.get(name)) is not None}
+            self._ranker.remove(gone.values())  # first: what it finds must have its tool
+            self._tools = {id_: tool for id_, tool in self._tools.items() if id_ not in gone.values()}
+            self._named = {name: id_ for name, id_ in self._named.items() if name not in gone}
+        return len(gone)
+
     def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
         """The best ``k`` tools for a request, best first, with what they are ranked by.
 
         That is :func:`revela_rag.fusion.fused_scores`, which compare tools of one request only; the cosine in mode
         ``"dense"``; BM25 in mode ``"lexical"``, where tools that share no word with the request are left out.
         """
+        before = self._tools
         found = self._ranker.search(query, self.k if k is None else k)
-        return [(self._tools[id_], score) for id_, score in found]
+        tools = before | self._tools  # one may have been added or removed meanwhile
+        return [(tools[id_], score) for id_, score in found if id_ in tools]
 
     def select(self, query: str, *, k: int | None = None) -> list[Tool]:
         """The best ``k`` tools for a request, ready for ``chat_model.bind_tools``.
@@ -177,6 +191,14 @@ def _schema(tool: Tool) -> dict[str, Any]:
         raise _no_tool(tool)
     definition = None if isinstance(tool, dict) else tool_definition(tool)
     return convert_to_openai_tool(tool)["function"] if definition is None else dict(definition)
+
+
+def _same_name(name: str, *, here: bool) -> IndexingError:
+    if here:
+        remedy = f"one is here already, with another schema; remove it first: retriever.remove([{name!r}])"
+    else:
+        remedy = "an agent calls tools by name, so give each its own"
+    return IndexingError(f"Two tools are called {name!r}; {remedy}.")
 
 
 def _no_tool(given: Any) -> IndexingError:

@@ -172,13 +172,33 @@ def test_an_answer_of_a_server_is_its_tools(encoder):
 
 def test_two_tools_of_one_name_are_refused(encoder):
     other = {**ROOM, "description": "Book another room."}
-    with pytest.raises(IndexingError, match="Two tools are called 'book_room'"):
+    with pytest.raises(IndexingError, match="Two tools are called 'book_room'; an agent calls tools by name"):
         ToolRetriever([ROOM, other], model=encoder)
     retriever = ToolRetriever([ROOM, ROOM], model=encoder)
-    with pytest.raises(IndexingError, match="Two tools are called 'book_room'"):
+    remedy = r"Two tools are called 'book_room'; one is here already.* retriever\.remove\(\['book_room'\]\)\."
+    with pytest.raises(IndexingError, match=remedy):
         retriever.add([CAR, other])
     assert len(retriever) == 1
     assert len(retriever.add([CAR])) == 1
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+def test_tools_can_be_removed_and_replaced(encoder, mode):
+    retriever = ToolRetriever([ROOM, CAR, *TOOLS], model=encoder, mode=mode)
+    assert retriever.remove(["book_room", "book_room", "unknown", "days_of_leave"]) == 2
+    assert (retriever.remove(["book_room"]), retriever.remove([]), len(retriever)) == (0, 0, 3)
+    other = {**ROOM, "description": "Book another room."}
+    retriever.add([other])
+    query = "book a room and a car"
+    alone = ToolRetriever([CAR, reset_password, book_train, other], model=encoder, mode=mode).search(query)
+    assert [found for found, _ in retriever.search(query)] == [found for found, _ in alone]
+    assert [s for _, s in retriever.search(query)] == pytest.approx([s for _, s in alone], abs=1e-6)
+    assert retriever.remove(name for name in ("book_room", "book_car", "reset_password", "book_train")) == 4
+    assert (len(retriever), retriever.search(query)) == (0, [])
+    retriever.add([ROOM])
+    assert retriever.select("room") == ToolRetriever([ROOM], model=encoder).select("room")
+    with pytest.raises(IndexingError, match="pass a list of names"):
+        retriever.remove("book_room")
 
 
 @pytest.mark.parametrize("tools", ["tools.json", Path("tools.json"), ["tools.json"], [Path("tools.json")], [{"a": 1}]])

@@ -12,7 +12,7 @@ import pytest
 from langchain_revela import ToolRetriever
 from revela_rag.ranker import Ranker
 
-ROUNDS = 40
+ROUNDS = 24
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,23 @@ def test_tools_are_found_while_two_threads_add_some(encoder) -> None:
     names = {tool["name"] for tool, _ in retriever.search("book a day", k=1000)}
     assert names == {"room", *(f"tool_{at}" for at in range(ROUNDS + ROUNDS // 2))}
     assert len(retriever) == len(names)
+
+
+def test_tools_are_found_while_one_thread_removes_what_another_adds(encoder) -> None:
+    retriever = ToolRetriever([definition("room"), definition("car")], model=encoder)
+
+    def adding() -> None:
+        for at in range(ROUNDS):
+            retriever.add([definition(f"tool_{at}")])
+
+    def removing() -> None:
+        for at in range(ROUNDS):
+            while not retriever.remove([f"tool_{at}"]):
+                pass
+
+    while_searched(lambda: retriever.search("book a tool", k=100), adding, removing)
+    assert {tool["name"] for tool, _ in retriever.search("book a day")} == {"room", "car"}
+    assert len(retriever) == 2
 
 
 def test_a_failed_addition_leaves_the_tools_as_they_were(encoder, monkeypatch) -> None:
