@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+from functools import partial
+from pathlib import Path
+
 import pytest
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import MockLLM
@@ -102,3 +106,24 @@ def test_nothing_to_pick_and_bad_arguments(encoder, tools):
         ToolRetriever(tools, model=encoder, mode="sparse")
     with pytest.raises(IndexingError, match="'book_train'"):
         ToolRetriever([*tools, book_train], model=encoder)
+
+
+DEFINITION = {"name": "book_room", "description": "Book a room.", "inputSchema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    "given", ["tools.json", DEFINITION, None, 3, int, Path("tools.json"), partial(book_train, "a")]
+)
+def test_what_is_no_tool_is_named(encoder, given):
+    shown = re.escape(repr(given)[:60])
+    with pytest.raises(IndexingError, match=rf"^{shown}.* is no tool; give a list of LlamaIndex tools and functions"):
+        ToolRetriever([book_train, given], model=encoder)
+    with pytest.raises(IndexingError, match=rf"^{shown}.* is no tool; give a list"):
+        ToolRetriever(given, model=encoder)
+
+
+def test_a_tool_outside_a_list_is_refused(encoder, tools):
+    for given in (book_train, tools[0]):
+        with pytest.raises(IndexingError, match="is no list of tools; give a list"):
+            ToolRetriever(given, model=encoder)
+    assert len(ToolRetriever(iter(tools), model=encoder).retrieve("a train")) == 3

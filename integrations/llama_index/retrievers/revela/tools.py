@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
         node_postprocessors: rerankers and filters over the nodes of the tools found.
 
     Raises:
-        IndexingError: two tools have one name, ``similarity_top_k`` is below 1, or the mode has another name.
+        IndexingError: something is no tool, two tools have one name, ``similarity_top_k`` is below 1, or the mode has
+            another name.
 
     Example:
         >>> from llama_index.retrievers.revela import ToolRetriever
@@ -56,7 +57,9 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
         node_postprocessors: list[BaseNodePostprocessor] | None = None,
     ) -> None:
         _at_least_one(similarity_top_k)
-        given = [tool if isinstance(tool, BaseTool) else FunctionTool.from_defaults(tool) for tool in tools]
+        if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Iterable):
+            raise _refusal(tools, "no tool" if _as_tool(tools) is None else "no list of tools")
+        given = [_tool(tool) for tool in tools]
         names = Counter(tool.metadata.get_name() for tool in given)
         if twice := [name for name, count in names.items() if count > 1]:
             raise IndexingError(
@@ -103,6 +106,33 @@ class _Ranked(BaseRetriever):
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+def _tool(given: Any) -> BaseTool:
+    tool = _as_tool(given)
+    if tool is None:
+        raise _refusal(given, "no tool")
+    return tool
+
+
+def _as_tool(given: Any) -> BaseTool | None:
+    if isinstance(given, BaseTool):
+        return given
+    if not callable(given) or not hasattr(given, "__name__"):
+        return None
+    try:
+        return FunctionTool.from_defaults(given)
+    except ValueError:  # a builtin type
+        return None
+
+
+def _refusal(given: Any, what: str) -> IndexingError:
+    shown = repr(given)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
+    return IndexingError(
+        f"{shown} is {what}; give a list of LlamaIndex tools and functions with docstrings (for what has no name of "
+        "its own, such as a functools.partial, FunctionTool.from_defaults(fn, name=..., description=...))."
+    )
 
 
 def _at_least_one(similarity_top_k: int) -> int:
