@@ -112,16 +112,12 @@ def _file_documents(files: list[Path], root: Path, report: CorpusReport, max_byt
     for path in files:
         name = path.relative_to(root).as_posix()
         try:
-            if path.suffix.lower() == ".json":
-                tools = tools_of_file(path.read_bytes(), name) if path.stat().st_size <= max_bytes else []
-                yield from tools
-                if not tools:
-                    report.skip("unsupported type .json", name)
-                continue
             if path.stat().st_size > max_bytes:
                 report.skip(f"larger than {max_bytes:,} bytes", name)
-                continue
-            yield read_bytes(path.read_bytes(), name)
+            elif path.suffix.lower() == ".json":
+                yield from tools_of_file(path.read_bytes(), name)
+            else:
+                yield read_bytes(path.read_bytes(), name)
         except Unreadable as reason:
             report.skip(str(reason), name)
         except OSError as error:

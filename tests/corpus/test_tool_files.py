@@ -71,29 +71,92 @@ NO_TOOLS: dict[str, Any] = {
     "shop.json": {"tools": [{"name": "hammer", "description": "Steel."}]},
     "request.json": {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "tools": [FUNCTION]},
     "abi.json": [{"type": "function", "name": "transfer", "inputs": [], "outputs": []}],
-    "mixed.json": [MCP, {"name": "rest"}],
     "prompts.json": {"prompts": [{"name": "p", "description": "d", "arguments": [{"name": "x"}]}]},
     "extension.json": {"name": "x", "description": "x", "contributes": {"languageModelTools": [MCP]}},
     "sentence.json": {"name": "Not a name of a tool", "description": "x", "parameters": SCHEMA},
-    "records.json": [{"id": "a", "text": "one", **FUNCTION}, 3],
     "empty.json": [],
-    "broken.json": '{"name": "x", "parameters": ',
+    "settings.json": '{"compact": true, // a comment\n}\n',
+    "calls.json": [{"id": "call_1", "type": "function", "function": {"name": "ping", "arguments": "{}"}}],
+    "outline.json": [{"type": "function", "name": "main"}],
+    "signatures.json": [{"type": "function", "name": "main", "parameters": [{"name": "argv"}]}],
+    "frames.json": [{"function": {"name": "main"}, "line": 3}],
     "deep.json": "[" * 100_000 + '"name" "parameters"',
 }
 
 
-def test_all_else_in_json_stays_out_as_before(tmp_path: Path) -> None:
+def test_all_else_in_json_stays_out(tmp_path: Path) -> None:
     write(tmp_path, {"a.md": "Some words.", **NO_TOOLS})
     report = CorpusReport()
     assert [d.id for d in iter_documents(tmp_path, report=report)] == ["a.md"]
-    assert report.skipped == {"unsupported type .json": sorted(NO_TOOLS)}
-    report = CorpusReport()
-    write(tmp_path, {"large.json": [MCP] * 20})
-    list(iter_documents(tmp_path, report=report, max_file_bytes=1000))
-    assert "large.json" in report.skipped["unsupported type .json"]
+    assert report.skipped == {"JSON, but no tools": sorted(NO_TOOLS)}
+    assert not report.unreadable
     (tmp_path / "a.md").unlink()
-    with pytest.raises(CorpusError, match=r"17 × unsupported type \.json .*JSON files of tools in folders"):
-        load_corpus(tmp_path, max_file_bytes=1000)
+    with pytest.raises(CorpusError, match=r"18 × JSON, but no tools .*JSON files of tools in folders"):
+        load_corpus(tmp_path)
+
+
+def test_a_file_that_is_too_large_says_so(tmp_path: Path) -> None:
+    write(tmp_path, {"large.json": [MCP] * 20})
+    report = CorpusReport()
+    assert not list(iter_documents(tmp_path, report=report, max_file_bytes=1000))
+    assert report.skipped == {"larger than 1,000 bytes": ["large.json"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ([MCP, {"name": "ping"}], "'ping'"),
+        ({"result": {"tools": [{"type": "function", "function": {"name": "ping", "x": 1}}, MCP, MCP]}}, "'ping'"),
+        ([{"functionDeclarations": [FUNCTION, MCP, {"name": "p" * 90}]}], f"'{'p' * 60}'"),
+        ([{"id": "a", "text": "one", **FUNCTION}, 3], "2"),
+    ],
+)
+def test_the_entry_that_keeps_tools_out_is_named(value: Any, named: str, tmp_path: Path) -> None:
+    write(tmp_path, {"a.json": value})
+    report = CorpusReport()
+    assert not list(iter_documents(tmp_path, report=report))
+    assert report.skipped == {f"JSON whose entry {named} is no tool": ["a.json"]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "function", "function": {"name": "ping"}},
+        {"type": "function", "function": {"name": "ping", "description": None, "parameters": {}, "strict": True}},
+        {"type": "function", "name": "ping", "parameters": {"type": "object", "properties": {}}},
+        {"type": "function", "name": "ping", "parameters": None},
+        {"function": {"name": "ping", "parameters": {"type": "object"}}},
+        {"name": "ping", "inputSchema": {}},
+        {"name": "ping", "input_schema": {}},
+        {"toolSpec": {"name": "ping", "inputSchema": {"json": {}}}},
+        {"result": {"tools": [{"type": "function", "function": {"name": "ping"}}]}},
+    ],
+)
+def test_what_a_definition_may_leave_out(value: Any, tmp_path: Path) -> None:
+    write(tmp_path, {"a.json": value, "b.json": [MCP, value] if "result" not in value else value})
+    names = {d.id: d.text for d in iter_documents(tmp_path)}
+    assert names.keys() >= {"a.json#ping", "b.json#ping"}
+    assert [chunk.text for chunk in load_corpus(tmp_path).chunks if chunk.document_id == "a.json#ping"] == ["ping"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_tools_may_stand_in_any_encoding_of_json(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(json.dumps([MCP]).encode(encoding))
+    assert [d.text for d in iter_documents(tmp_path)] == [TEXT]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_file_caught_half_written_keeps_its_tools(encoding: str, tmp_path: Path) -> None:
+    whole = json.dumps({"tools": [MCP, {**MCP, "name": "get_tide"}]}).encode(encoding)
+    write(tmp_path, {"b.json": {**MCP, "name": "get_time"}})
+    for length in range(len(whole)):
+        (tmp_path / "a.json").write_bytes(whole[:length])
+        report = CorpusReport()
+        assert [d.id for d in iter_documents(tmp_path, report=report)] == ["b.json#get_time"]
+        assert report.skipped in ({"unreadable (broken JSON)": ["a.json"]}, {"JSON, but no tools": ["a.json"]})
+        kept = report.is_unreadable("a.json#get_weather")
+        assert kept or whole[:length].decode(encoding, "replace")[-1:] in ("}", "]")
+        assert not report.is_unreadable("b.json#get_time")
 
 
 def test_tools_of_a_file_that_cannot_be_read_may_be_there_still() -> None:
