@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -100,12 +100,17 @@ def test_no_file_is_longer_than_500_lines() -> None:
 
 @pytest.mark.slow
 def test_import_takes_less_than_a_third_of_a_second() -> None:
+    def spent() -> float:
+        """Processor time of child processes, which other processes beside them lengthen little."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     def best(code: str) -> float:
         times = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = spent()
             run(code)
-            times.append(time.perf_counter() - start)
+            times.append(spent() - start)
         return min(times)
 
     assert best("import revela_rag") - best("pass") < 0.3
