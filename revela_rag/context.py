@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from revela_rag.fusion import candidates, cosine_step, fused_scores
 
-__all__ = ["DOCUMENT_SHARE", "DocumentContext", "in_context"]
+__all__ = ["DOCUMENT_SHARE", "DocumentContext", "in_context", "surroundings"]
 
 #: How much of a chunk's vector in context is its document's.
 DOCUMENT_SHARE = 0.35
 _BATCH = 8192
+
+
+def surroundings(documents: Iterable[str]) -> list[str]:
+    """The document that each chunk stands in, by any name.
+
+    One that holds more than half of all chunks is no context, as it tells none of them from the rest: an index of one
+    book, or pieces that name their whole collection as source. Each of its chunks stands alone.
+    """
+    names = list(documents)
+    name, count = next(iter(Counter(names).most_common(1)), ("", 0))
+    if 2 * count <= len(names):
+        return names
+    return [f"{each}\0{place}" if each == name else each for place, each in enumerate(names)]
 
 
 def in_context(vectors: np.ndarray, documents: Iterable[str], *, share: float = DOCUMENT_SHARE) -> np.ndarray:
@@ -83,7 +97,8 @@ class DocumentContext:
         if not 0 <= share <= 1:
             raise ValueError(f"share={share} must be between 0 and 1.")
         names: dict[str, int] = {}
-        owners = np.fromiter((names.setdefault(name, len(names)) for name in documents), dtype=np.int64)
+        around = surroundings(documents)
+        owners = np.fromiter((names.setdefault(name, len(names)) for name in around), dtype=np.int64)
         if len(owners) != len(rows):
             raise ValueError(f"{len(rows)} vectors need as many document ids, got {len(owners)}.")
         several = np.bincount(owners, minlength=len(names)) > 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from revela_rag.context import surroundings
 from revela_rag.errors import IndexingError
 from revela_rag.lexical import Analyzer, LexicalIndex, read_terms
 
@@ -49,13 +50,13 @@ class WordIndex:
         Args:
             rows: of the chunks, ascending.
             texts: of the chunks; consumed once.
-            documents: id of each chunk's document.
+            documents: id of each chunk's document, see :func:`revela_rag.context.surroundings`.
             analyzer: see :func:`revela_rag.lexical.analyze`.
         """
         vocabulary, terms = read_terms(texts, analyzer)
         chunks = LexicalIndex.of_terms(map(str, rows), vocabulary, terms, analyzer=analyzer)
         names: dict[str, int] = {}
-        owners = np.array([names.setdefault(name, len(names)) for name in documents], dtype=np.int64)
+        owners = np.array([names.setdefault(name, len(names)) for name in surroundings(documents)], dtype=np.int64)
         if len(names) == len(terms):
             return cls(chunks, None, owners)
         joined = [array("i") for _ in names]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from revela_rag import context
-from revela_rag.context import DocumentContext, in_context
+from revela_rag.context import DocumentContext, in_context, surroundings
+from revela_rag.index.words import WordIndex
 
 from .support import chunk, chunks, numbers
 
@@ -86,3 +87,29 @@ def test_context_follows_changes(plain, encoder):
     cosines = in_context(vectors, [one.document_id for one in left]) @ query
     order = [left[place].id for place in np.argsort(-cosines)]
     assert list(found) == order and found != with_all
+
+
+@pytest.mark.parametrize(
+    ("documents", "expected"),
+    [
+        ([], []),
+        (["a"], ["alone"]),
+        (["a", "b"], ["a", "b"]),
+        (["a", "a", "b", "b"], ["a", "a", "b", "b"]),
+        (["a", "a", "a", "b"], ["alone", "alone", "alone", "b"]),
+        (["b", "b", "a", "a", "c"], ["b", "b", "a", "a", "c"]),
+    ],
+)
+def test_a_document_that_holds_most_chunks_surrounds_none(documents, expected):
+    found = surroundings(documents)
+    assert [name if name in documents else "alone" for name in found] == expected
+    assert len({name for name in found if name not in documents}) == expected.count("alone")
+
+
+def test_the_chunks_of_a_single_document_are_searched_as_they_are():
+    rows = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_array_equal(in_context(rows, ["wiki"] * 9), rows)
+    texts = [f"word{i} of all" for i in range(9)]
+    one, each = (WordIndex.build(range(9), texts, ids) for ids in (["wiki"] * 9, [f"d{i}" for i in range(9)]))
+    np.testing.assert_array_equal(one.scores_in_context("word3 all"), each.scores_in_context("word3 all"))
