@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from revela_rag.vocabulary import warn_of_unknown_tokens
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -47,6 +49,10 @@ class Backend(Protocol):
 
     def tokenize(self, texts: Sequence[str], prompt: str) -> list[Any]:
         """Texts made ready for :meth:`embed`; ``len`` of each is its number of tokens."""
+        ...
+
+    def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
+        """Whether it warned that the model has no tokens for much of these texts, see :mod:`revela_rag.vocabulary`."""
         ...
 
     def embed(self, items: Sequence[Any], role: Role) -> np.ndarray:
@@ -105,6 +111,15 @@ class Wrapped:
         with self._lock:
             found = tokenizer([prompt + text for text in texts], truncation=limit is not None, max_length=limit)
         return [_Sized(text, len(ids)) for text, ids in zip(texts, found["input_ids"], strict=True)]
+
+    def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
+        """See :class:`Backend`."""
+        tokenizer = getattr(self.model, "tokenizer", None)
+        if not callable(tokenizer):
+            return False
+        with self._lock:
+            found = tokenizer(list(texts), truncation=bool(self.max_length), max_length=self.max_length or None)
+        return warn_of_unknown_tokens(found["input_ids"], getattr(tokenizer, "unk_token_id", None), name)
 
     def embed(self, items: Sequence[Any], role: Role) -> np.ndarray:
         """See :class:`Backend`."""

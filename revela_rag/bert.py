@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from revela_rag.backends import Role
+from revela_rag.vocabulary import warn_of_unknown_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -224,6 +225,12 @@ class BertModel:
     def tokenize(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
         """Token numbers of each text behind ``prompt``, special tokens included, cut to ``max_length``."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
+
+    def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
+        """See :class:`revela_rag.backends.Backend`."""
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        number = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        return warn_of_unknown_tokens(self.tokenize(texts, ""), number, name)
 
     @property
     def on_cpu(self) -> bool:

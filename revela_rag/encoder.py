@@ -15,6 +15,7 @@ import numpy as np
 from revela_rag.backends import Backend, Role, Wrapped
 from revela_rag.errors import ModelError
 from revela_rag.models import check_device, fingerprint, load_sentence_transformer, resolve_dtype, resolve_model
+from revela_rag.vocabulary import SAMPLED
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -90,6 +91,7 @@ class Encoder:
         self._batch_tokens = batch_tokens
         self._backend: Backend | None = None
         self._fingerprint: str | None = None
+        self._unseen = SAMPLED  # documents yet to be looked at for tokens that the model does not have
         self._load_lock = threading.RLock()
 
     @property
@@ -253,7 +255,11 @@ class Encoder:
     def _window(self, texts: Sequence[str], role: Role) -> np.ndarray:
         """Texts → (n, d), longest first, so that memory runs out at once or not at all."""
         backend, prompt = self._ready, self._prompt(role)
-        items = backend.tokenize([_clean(text) for text in texts], prompt)
+        cleaned = [_clean(text) for text in texts]
+        if role == "document" and (some := cleaned[: self._unseen]):
+            warned = backend.look_for_unknown_tokens(some, self.name or "The model")
+            self._unseen = 0 if warned else self._unseen - len(some)
+        items = backend.tokenize(cleaned, prompt)
         empty = [place for place, item in enumerate(items) if not len(item)]
         for place in empty:  # decoders without special tokens cannot read nothing at all
             items[place] = backend.tokenize(["."], prompt)[0]

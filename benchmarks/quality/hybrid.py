@@ -4,10 +4,11 @@ python benchmarks/quality/hybrid.py --data scifact/ --data cosqa/ --output out
 python benchmarks/quality/hybrid.py --data scifact/ --split test --backbone models/adapted --output out
 
 Documents score by their best passage. `--cache DIR` shares the embeddings of `run.py --cache DIR`. Writes
-`hybrid.json` and prints five tables: ways of fusing a document's cosine (its best passage's) with its BM25, shares of
+`hybrid.json` and prints six tables: ways of fusing a document's cosine (its best passage's) with its BM25, shares of
 the passage's own BM25 in the words of the hybrid, which an index sets to a half, shares of the document in a passage's
-vector, which an index sets to 0.35, values of BM25's k1, and steps of the cosine, which an index takes from the spread
-of the cosines between passages. The second, third and fifth are of an index's hybrid.
+vector, which an index sets to 0.35, values of BM25's k1, steps of the cosine, which an index takes from the spread of
+the cosines between passages, and weights of pairs of neighbouring words in BM25. The second, third, fifth and sixth are
+of an index's hybrid; BM25 alone is of whole documents throughout.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from revela_rag.context import DOCUMENT_SHARE, in_context
 from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores, largest, rrf
-from revela_rag.lexical import LexicalIndex
+from revela_rag.lexical import PAIR_WEIGHT, LexicalIndex
 from revela_training.backbone import TrainableRetriever
 
 METRIC = "nDCG@10"
 SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
 CONTEXTS = (0.0, 0.2, DOCUMENT_SHARE, 0.5)
 K1S = (0.4, 0.6, 0.8, 1.2, 2.0)
+PAIRS = (0.0, 0.1, PAIR_WEIGHT, 0.3, 0.5)
 STEPS = (0.7, 0.85, 1.0, 1.2, 1.5)  # times the step of an index
 BUNCHED = 5.0  # a constant step where all cosines are (cosine + 4) / 5 is one five times as large
 _LINEAR = (0.02, 0.25)  # cosine per point of BM25, and the most that BM25 adds
@@ -84,10 +86,17 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     queries = retriever.embed_base(list(data.queries.values()), "query").numpy(force=True)
     vectors = retriever.embed_base(texts, "document").numpy(force=True)
     whole = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
-    around = LexicalIndex.build(data.corpus, whole)
     saturated = {k1: LexicalIndex.build(data.corpus, whole, k1=k1) for k1 in K1S}
-    own = LexicalIndex.build(map(str, range(len(texts))), texts)
-    joined = LexicalIndex.build(data.corpus, _joined(texts, owners, data.corpus))  # what an index knows of a document
+    documents = _joined(texts, owners, data.corpus)  # what an index knows of a document
+    paired = {
+        weight: (
+            LexicalIndex.build(data.corpus, whole, pair_weight=weight),
+            LexicalIndex.build(map(str, range(len(texts))), texts, pair_weight=weight),
+            LexicalIndex.build(data.corpus, documents, pair_weight=weight),
+        )
+        for weight in PAIRS
+    }
+    around, own, joined = paired[PAIR_WEIGHT]
     contexts = {share: in_context(vectors, owners, share=share) for share in CONTEXTS}
     ids = list(data.corpus)
     place = {id_: i for i, id_ in enumerate(ids)}
@@ -115,6 +124,14 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
             alone, together = k1_names(k1)
             runs[alone][query_id] = _ranked(ids, index.scores(text))
             runs[together][query_id] = _ranked(ids, fused(best, index.scores(text), step))
+        for weight, (alone, of_chunk, of_document) in paired.items():
+            mixed = (of_chunk.scores(text) + of_document.scores(text)[owner]) / 2
+            for name, scores in zip(
+                pair_names(weight),
+                (alone.scores(text), np.maximum.reduceat(fused(cosines, mixed, step), starts)),
+                strict=True,
+            ):
+                runs[name][query_id] = _ranked(ids, scores)
         for name, other in step_names(step).items():
             runs[name][query_id] = _ranked(ids, np.maximum.reduceat(fused(cosines, both, other), starts))
     return {name: score_run(run, data.qrels).mean(METRIC) for name, run in runs.items()}
@@ -142,6 +159,11 @@ def k1_names(k1: float) -> tuple[str, str]:
     return f"bm25, k1 {k1:g}", f"hybrid, k1 {k1:g}"
 
 
+def pair_names(weight: float) -> tuple[str, str]:
+    """The columns of a weight of pairs: BM25 alone and in the hybrid of an index."""
+    return f"bm25, pairs {weight:g}", f"hybrid, pairs {weight:g}"
+
+
 def step_names(step: float = COSINE_STEP) -> dict[str, float]:
     """The columns of the steps of the cosine, given that of an index, and those steps."""
     constant = {"step 0.05": COSINE_STEP, "step 0.05, bunched": BUNCHED * COSINE_STEP}
@@ -155,6 +177,7 @@ COLUMNS = (
     tuple(name for share in CONTEXTS for name in context_names(share)),
     tuple(name for k1 in K1S for name in k1_names(k1)),
     tuple(step_names()),
+    tuple(name for weight in PAIRS for name in pair_names(weight)),
 )
 
 

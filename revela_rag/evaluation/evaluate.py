@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from revela_rag.encoder import Encoder
     from revela_rag.index import Hit, Index
-    from revela_rag.lexical import Analyzer
     from revela_rag.retriever import Retriever
+    from revela_rag.terms import Analyzer
 
 __all__ = ["evaluate"]
 

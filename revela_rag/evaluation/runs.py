@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from revela_rag.lexical import Analyzer
+    from revela_rag.terms import Analyzer
 
 __all__ = ["Run", "check_depth", "dense_run", "inner_products", "lexical_run"]
 

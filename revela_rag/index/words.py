@@ -10,11 +10,12 @@ import numpy as np
 
 from revela_rag.context import surroundings
 from revela_rag.errors import IndexingError
-from revela_rag.lexical import Analyzer, LexicalIndex, read_terms
+from revela_rag.lexical import LexicalIndex
+from revela_rag.terms import Analyzer, read_terms
 
 __all__ = ["LEXICAL_LIMIT", "WordIndex"]
 
-#: Up to this many chunks the lexical index is written along; it takes about 4 KB of memory per chunk to make.
+#: Up to this many chunks the lexical index is written along; it takes about 7 KB of memory per chunk to make.
 LEXICAL_LIMIT = 200_000
 
 _DOCUMENTS, _OWNERS = "documents", "owners.npy"
@@ -24,7 +25,7 @@ class WordIndex:
     """BM25 over chunks that belong to documents. Made by :meth:`build` or :meth:`load`; safe for many threads.
 
     A chunk rarely holds all the words of a query about its document, so hybrid search reads both. Measured on bug
-    reports to files by their best chunk: nDCG@10 .419 with the words of chunks alone, .467 with both (docs/quality.md).
+    reports to files by their best chunk: nDCG@10 .418 with the words of chunks alone, .478 with both (docs/hybrid.md).
 
     Args:
         chunks: one text per chunk, whose ids are rows.
@@ -51,7 +52,7 @@ class WordIndex:
             rows: of the chunks, ascending.
             texts: of the chunks; consumed once.
             documents: id of each chunk's document, see :func:`revela_rag.context.surroundings`.
-            analyzer: see :func:`revela_rag.lexical.analyze`.
+            analyzer: see :func:`revela_rag.terms.analyze`.
         """
         vocabulary, terms = read_terms(texts, analyzer)
         chunks = LexicalIndex.of_terms(map(str, rows), vocabulary, terms, analyzer=analyzer)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from revela_rag.errors import IndexingError
-from revela_rag.lexical import LexicalIndex, analyze
+from revela_rag.lexical import K1, PAIR_WEIGHT, B, LexicalIndex
 
 TEXTS = {
     "camel": "def getUserName(): return cache",
@@ -20,39 +20,9 @@ def index() -> LexicalIndex:
     return LexicalIndex.build(TEXTS, TEXTS.values())
 
 
-@pytest.mark.parametrize(
-    ("text", "terms"),
-    [
-        ("getUserName", ["getusername", "get", "user", "name"]),
-        ("get_user_name", ["get_user_name", "get", "user", "name"]),
-        ("HTTPServerError", ["httpservererror", "http", "server", "error"]),
-        ("utf8", ["utf8", "utf", "8"]),
-        ("os.path.join", ["os.path.join", "os", "path", "join"]),
-        ("src/main/App.java", ["src/main/app.java", "src", "main", "app", "java"]),
-        ("The running of the users", ["run", "user"]),
-        ("straße 日本語", ["straße", "日本", "本語"]),
-        ("本", ["本"]),
-        ("用Python写的GetUser函数v2", ["用", "python", "写的", "getuser", "函数", "v2"]),
-        ("데이터베이스 연결", ["데이", "이터", "터베", "베이", "이스", "연결"]),
-        ("", []),
-        ("  ;;; ... --- ", []),
-        ("the of and", []),
-    ],
-)
-def test_code_aware_terms(text, terms):
-    assert analyze(text) == terms
-
-
-def test_plain_terms_and_unknown_analyzers():
-    assert analyze("The getUserName runs", "plain") == ["getusername", "runs"]
-    with pytest.raises(ValueError, match="analyzer='nope'"):
-        analyze("x", "nope")
-
-
 def test_words_without_spaces_between_them_are_found():
     index = LexicalIndex.build("ab", ["这是一个关于数据库连接的说明", "今天天气很好"])
     assert [id_ for id_, _ in index.search("数据库")] == ["a"]
-    assert analyze("数据库 ABC", "plain") == ["数据", "据库", "abc"]
 
 
 def test_every_spelling_finds_every_other(index):
@@ -70,6 +40,33 @@ def test_scores_are_lucenes_bm25():
     assert index.scores("apple")[0] == pytest.approx(idf * 2 / (2 + length), rel=1e-5)
     assert index.scores("apple")[1:].tolist() == [0, 0]
     assert index.scores("apple apple")[0] == pytest.approx(2 * index.scores("apple")[0])
+
+
+def test_words_that_stand_together_count_more_in_either_order():
+    texts = ["retry the upload when it failed", "the upload that no retry saves", "a retry of uploads", "nothing"]
+    index = LexicalIndex.build("abcd", texts)
+    plain = LexicalIndex.build("abcd", texts, pair_weight=0)
+    idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))
+    lengths = np.array([2, 2, 1, 0])  # pairs: retry upload, upload fail; upload retry, retry save; retry upload; none
+    pair = idf / (1 + K1 * (1 - B + B * lengths / lengths.mean()))
+    extra = PAIR_WEIGHT * np.where(lengths > 0, pair, 0)
+    for query in ("retry upload", "Uploads: can you retry?"):
+        np.testing.assert_allclose(index.scores(query) - plain.scores(query), extra, atol=1e-6)
+    for apart in ("retry", "retry zebra upload", "failed saves", "upload nothing"):
+        np.testing.assert_array_equal(index.scores(apart), plain.scores(apart))
+    np.testing.assert_array_equal(index.scores("upload failed retry saves"), index.scores("saves retry failed upload"))
+
+
+def test_pairs_of_terms_that_come_late_are_told_apart():
+    rng = np.random.default_rng(0)
+    vocabulary = [f"z{a}{b}z" for a in "abcdefghijklmnop" for b in "abcdefghijklmnop"]
+    texts = [" ".join(rng.choice(vocabulary, 30)) for _ in range(200)]
+    index = LexicalIndex.build(map(str, range(200)), texts)
+    plain = LexicalIndex.build(map(str, range(200)), texts, pair_weight=0)
+    for query in (" ".join(rng.choice(vocabulary, 2, replace=False)) for _ in range(300)):
+        either = f"{query} ", " ".join(reversed(query.split())) + " "
+        expected = [any(f" {pair}" in f" {text} " for pair in either) for text in texts]
+        assert ((index.scores(query) - plain.scores(query)) > 0).tolist() == expected
 
 
 def test_edges_of_search(index):
@@ -115,7 +112,7 @@ def test_the_numbers_of_ids_and_texts_must_agree():
         LexicalIndex.build(["a", "b"], ["text"])
 
 
-@pytest.mark.parametrize("name", ["data.npy", "indices.npy", "indptr.npy", "terms.json"])
+@pytest.mark.parametrize("name", ["data.npy", "indices.npy", "indptr.npy", "pairs.npy", "terms.json"])
 def test_damaged_files(index, tmp_path, name):
     index.save(tmp_path)
     whole = (tmp_path / name).read_bytes()

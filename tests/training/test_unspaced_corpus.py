@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from revela_rag.corpus import Corpus, load_corpus, structural_pairs
 from revela_training import adapt
-from revela_training.assemble import warn_of_unknown_tokens
+from revela_training.assemble import look_for_unknown_tokens
 from revela_training.config import AdaptConfig
 from revela_training.evaluation_set import evaluation_pairs
 from revela_training.pseudo_queries import pseudo_queries
@@ -135,5 +135,5 @@ def test_a_base_that_cannot_read_the_corpus_is_named(
         model=SimpleNamespace(tokenizer=tokenizer), inference_max_length=64, base_name="tiny"
     )
     chunks = loaded(["连接数据库 的 " * 10]).chunks
-    warn_of_unknown_tokens(retriever, chunks, AdaptConfig())
+    look_for_unknown_tokens(retriever, chunks, AdaptConfig())
     assert ("tiny has no token for 100 % of the corpus" in caplog.text) == warned

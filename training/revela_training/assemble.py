@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from revela_rag.corpus import Chunk
 from revela_rag.evaluation import headings_by_document, without_headings
+from revela_rag.vocabulary import SAMPLED, warn_of_unknown_tokens
 from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
 from revela_training.collate import GroupCollator
@@ -33,10 +34,10 @@ __all__ = [
     "build_lm",
     "build_retriever",
     "cache",
+    "look_for_unknown_tokens",
     "plan_steps",
     "select",
     "warn_of_one_hot",
-    "warn_of_unknown_tokens",
     "within_positions",
 ]
 
@@ -47,7 +48,6 @@ _PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gi
 _CONTRASTIVE_EPOCHS = 5
 _JOINT_STEPS = {"linear": (20, 150), "lora": (20, 24)}
 _STEPS_WITHOUT_CONTRAST = 300
-_SAMPLED, _MOST_UNKNOWN = 300, 0.05  # texts; share of tokens: below 0.001 with MiniLM in all that it reads
 _ONE_HOT = 0.999  # of all texts' largest weights the mean: 1e-4 kept to 0.9997, 1e-3 to 0.989, 0.02 to 0.83
 _EMBEDDED_AT_ONCE = 256  # what an interruption loses
 
@@ -181,25 +181,15 @@ def warn_of_one_hot(log: Sequence[Mapping[str, float]], cfg: AdaptConfig) -> Non
         )
 
 
-def warn_of_unknown_tokens(retriever: TrainableRetriever, chunks: Sequence[Chunk], cfg: AdaptConfig) -> None:
-    """Say so where the base's tokenizer has no tokens for much of the corpus: no adapter can tell such texts apart."""
+def look_for_unknown_tokens(retriever: TrainableRetriever, chunks: Sequence[Chunk], cfg: AdaptConfig) -> None:
+    """Warn where the base's tokenizer has no tokens for much of the corpus."""
     tokenizer = retriever.model.tokenizer
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    drawn = np.random.default_rng((cfg.seed, 7)).permutation(len(chunks))[:_SAMPLED]
+    drawn = np.random.default_rng((cfg.seed, 7)).permutation(len(chunks))[:SAMPLED]
     texts = [chunks[i].embedding_text for i in drawn.tolist()]
-    if unknown is None or not texts:
-        return
-    length = retriever.inference_max_length
-    found = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
-    tokens = [token for ids in found for token in ids]
-    share = tokens.count(unknown) / max(1, len(tokens))
-    if share > _MOST_UNKNOWN:
-        logger.warning(
-            "%s has no token for %.0f %% of the corpus, so it cannot tell such texts apart, adapted or not. Choose a "
-            "base that reads their language, such as --base intfloat/multilingual-e5-small.",
-            retriever.base_name,
-            100 * share,
-        )
+    if texts and callable(tokenizer):
+        length = retriever.inference_max_length
+        found = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
+        warn_of_unknown_tokens(found, getattr(tokenizer, "unk_token_id", None), retriever.base_name)
 
 
 def build_collator(

@@ -21,10 +21,10 @@ from revela_training.assemble import (
     build_lm,
     build_retriever,
     cache,
+    look_for_unknown_tokens,
     plan_steps,
     select,
     warn_of_one_hot,
-    warn_of_unknown_tokens,
     within_positions,
 )
 from revela_training.backbone import Role, TrainableRetriever
@@ -180,7 +180,7 @@ class _Job:
             try:
                 retriever = build_retriever(cfg)
                 if cfg is configs[0]:
-                    warn_of_unknown_tokens(retriever, self.corpus.chunks, cfg)
+                    look_for_unknown_tokens(retriever, self.corpus.chunks, cfg)
                 if not last and _is_slow(retriever):
                     raise ModelError(f"{retriever.base_name} is too large to train inside in minutes on a CPU")
                 report, data = self._train(retriever, cfg, part)
