@@ -32,7 +32,7 @@ def command(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model directory or name, bm25, or hybrid:MODEL.")],
     data: Annotated[Path, typer.Option("--data", "-d", help="BEIR directory: corpus, queries, qrels/.")],
-    split: Annotated[str | None, typer.Option(help="File in qrels/.", show_default="the only one")] = None,
+    split: Annotated[str | None, typer.Option(help="File in qrels/.", show_default="test, or the only one")] = None,
     baseline: Annotated[str | None, typer.Option(help="Model to compare with, query by query.")] = None,
     json: Annotated[
         Path | None,

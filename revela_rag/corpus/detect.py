@@ -53,8 +53,10 @@ _COMPILED = [(language, re.compile("|".join(patterns))) for language, patterns i
 _LEADING = re.compile(
     r"(?:\s*(?:/\*.*?\*/|//[^\n]*|#(?!include|define|if|pragma|!?\[)[^\n]*|(\"\"\"|''').*?\1))*\s*", re.S
 )
-_MARKDOWN = re.compile(r"^#{1,6} \S[^\n]*$", re.M)
+# a heading stands after a blank line and is not followed by another of its level, as lines of a comment are
+_MARKDOWN = re.compile(r"(?:\A|\n[ \t]*\n)(#{1,6}) (?!\s)[^\n]+(?!\n\1 )(?:\n|\Z)")
 _HTML = re.compile(r"\s*(?:<!doctype html|<html\b)", re.I)
+_HTML_BLOCK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|body|html|pre|section|article)>", re.I)
 
 
 def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
@@ -73,8 +75,8 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     """
     for name in names:
         found = format_of(name) if name and "." in name and not any(c.isspace() for c in name.strip()) else None
-        if found in ("pdf", "notebook"):
-            continue
+        if found in ("pdf", "notebook") or (found == "html" and not _HTML.match(text) and not _HTML_BLOCK.search(text)):
+            continue  # a loader has read it already
         if found and (found in PROSE_FORMATS or "/" in name or found not in GRAMMARS or _parses(text, found)):
             return found
     if _HTML.match(text[:200]):

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from revela_rag.corpus.comments import first_paragraph
+from revela_rag.corpus.prose_parts import FEWEST_NAME_WORDS, FEWEST_QUERY_WORDS
 from revela_rag.corpus.text import squeeze, word_spans
 from revela_rag.corpus.types import ANSWER_ROLES, QUERY_ROLES, Chunk
 
-__all__ = ["StructuralPair", "structural_pairs"]
+__all__ = ["StructuralPair", "query_key", "structural_pairs", "written_pair"]
 
-_MIN_WORDS = 3
+_FEWEST_ANSWER_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,32 @@ class StructuralPair:
 
 
 def structural_pairs(chunks: Iterable[Chunk]) -> list[StructuralPair]:
-    """One pair per chunk with a query-like part of at least three words and an answering part.
+    """One pair per chunk with a query-like part of at least three words, two of a tool's name, and an answering part.
 
     Queries that occur more than once (up to case and whitespace) are dropped: nobody could tell which chunk they
     ask for.
     """
-    pairs = []
-    for chunk in chunks:
-        query_part, answer_part = chunk.part(QUERY_ROLES), chunk.part(ANSWER_ROLES)
-        if query_part is None or answer_part is None:
-            continue
-        query = first_paragraph(query_part.text)
-        answer = answer_part.text
-        for repeated in {query_part.text, query}:
-            answer = answer.replace(repeated, " ")
-        answer = answer.strip()
-        if min(len(word_spans(query)), len(word_spans(answer))) >= _MIN_WORDS:
-            pairs.append(StructuralPair(query, chunk.id, chunk.document_id, query_part.role, answer))
-    counts = Counter(squeeze(pair.query).casefold() for pair in pairs)
-    return [pair for pair in pairs if counts[squeeze(pair.query).casefold()] == 1]
+    found = [(chunk, pair) for chunk in chunks if (pair := written_pair(chunk))]
+    counts = Counter(query_key(pair) for _, pair in found)
+    return [pair for chunk, pair in found if counts[query_key(pair)] == 1 and _is_long_enough(chunk, pair)]
+
+
+def _is_long_enough(chunk: Chunk, pair: StructuralPair) -> bool:
+    asked = FEWEST_NAME_WORDS if "tool" in chunk.metadata else FEWEST_QUERY_WORDS
+    return len(word_spans(pair.query)) >= asked and len(word_spans(pair.answer_text)) >= _FEWEST_ANSWER_WORDS
+
+
+def written_pair(chunk: Chunk) -> StructuralPair | None:
+    """The query and the answer that somebody wrote into a chunk, however short and however often; None without."""
+    asked, answered = chunk.part(QUERY_ROLES), chunk.part(ANSWER_ROLES)
+    if asked is None or answered is None:
+        return None
+    query, answer = first_paragraph(asked.text), answered.text
+    for repeated in {asked.text, query} - {""}:
+        answer = answer.replace(repeated, " ")
+    return StructuralPair(query, chunk.id, chunk.document_id, asked.role, answer.strip())
+
+
+def query_key(pair: StructuralPair) -> str:
+    """Alike for queries that differ in case and whitespace alone."""
+    return squeeze(pair.query).casefold()

@@ -73,7 +73,13 @@ def chunk_prose(document: Document, *, max_words: int = 120) -> list[Draft]:
             if pages:
                 where["page"] = bisect_right(pages, start) + 1
             title = _title(document, section)
-            parts = prose_parts(chunk, path=section.path, title=document.title, first=number == 0)
+            parts = prose_parts(
+                chunk,
+                path=section.path,
+                title=document.title,
+                first=number == 0,
+                is_tool="tool" in document.metadata,
+            )
             drafts.append(Draft("prose", chunk, title, parts, where))
     return drafts
 

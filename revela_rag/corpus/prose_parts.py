@@ -9,10 +9,12 @@ from revela_rag.corpus.sentences import sentence_spans
 from revela_rag.corpus.text import LETTERS, count_words, squeeze, word_spans
 from revela_rag.corpus.types import Part
 
-__all__ = ["prose_parts"]
+__all__ = ["FEWEST_NAME_WORDS", "FEWEST_QUERY_WORDS", "prose_parts"]
 
 #: Chunks without a heading, title or question are halved from this many words on.
 MIN_HALVED_WORDS = 40
+#: Words of a title, heading or docstring that can ask for something, and of a tool's name.
+FEWEST_QUERY_WORDS, FEWEST_NAME_WORDS = 3, 2
 _MIN_HALF_WORDS = 15
 _MIN_ANSWER_WORDS = 5
 
@@ -39,7 +41,9 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|#|/)[A-Za-z_]\w*)*")
 _SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
-def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) -> tuple[Part, ...]:
+def prose_parts(
+    text: str, *, path: tuple[str, ...], title: str, first: bool, is_tool: bool = False
+) -> tuple[Part, ...]:
     """Two parts of a chunk, or none.
 
     In this order: a question (heading or first sentence ending in ``?``) and its answer; the heading and its
@@ -52,6 +56,7 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
         path: headings above it, outermost first.
         title: title of the document, may be empty.
         first: whether it is the first chunk of its section.
+        is_tool: whether the title is the name of a tool, of which two words say enough ("get weather").
     """
     heading = path[-1] if path else ""
     if first and heading.endswith(_QUESTION_MARKS) and len(LETTERS.findall(heading)) >= 3 and _is_answer(text):
@@ -64,7 +69,8 @@ def prose_parts(text: str, *, path: tuple[str, ...], title: str, first: bool) ->
             if query:
                 return Part("heading", query), Part("section", text)
         else:
-            query = title if _is_language(title) else _spoken_identifier(title)
+            speaks = _is_language(title, FEWEST_NAME_WORDS if is_tool else FEWEST_QUERY_WORDS)
+            query = title if speaks else _spoken_identifier(title)
             if query and not _GENERIC.fullmatch(query):
                 return Part("title", query), Part("text", text)
     return _halves(text)
@@ -74,11 +80,11 @@ def _is_answer(text: str) -> bool:
     return len(LETTERS.findall(text)) >= _MIN_ANSWER_WORDS
 
 
-def _is_language(text: str) -> bool:
-    """At least three words with letters; paths and identifiers are one word."""
+def _is_language(text: str, fewest: int = FEWEST_QUERY_WORDS) -> bool:
+    """At least so many words with letters; paths and identifiers are one word."""
     if format_of(text) and not re.search(r"\s", text):
         return False
-    return sum(bool(LETTERS.search(text, start, end)) for start, end in word_spans(text)) >= 3
+    return sum(bool(LETTERS.search(text, start, end)) for start, end in word_spans(text)) >= fewest
 
 
 def _spoken_identifier(title: str) -> str:

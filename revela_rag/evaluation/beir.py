@@ -50,7 +50,7 @@ def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
 
     Args:
         path: directory that holds ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/``.
-        split: name of the file in ``qrels/`` without ``.tsv``; None takes the only one there is.
+        split: name of the file in ``qrels/`` without ``.tsv``; None takes ``test``, or the only one there is.
 
     Returns:
         The documents, the queries judged in the split and the judgements. Judgements that name an unknown
@@ -58,14 +58,14 @@ def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
 
     Raises:
         CorpusError: a file is missing or malformed (the message names the line), the split does not exist, or
-            several exist and none was asked for.
+            several exist, none of them ``test``, and none was asked for.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise CorpusError(f"{folder} is not a directory. Pass a BEIR directory: corpus.jsonl, queries.jsonl, qrels/")
     qrels_file = _qrels_file(folder, split)
     corpus = {
-        id_: (_string(record, "title", place), _string(record, "text", place, required=True))
+        id_: (_string(record, "title", place), _string(record, "text", place, required="title" not in record))
         for id_, record, place in _records(folder / "corpus.jsonl")
     }
     queries = {
@@ -102,6 +102,9 @@ def _qrels_file(folder: Path, split: str | None) -> Path:
         raise CorpusError(f"{folder / 'qrels'} holds no .tsv file. Judgements belong in qrels/<split>.tsv")
     if split is None and len(splits) == 1:
         return next(iter(splits.values()))
+    if split is None and "test" in splits:
+        logger.info("%s has the splits %s: taking test", folder, ", ".join(splits))
+        return splits["test"]
     if split is None:
         raise CorpusError(f"{folder} has several splits, choose one of: {', '.join(splits)}")
     if split not in splits:
@@ -151,8 +154,9 @@ def _id(record: dict[str, Any], place: str) -> str:
 
 
 def _string(record: dict[str, Any], key: str, place: str, *, required: bool = False) -> str:
+    """A text; empty where a table had no value: null, or the NaN that pandas writes."""
     value = record.get(key)
-    if value is None and not required:
+    if (value is None and not required) or value != value:
         return ""
     if not isinstance(value, str):
         raise CorpusError(f"{place}: {key!r} must be a string (found {value!r})")

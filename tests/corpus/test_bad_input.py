@@ -216,6 +216,38 @@ def test_mentions_are_no_decorators(text):
     assert time.process_time() - started < 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Retry failed uploads three times,\n# because the server drops connections.\nretries: 3\nbackoff: slow\n",
+        "#!/bin/sh\n# Rotate the access tokens of all accounts\nset -e\nrotate --all\n",
+        "#\n# Licensed under the terms of the licence\n#\nproject(demo)\nadd_library(a)\n",
+        "It says:\n# uname -a\nLinux box 6.1\nand stops\n",
+    ],
+)
+def test_comments_of_other_languages_are_no_headings(text):
+    assert detect_format(text) == "text"
+    (piece,) = load([{"_id": "deploy", "text": text}]).chunks
+    assert piece.text.split() == text.split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# Title\ntext\nmore\n", "Some text\n\n## Install\n\nRun it.\n", "# A\n## B\ntext\nmore\n", "a\nb\nc\n\n# End"],
+)
+def test_headings_still_make_markdown(text):
+    assert detect_format(text) == "markdown"
+
+
+def test_text_under_the_name_of_a_page_is_not_read_as_html_again():
+    text = "The <video> element plays.\n\nUse List<String> and std::hash<Key>."
+    for name in ("docs/video.html", "https://example.org/video.html"):
+        (piece,) = load([{"_id": name, "text": text}]).chunks
+        assert piece.text == text
+    (page,) = load([{"_id": "a.html", "text": "<p>The <b>video</b> plays.</p>"}]).chunks
+    assert page.text == "The video plays."
+
+
 def test_comments_without_an_end_leave_the_tags_of_a_short_page_alone():
     (chunk,) = chunk_document(Document("a", "<p>" + "<!-- note <b>word</b> " * 40, format="html"))
     assert chunk.text.count("word") == 40 and "</b>" not in chunk.text

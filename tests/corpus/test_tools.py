@@ -11,7 +11,7 @@ from langchain_core.tools import StructuredTool
 from langchain_core.tools import tool as langchain_tool
 from pydantic import BaseModel, Field
 
-from revela_rag.corpus import CorpusReport, Document, iter_documents, load_corpus
+from revela_rag.corpus import CorpusReport, Document, iter_documents, load_corpus, structural_pairs
 from revela_rag.errors import CorpusError
 
 SCHEMA = {
@@ -379,3 +379,11 @@ def test_swagger_bodies_are_parameters(tmp_path) -> None:
     (tmp_path / "s.json").write_text(json.dumps(spec))
     (document,) = iter_documents(tmp_path / "s.json")
     assert document.text == "Parameters: age (integer)"
+
+
+def test_two_words_of_a_tools_name_ask_for_it_but_not_of_a_title():
+    text = "Tells about the weather of a city."
+    tools = [{"name": name, "description": text} for name in ("get_weather", "rain")]
+    corpus = load_corpus([*tools, {"title": "get weather", "text": text}], deduplicate=False)
+    assert [pair.query for pair in structural_pairs(corpus.chunks)] == ["get weather"]
+    assert [bool(chunk.parts) for chunk in corpus.chunks] == [True, False, False]

@@ -50,11 +50,26 @@ def test_the_header_says_which_column_is_which(beir: Path) -> None:
 
 def test_split_is_taken_or_asked_for(tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "x", splits={"dev": "q1\td1\t1\n", "test": "q2\td2\t1\n"})
-    with pytest.raises(CorpusError, match="several splits, choose one of: dev, test"):
-        load_beir(folder)
+    assert list(load_beir(folder).qrels) == ["q2"]
     with pytest.raises(CorpusError, match="no split 'train', choose one of: dev, test"):
         load_beir(folder, split="train")
     assert list(load_beir(folder, split="dev").qrels) == ["q1"]
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "eval.tsv")
+    with pytest.raises(CorpusError, match="several splits, choose one of: dev, eval"):
+        load_beir(folder)
+
+
+@pytest.mark.parametrize("record", ['"title": NaN, "text": "words"', '"title": null, "text": "words"', '"text": NaN'])
+def test_what_a_table_left_out_is_empty(beir: Path, record: str) -> None:
+    with (beir / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write(f'{{"_id": "d9", {record}}}\n')
+    assert load_beir(beir).corpus["d9"] == ("", "words" if "words" in record else "")
+
+
+def test_a_title_alone_is_a_document(beir: Path) -> None:
+    with (beir / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": "d9", "title": "Only this"}\n')
+    assert load_beir(beir).corpus["d9"] == ("Only this", "")
 
 
 def test_unknown_ids_are_counted_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,6 +108,7 @@ def test_missing_directory_and_qrels(tmp_path: Path) -> None:
         ('{"text": "no id"}', "line 2 has no usable _id"),
         ('{"_id": "", "text": "x"}', "line 2 has no usable _id"),
         ('{"_id": "d9"}', "line 2: 'text' must be a string"),
+        ('{"_id": "d9", "text": ["x"]}', "line 2: 'text' must be a string"),
         ('{"_id": "d9", "text": "x", "title": 3}', "line 2: 'title' must be a string"),
     ],
 )

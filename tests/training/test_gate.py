@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,33 @@ def test_headings_of_chunks_that_are_not_drawn_are_taken_out_too() -> None:
     pairs = evaluation_pairs(chunks[:40])[0]
     data = make_evaluation_set(chunks, pairs[:10], pairs[10:20], max_documents=70, weak=False, seed=0)
     assert not any("creep" in found for found in data.documents)
+
+
+def test_terse_texts_are_cropped_where_long_ones_are_few() -> None:
+    def worded(count: int, words: int) -> list[Chunk]:
+        texts = [" ".join(f"word{words}x{i}x{j}" for j in range(words)) for i in range(count)]
+        return [Chunk(id=text.split()[0], text=text, document_id="d") for text in texts]
+
+    tools = worded(60, 10)
+    pairs, weak = evaluation_pairs(tools)
+    assert weak and len(pairs) == 60
+    assert {len(text.split()) for pair in pairs for text in (pair.query, pair.answer_text)} == {5}
+    data = make_evaluation_set(tools, pairs[:10], pairs[10:20], max_documents=50, weak=weak, seed=0)
+    assert {len(text.split()) for text in data.documents} == {5}
+    assert len(evaluation_pairs(tools + worded(40, 30))[0]) == 40, "the usual length where enough have it"
+    assert len(evaluation_pairs(tools + worded(39, 30))[0]) == 99
+
+
+def test_less_than_ten_documents_cannot_choose() -> None:
+    def gate(choosing: int) -> Any:
+        data = EvaluationSet(DATA.document_ids, DATA.documents, CHOOSE[:choosing], REPORT)
+        return run_gate(data, embedder({0.0: 0.1, 1.0: 0.9}), [1.0])
+
+    assert gate(10).strength == 1.0
+    assert gate(9).strength == 0.0
+    assert (
+        "kept the base model: 9 held-back structural queries are too few to choose by, it takes 10" in gate(9).summary
+    )
 
 
 @pytest.mark.parametrize("words", [0, 5])

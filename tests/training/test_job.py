@@ -186,6 +186,16 @@ def test_a_corpus_smaller_than_one_group_is_refused(run, tmp_path: Path) -> None
     assert not (tmp_path / "model").exists()
 
 
+def test_where_nothing_can_be_held_back_the_base_is_the_model(run, base_dir: Path) -> None:
+    texts = [f"note {i}" for i in range(40)]
+    result = run(source=texts)
+    assert not result.adapted and result.strength == 0
+    assert result.summary.startswith("kept the base model: of the corpus' 40 chunks 0 have a heading")
+    assert json.loads((result.path / "revela.json").read_text())["summary"] == result.summary
+    kept, base = (Encoder(folder).encode_queries(texts[:3]) for folder in (result.path, base_dir))
+    np.testing.assert_allclose(kept, base, atol=1e-6)
+
+
 def test_that_a_model_will_be_replaced_is_told_first(run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "model").mkdir()
     for name in ("revela.json", "modules.json"):

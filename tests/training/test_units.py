@@ -40,6 +40,30 @@ def test_without_structure_prose_is_cut_in_two() -> None:
     assert not any(unit.is_pair for unit in make_units(chunks[:3]))
 
 
+def test_a_heading_that_several_chunks_have_asks_for_none_of_them() -> None:
+    def section(name: str, heading: str, text: str = "text") -> Chunk:
+        return chunk(name, Part("heading", heading), Part("section", f"{text} {name}"), text=text)
+
+    units = make_units([section("a", "Retries"), section("b", "Minor features"), section("c", "minor  features")])
+    assert [unit.is_pair for unit in units] == [True, False, False]
+    assert units[1].texts == ("Minor features", "text b"), "they still stand side by side"
+    long = " ".join(f"w{i}" for i in range(30))
+    cropped = make_units([section("b", "Minor features", long), section("c", "Minor features", long)], crop=True)
+    assert [(unit.texts[0].split()[0], unit.is_pair) for unit in cropped] == [("w0", True)] * 2
+
+
+def test_methods_that_share_a_comment_all_train() -> None:
+    parts = Part("docstring", "See the interface."), Part("body", "def f(): ...")
+    chunks = [Chunk(id=name, text="x", document_id="d", kind="code", parts=parts) for name in "ab"]
+    assert all(unit.is_pair for unit in make_units(chunks))
+
+
+def test_an_answer_that_repeats_its_query_trains_without_it() -> None:
+    page = chunk("p", Part("title", "How to retry"), Part("text", "How to retry\n\nSet the number of retries."))
+    (unit,) = make_units([page])
+    assert unit.texts == ("How to retry", "Set the number of retries.")
+
+
 def test_held_out_query_never_reaches_training() -> None:
     pair = StructuralPair("Adds two numbers.", "a", "d", "docstring", "def add(a, b): return a + b")
     (unit,) = make_units([DOCUMENTED], [pair])

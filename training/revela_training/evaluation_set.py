@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from revela_rag.corpus import Chunk, StructuralPair, structural_pairs
+from revela_rag.corpus.text import word_spans
 from revela_rag.evaluation import headings_by_document, structural_data
 from revela_training.pseudo_queries import KINDS, pseudo_queries
-from revela_training.units import cropped
+from revela_training.units import CROPPED_WORDS, cropped
 
 __all__ = ["EvaluationSet", "evaluation_pairs", "make_evaluation_set"]
 
+_CROPPED = "first_half"
 _FEWEST_PAIRS = 40
 _ENOUGH_PAIRS, _ENOUGH_SHARE = 300, 0.1  # with fewer, structural pairs must at least speak for a tenth of the corpus
+_SHORT_TEXT = 8  # words from which texts are cropped where too few have the usual number
 _ENOUGH_WITNESSES = 20  # documents; with fewer, a kind says nothing
 _WITNESSES, _MOST_DRAWS = 400, 8  # of each kind: several of a document where few documents choose
 
@@ -48,7 +51,8 @@ def evaluation_pairs(chunks: Sequence[Chunk]) -> tuple[list[StructuralPair], boo
     """Structural pairs of a corpus, and cropped ones beside them where it has too little structure.
 
     That is fewer than forty pairs, or fewer than three hundred of less than a tenth of the chunks: the few that some
-    titles give hold back too few to tell an adapter's gain from chance, and say nothing of the rest.
+    titles give hold back too few to tell an adapter's gain from chance, and say nothing of the rest. Texts are cropped
+    from twenty words on, or from eight where that gives fewer than forty, as in a catalogue of terse tools.
 
     Returns:
         (pairs, weak): ``weak`` says that queries were cropped, each the first half of a text whose second half is
@@ -58,10 +62,18 @@ def evaluation_pairs(chunks: Sequence[Chunk]) -> tuple[list[StructuralPair], boo
     if len(pairs) >= min(_ENOUGH_PAIRS, max(_FEWEST_PAIRS, _ENOUGH_SHARE * len(chunks))):
         return pairs, False
     known = {pair.chunk_id for pair in pairs}
-    for chunk in chunks:
-        if chunk.id not in known and (halves := cropped(chunk.text)):
-            pairs.append(StructuralPair(halves[0], chunk.id, chunk.document_id, "first_half", halves[1]))
-    return pairs, True
+    rest = [chunk for chunk in chunks if chunk.id not in known]
+    made = _first_halves(rest)
+    if len(pairs) + len(made) < _FEWEST_PAIRS:
+        made = _first_halves(rest, _SHORT_TEXT)
+    return pairs + made, True
+
+
+def _first_halves(chunks: Sequence[Chunk], fewest: int = CROPPED_WORDS) -> list[StructuralPair]:
+    found = ((chunk, cropped(chunk.text, fewest)) for chunk in chunks)
+    return [
+        StructuralPair(halves[0], chunk.id, chunk.document_id, _CROPPED, halves[1]) for chunk, halves in found if halves
+    ]
 
 
 def make_evaluation_set(
@@ -85,7 +97,9 @@ def make_evaluation_set(
     kept = [chunk for chunk in chunks if chunk.id in relevant or chunk.id in drawn]
     corpus = structural_data(held, kept, headings=headings_by_document(chunks)).corpus
     if weak:
-        halves = {id_: cropped(text) for id_, (_, text) in corpus.items() if id_ in drawn}
+        lengths = [len(word_spans(f"{pair.query} {pair.answer_text}")) for pair in held if pair.query_role == _CROPPED]
+        fewest = min([CROPPED_WORDS, *lengths])
+        halves = {id_: cropped(text, fewest) for id_, (_, text) in corpus.items() if id_ in drawn}
         corpus |= {id_: (corpus[id_][0], both[1]) for id_, both in halves.items() if both}
     texts = [f"{title}\n{text}" if title else text for title, text in corpus.values()]
     source = {chunk.id: chunk.document_id for chunk in kept}

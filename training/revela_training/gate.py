@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from revela_rag.index.words import WordIndex
 from revela_training.backbone import Role
 from revela_training.evaluation_set import EvaluationSet
 
-__all__ = ["Embed", "Gate", "run_gate"]
+__all__ = ["Embed", "Gate", "keep_base", "run_gate"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ METRIC = "nDCG@10"
 _DEPTH = 100  # what the metrics read of a run
 _CONFIDENCE = 0.05
 _LARGEST_LOSS = 0.01  # that one kind of queries may bear for the others' gain
+_FEWEST_TO_CHOOSE = 10  # documents: a bootstrap of one query takes any gain for certain
 _ENOUGH_GAIN = 0.7  # share of the best gain that a gentler strength must reach
 _STRUCTURE = "structure"
 
@@ -81,6 +82,11 @@ class Gate:
         }
 
 
+def keep_base(summary: str) -> Gate:
+    """The gate where there is nothing to judge by."""
+    return Gate(0.0, {}, {}, None, None, f"kept the base model: {summary}")
+
+
 def run_gate(
     data: EvaluationSet, embed: Embed, strengths: Sequence[float], *, strict: bool = False, gentle: bool = True
 ) -> Gate:
@@ -89,8 +95,9 @@ def run_gate(
     Strengths are compared by nDCG@10 on the choosing half, averaged over the queries of a document, documents and
     kinds of queries; one under which any kind loses more than 0.01 is not considered. The smallest that reaches seven
     tenths of the best gain is taken, because queries made of the texts go on rising where people's no longer do; if
-    it beats the base with one-sided p < 0.05 in a paired bootstrap. Otherwise the base is kept, and also if the
-    reporting half got worse beyond noise (p < 0.05), by cosine or in hybrid search: it chooses nothing, but can refuse.
+    it beats the base with one-sided p < 0.05 in a paired bootstrap of at least ten documents. Otherwise the base is
+    kept, and also if the reporting half got worse beyond noise (p < 0.05), by cosine or in hybrid search: it chooses
+    nothing, but can refuse.
 
     Args:
         data: documents and the two halves of queries.
@@ -153,12 +160,22 @@ class _Choice:
     accepted: bool
 
     @property
+    def few(self) -> bool:
+        """Whether too few documents choose to tell a gain from chance."""
+        return len(self.before[_STRUCTURE]) < _FEWEST_TO_CHOOSE
+
+    @property
     def kind(self) -> str:
         """What structural queries are called."""
         return "cropped" if self.data.weak else "structural"
 
     def refusal(self) -> str:
         """Why the base was kept before the reporting half was asked."""
+        if self.few:
+            return (
+                f"kept the base model: {len(self.before[_STRUCTURE])} held-back {self.kind} queries are too few to "
+                f"choose by, it takes {_FEWEST_TO_CHOOSE}; add documents"
+            )
         if not self.harmless and self.choosing[self.best] > self.choosing[0.0]:
             gentlest = min(self.tried)
             after = self.tried[gentlest]
@@ -216,7 +233,8 @@ def _choose(data: EvaluationSet, score: _Score, strengths: Sequence[float], *, s
     words_alone = accepted and strict and _p_of_gain(gains[best][0]) >= _CONFIDENCE
     logger.info("strengths on the choosing half: %s", {s: round(v, 4) for s, v in choosing.items()})
     accepted = accepted and not words_alone
-    return _Choice(data, before, tried, choosing, bool(harmless), best, p_value, words_alone, accepted)
+    choice = _Choice(data, before, tried, choosing, bool(harmless), best, p_value, words_alone, accepted)
+    return replace(choice, accepted=False) if choice.few else choice
 
 
 def _verdict(choice: _Choice, dense: Comparison, hybrid: Comparison, accepted: bool) -> str:

@@ -32,7 +32,7 @@ from revela_training.config import AdaptConfig, load_config
 from revela_training.distributed import World, start_world
 from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
 from revela_training.export import check_output, export_model
-from revela_training.gate import Embed, Gate, run_gate
+from revela_training.gate import Embed, Gate, keep_base, run_gate
 from revela_training.model import RevelaModel
 from revela_training.resolve import resolve_configs
 from revela_training.trainer import train, use_bf16
@@ -174,6 +174,8 @@ class _Job:
         """Adapt with the first settings whose adapter the gate accepts, or else those that come last."""
         refused: list[dict[str, str]] = []
         told: dict[str, Any]
+        if not all(self._held_back(configs[-1])) and len(self.corpus.chunks) >= configs[-1].group_size:
+            return self._keep(configs[-1], output, started=started)
         for cfg in configs:
             last = cfg is configs[-1]
             part = work if cfg is configs[0] else work.within(cfg.adapter)
@@ -196,27 +198,54 @@ class _Job:
                 break
             refused.append({"adapter": cfg.adapter, "summary": told["summary"]})
             logger.info("%s: %s; trying the next adapter", cfg.adapter, told["summary"])
+        queries = _queries(data.report)
+        return self._written(retriever, output, gate, report, started, {"queries": queries, "refused": refused})
+
+    def _written(
+        self,
+        retriever: TrainableRetriever,
+        output: Path,
+        gate: Gate | None,
+        report: dict[str, Any],
+        started: float,
+        proof: dict[str, Any],
+    ) -> AdaptResult:
+        """Write the model, in the first process, which alone has a gate, and tell all the same."""
         stored = ""
         if gate is not None:
-            seconds = round(time.monotonic() - started, 1)
-            proof = {"gate": gate.as_dict(), "seconds": seconds, "queries": _queries(data), "refused": refused}
+            proof = {"gate": gate.as_dict(), "seconds": round(time.monotonic() - started, 1), **proof}
             _write(retriever, output, gate, {**report, **proof})
             stored = json.dumps(proof)
         proof = json.loads(self.world.text_from_leader(stored))
+        told = proof["gate"]
         return AdaptResult(output, told["strength"] > 0, told["strength"], told["summary"], {**report, **proof})
+
+    def _held_back(self, cfg: AdaptConfig) -> tuple[list[StructuralPair], list[StructuralPair]]:
+        """The pairs that choose and those that report."""
+        return split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
+
+    def _too_few(self) -> str:
+        return (
+            f"of the corpus' {len(self.corpus.chunks)} chunks {len(self.pairs)} have a heading, a docstring or a title "
+            "of three words with a text below, or are long enough to be cut in two: too few to hold any back for "
+            "evaluation. Add documents, or longer ones"
+        )
+
+    def _keep(self, cfg: AdaptConfig, output: Path, *, started: float) -> AdaptResult:
+        """The base as it is, where nothing could show whether another model is better."""
+        training = {"units": 0, "texts": 0, "pairs": 0, "pseudo_texts": 0, "processes": self.world.size}
+        told = {"config": cfg.as_dict(), "corpus": self.corpus.report.as_dict(), "training": training, "log": []}
+        gate = keep_base(self._too_few()) if self.world.leads else None
+        return self._written(build_retriever(cfg), output, gate, told, started, {"queries": [], "refused": []})
 
     def _train(
         self, retriever: TrainableRetriever, cfg: AdaptConfig, work: Workspace
     ) -> tuple[dict[str, Any], EvaluationSet]:
         """Train the adapter; what to report of it, and the queries held back from it."""
         chunks = self.corpus.chunks
-        choose, report_pairs = split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
+        choose, report_pairs = self._held_back(cfg)
         if not choose or not report_pairs:
-            raise CorpusError(
-                f"Of the corpus' {len(chunks)} chunks {len(self.pairs)} have a heading, a docstring or a title of "
-                "three words with a text below, or are long enough to be cut in two: too few to hold any back for "
-                "evaluation. Add documents, or longer ones."
-            )
+            raise CorpusError(f"There is too little to adapt to: {self._too_few()}.")
         units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak), cfg)
         held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
         dataset = build_dataset(units, chunks, held_out, cfg, self.world)
@@ -311,10 +340,10 @@ def _write(retriever: TrainableRetriever, output: Path, gate: Gate, report: dict
     export_model(retriever, output, strength=gate.strength, revela_json=stored)
 
 
-def _queries(data: Any) -> list[dict[str, str]]:
+def _queries(pairs: Sequence[StructuralPair]) -> list[dict[str, str]]:
     return [
         {"id": str(i), "query": pair.query, "chunk_id": pair.chunk_id, "role": pair.query_role}
-        for i, pair in enumerate(data.report)
+        for i, pair in enumerate(pairs)
     ]
 
 

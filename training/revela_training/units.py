@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from revela_rag.corpus import ANSWER_ROLES, QUERY_ROLES, Chunk, StructuralPair
+from revela_rag.corpus.pairs import query_key, written_pair
 from revela_rag.corpus.text import squeeze, word_spans
 
-__all__ = ["Unit", "cropped", "make_units", "split_pairs"]
+__all__ = ["CROPPED_WORDS", "Unit", "cropped", "make_units", "split_pairs"]
 
 _HALVES = ("first_half", "second_half")
-_FEWEST_WORDS = 20  # of a text that is cut in two
+#: Words of a text that is cut in two.
+CROPPED_WORDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,9 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (),
     A chunk with a query-like and an answer-like part becomes that pair; a longer prose chunk becomes its two halves,
     which are no query and answer where there is structure: there are so many of them that they would crowd out what
     people wrote as such (docs/quality.md). Anything else stays whole. Of a held-out chunk only the answer part is used,
-    so its query is never trained on.
+    so its query is never trained on. A heading or title that several chunks have ("Minor features") asks for none of
+    them; one that its answer repeats, as where a page begins with its title, is taken out of that. What code says of
+    itself may be said more than once: methods that share a comment are alike.
 
     Args:
         chunks: the corpus.
@@ -47,13 +52,16 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (),
             without structure, which would otherwise train on queries made of a text's own words alone.
     """
     hidden = {pair.chunk_id: pair.answer_text for pair in held_out}
+    chunks = list(chunks)
+    written = {chunk.id: pair for chunk in chunks if (pair := written_pair(chunk))}
+    asked = Counter(map(query_key, written.values()))
     units = []
     for chunk in chunks:
         if chunk.id in hidden:
             texts: tuple[str, ...] = (hidden[chunk.id],)
             is_pair = False
         else:
-            texts, is_pair = _texts(chunk, halves_ask=crop)
+            texts, is_pair = _texts(chunk, written.get(chunk.id), asked, halves_ask=crop)
             if crop and not is_pair and chunk.kind != "code" and (halves := cropped(chunk.text)):
                 texts, is_pair = halves, True
         if texts := tuple(text for text in texts if text.strip()):
@@ -61,20 +69,24 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (),
     return units
 
 
-def cropped(text: str) -> tuple[str, str] | None:
-    """The first and the second half of the words; None for a text of less than twenty."""
+def cropped(text: str, fewest: int = CROPPED_WORDS) -> tuple[str, str] | None:
+    """The first and the second half of the words; None for a text of less than ``fewest``."""
     words = word_spans(text)
-    if len(words) < _FEWEST_WORDS:
+    if len(words) < fewest:
         return None
     middle = words[len(words) // 2][0]
     return squeeze(text[:middle]), squeeze(text[middle:])
 
 
-def _texts(chunk: Chunk, *, halves_ask: bool) -> tuple[tuple[str, ...], bool]:
+def _texts(
+    chunk: Chunk, pair: StructuralPair | None, asked: Counter[str], *, halves_ask: bool
+) -> tuple[tuple[str, ...], bool]:
     query, answer = chunk.part(QUERY_ROLES), chunk.part(ANSWER_ROLES)
+    if pair and query and answer:
+        if chunk.kind == "code":
+            return (query.text, answer.text), True
+        return (query.text, pair.answer_text), asked[query_key(pair)] == 1
     halves = tuple(part.text for role in _HALVES for part in chunk.parts if part.role == role)
-    if query and answer:
-        return (query.text, answer.text), True
     if len(halves) == 2:
         return halves, halves_ask
     return (chunk.embedding_text,), False
