@@ -198,7 +198,7 @@ def test_terse_texts_are_cropped_where_long_ones_are_few() -> None:
     assert weak and len(pairs) == 60
     assert {len(text.split()) for pair in pairs for text in (pair.query, pair.answer_text)} == {5}
     data = make_evaluation_set(tools, pairs[:10], pairs[10:20], max_documents=50, weak=weak, seed=0)
-    assert {len(text.split()) for text in data.documents} == {5}
+    assert data.terse and {len(text.split()) for text in data.documents} == {5}
     assert len(evaluation_pairs(tools + worded(40, 30))[0]) == 40, "the usual length where enough have it"
     assert len(evaluation_pairs(tools + worded(39, 30))[0]) == 99
 
@@ -273,6 +273,9 @@ def test_lora_must_gain_on_more_than_words() -> None:
     assert strict.strength == 0.0
     assert "held-back keywords and span queries gain, structural ones do not beyond noise" in strict.summary
     rising = {**flat, "query": {0.0: 0.1, 1.0: 0.6}}
+    assert "try --adapter linear" in strict.summary
+    terse = run_gate(replace(data, terse=True), witnessed(flat), [1.0], strict=True)
+    assert terse.strength == 0.0 and "--adapter" not in terse.summary
     assert run_gate(data, witnessed(rising), [1.0], strict=True).strength == 1.0
 
 

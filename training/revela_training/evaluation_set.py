@@ -33,6 +33,7 @@ class EvaluationSet:
         choose: pairs that choose the strength.
         report: pairs that report.
         weak: whether queries had to be cut out of the texts themselves, for want of structure.
+        terse: whether they had to be cut out of texts of less than twenty words, whose halves say little of each other.
         witnesses: further queries that help to choose, by kind: keywords and spans of the choosing half's documents.
         sources: the document that each chunk is of, whose other chunks hybrid search takes into account; None where
             every chunk is a document of its own.
@@ -43,6 +44,7 @@ class EvaluationSet:
     choose: list[StructuralPair]
     report: list[StructuralPair]
     weak: bool = False
+    terse: bool = False
     witnesses: Mapping[str, list[StructuralPair]] = field(default_factory=dict)
     sources: Sequence[str] | None = None
 
@@ -96,15 +98,16 @@ def make_evaluation_set(
     drawn = set(np.random.default_rng((seed, 3)).permutation(others)[:room].tolist()) if others else set()
     kept = [chunk for chunk in chunks if chunk.id in relevant or chunk.id in drawn]
     corpus = structural_data(held, kept, headings=headings_by_document(chunks)).corpus
+    lengths = [len(word_spans(f"{pair.query} {pair.answer_text}")) for pair in held if pair.query_role == _CROPPED]
+    fewest = min([CROPPED_WORDS, *lengths])
     if weak:
-        lengths = [len(word_spans(f"{pair.query} {pair.answer_text}")) for pair in held if pair.query_role == _CROPPED]
-        fewest = min([CROPPED_WORDS, *lengths])
         halves = {id_: cropped(text, fewest) for id_, (_, text) in corpus.items() if id_ in drawn}
         corpus |= {id_: (corpus[id_][0], both[1]) for id_, both in halves.items() if both}
     texts = [f"{title}\n{text}" if title else text for title, text in corpus.values()]
     source = {chunk.id: chunk.document_id for chunk in kept}
     witnesses = _witnesses(choose, dict(zip(corpus, texts, strict=True)), seed)
-    return EvaluationSet(list(corpus), texts, choose, report, weak, witnesses, [source[id_] for id_ in corpus])
+    terse, sources = fewest < CROPPED_WORDS, [source[id_] for id_ in corpus]
+    return EvaluationSet(list(corpus), texts, choose, report, weak, terse, witnesses, sources)
 
 
 def _witnesses(

@@ -103,8 +103,9 @@ def run_gate(
         data: documents and the two halves of queries.
         embed: gives vectors at a strength; strength 0 is the base.
         strengths: positive strengths to try.
-        strict: ask that structural queries gain in themselves, one-sided p < 0.05. LoRA can learn to find the words of
-            keywords and spans and nothing else, and then people's questions fare worse.
+        strict: ask that structural (or cropped) queries gain in themselves, one-sided p < 0.05. LoRA can learn to find
+            the words of keywords and spans and nothing else, and then people's questions fare worse; and where texts
+            are terse, their halves may say nothing at all.
         gentle: take the smallest strength with seven tenths of the best gain, and not the best itself: that is for an
             adapter that nothing held to the base while it was trained.
     """
@@ -191,8 +192,8 @@ class _Choice:
             change = " → ".join(f"{found[_STRUCTURE].mean():.4f}" for found in (self.before, after))
             return (
                 f"kept the base model: at strength {self.best:g} held-back {' and '.join(self.data.witnesses)} "
-                f"queries gain, {self.kind} ones do not beyond noise ({change} {METRIC}); try --adapter linear, "
-                "which learns less"
+                f"queries gain, {self.kind} ones do not beyond noise ({change} {METRIC})"
+                f"{'' if self.data.terse else '; try --adapter linear, which learns less'}"
             )
         asked = len(self.data.choose) + sum(map(len, self.data.witnesses.values()))
         names = [self.kind, *self.data.witnesses]

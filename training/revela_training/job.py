@@ -295,7 +295,8 @@ class _Job:
         retriever.eval()
         embed = _embedder(retriever, work, cfg, self.show_progress)
         held = bool(cfg.self_distillation and cfg.contrastive_weight)
-        return run_gate(data, embed, cfg.strengths or (1.0,), strict=cfg.adapter == "lora", gentle=not held)
+        strict = cfg.adapter == "lora" or data.terse
+        return run_gate(data, embed, cfg.strengths or (1.0,), strict=strict, gentle=not held)
 
 
 def _is_slow(retriever: TrainableRetriever) -> bool:
