@@ -56,6 +56,9 @@ _LEADING = re.compile(
 # a heading stands after a blank line and is not followed by another of its level, as lines of a comment are
 _MARKDOWN = re.compile(r"(?:\A|\n[ \t]*\n)(#{1,6}) (?!\s)[^\n]+(?!\n\1 )(?:\n|\Z)")
 _HTML = re.compile(r"\s*(?:<!doctype html|<html\b)", re.I)
+_CODE = re.compile(
+    r"[{};][ \t]*$|\w\([^()]*\)[ \t]*$|^[ \t]*(?:#!|<\?|def |end$|sub |my |import |using |fi$|local |set )", re.M
+)
 _HTML_BLOCK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|body|html|pre|section|article)>", re.I)
 
 
@@ -63,8 +66,8 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     """Format of a text that did not come from a file.
 
     A path (``src/Foo.java``) decides, and so does a bare name (``Foo.java``, but also ``Node.js``) when the text parses
-    in that language; otherwise the first statement must look like one of a known language and the text must parse in
-    it. Everything else is prose.
+    in that language, or looks like code where there is no parser for it; otherwise the first statement must look like
+    one of a known language and the text must parse in it. Everything else is prose.
 
     Args:
         text: the content.
@@ -77,7 +80,7 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
         found = format_of(name) if name and "." in name and not any(c.isspace() for c in name.strip()) else None
         if found in ("pdf", "notebook") or (found == "html" and not _HTML.match(text) and not _HTML_BLOCK.search(text)):
             continue  # a loader has read it already
-        if found and (found in PROSE_FORMATS or "/" in name or found not in GRAMMARS or _parses(text, found)):
+        if found and (found in PROSE_FORMATS or "/" in name or _is_code(text, found)):
             return found
     if _HTML.match(text[:200]):
         return "html"
@@ -100,6 +103,11 @@ def _language(text: str) -> str | None:
     return next(
         (language for language in matched if _parses(text, language, 0.0 if one_line else MAX_ERROR_SHARE)), None
     )
+
+
+def _is_code(text: str, language: str) -> bool:
+    """Whether it parses, or where there is no parser looks like code at all: ``mail.php`` may be a title."""
+    return _parses(text, language) if language in GRAMMARS else _CODE.search(text) is not None
 
 
 def _parses(text: str, language: str, max_error_share: float = MAX_ERROR_SHARE) -> bool:

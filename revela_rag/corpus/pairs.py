@@ -11,7 +11,7 @@ from revela_rag.corpus.prose_parts import FEWEST_NAME_WORDS, FEWEST_QUERY_WORDS
 from revela_rag.corpus.text import squeeze, word_spans
 from revela_rag.corpus.types import ANSWER_ROLES, QUERY_ROLES, Chunk
 
-__all__ = ["StructuralPair", "query_key", "structural_pairs", "written_pair"]
+__all__ = ["StructuralPair", "asked_alone", "structural_pairs", "written_pair"]
 
 _FEWEST_ANSWER_WORDS = 3
 
@@ -38,12 +38,18 @@ class StructuralPair:
 def structural_pairs(chunks: Iterable[Chunk]) -> list[StructuralPair]:
     """One pair per chunk with a query-like part of at least three words, two of a tool's name, and an answering part.
 
-    Queries that occur more than once (up to case and whitespace) are dropped: nobody could tell which chunk they
-    ask for.
+    Queries that occur more than once, see :func:`asked_alone`, are dropped: nobody could tell which chunk they ask for.
     """
     found = [(chunk, pair) for chunk in chunks if (pair := written_pair(chunk))]
-    counts = Counter(query_key(pair) for _, pair in found)
-    return [pair for chunk, pair in found if counts[query_key(pair)] == 1 and _is_long_enough(chunk, pair)]
+    alone = asked_alone(pair for _, pair in found)
+    return [pair for chunk, pair in found if pair.chunk_id in alone and _is_long_enough(chunk, pair)]
+
+
+def asked_alone(pairs: Iterable[StructuralPair]) -> set[str]:
+    """The chunks whose query no other chunk has, up to case and whitespace."""
+    keys = {pair.chunk_id: squeeze(pair.query).casefold() for pair in pairs}
+    counts = Counter(keys.values())
+    return {chunk for chunk, key in keys.items() if counts[key] == 1}
 
 
 def _is_long_enough(chunk: Chunk, pair: StructuralPair) -> bool:
@@ -60,8 +66,3 @@ def written_pair(chunk: Chunk) -> StructuralPair | None:
     for repeated in {asked.text, query} - {""}:
         answer = answer.replace(repeated, " ")
     return StructuralPair(query, chunk.id, chunk.document_id, asked.role, answer.strip())
-
-
-def query_key(pair: StructuralPair) -> str:
-    """Alike for queries that differ in case and whitespace alone."""
-    return squeeze(pair.query).casefold()

@@ -239,6 +239,13 @@ def test_headings_still_make_markdown(text):
     assert detect_format(text) == "markdown"
 
 
+def test_a_name_with_a_dot_is_no_code_by_itself():
+    prose = "The shop sells books in Poland.\nIt ships abroad, too."
+    assert detect_format(prose, ("allegro.pl",)) == detect_format(prose, ("mail.php",)) == "text"
+    assert detect_format("#!/usr/bin/perl\nuse strict;\nprint 1;\n", ("shop.pl",)) == "perl"
+    assert detect_format("<?php\necho mail($to);\n", ("mail.php",)) == "php"
+
+
 def test_text_under_the_name_of_a_page_is_not_read_as_html_again():
     text = "The <video> element plays.\n\nUse List<String> and std::hash<Key>."
     for name in ("docs/video.html", "https://example.org/video.html"):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from revela_rag.corpus import ANSWER_ROLES, QUERY_ROLES, Chunk, StructuralPair
-from revela_rag.corpus.pairs import query_key, written_pair
+from revela_rag.corpus.pairs import asked_alone, written_pair
 from revela_rag.corpus.text import squeeze, word_spans
 
 __all__ = ["CROPPED_WORDS", "Unit", "cropped", "make_units", "split_pairs"]
@@ -54,14 +53,14 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (),
     hidden = {pair.chunk_id: pair.answer_text for pair in held_out}
     chunks = list(chunks)
     written = {chunk.id: pair for chunk in chunks if (pair := written_pair(chunk))}
-    asked = Counter(map(query_key, written.values()))
+    alone = asked_alone(written.values())
     units = []
     for chunk in chunks:
         if chunk.id in hidden:
             texts: tuple[str, ...] = (hidden[chunk.id],)
             is_pair = False
         else:
-            texts, is_pair = _texts(chunk, written.get(chunk.id), asked, halves_ask=crop)
+            texts, is_pair = _texts(chunk, written.get(chunk.id), alone, halves_ask=crop)
             if crop and not is_pair and chunk.kind != "code" and (halves := cropped(chunk.text)):
                 texts, is_pair = halves, True
         if texts := tuple(text for text in texts if text.strip()):
@@ -79,13 +78,13 @@ def cropped(text: str, fewest: int = CROPPED_WORDS) -> tuple[str, str] | None:
 
 
 def _texts(
-    chunk: Chunk, pair: StructuralPair | None, asked: Counter[str], *, halves_ask: bool
+    chunk: Chunk, pair: StructuralPair | None, alone: Collection[str], *, halves_ask: bool
 ) -> tuple[tuple[str, ...], bool]:
     query, answer = chunk.part(QUERY_ROLES), chunk.part(ANSWER_ROLES)
     if pair and query and answer:
         if chunk.kind == "code":
             return (query.text, answer.text), True
-        return (query.text, pair.answer_text), asked[query_key(pair)] == 1
+        return (query.text, pair.answer_text), chunk.id in alone
     halves = tuple(part.text for role in _HALVES for part in chunk.parts if part.role == role)
     if len(halves) == 2:
         return halves, halves_ask
