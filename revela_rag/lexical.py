@@ -105,9 +105,9 @@ class LexicalIndex:
         if not len(known):
             return np.zeros(len(self.ids), dtype=np.float32)
         beside = _keys(terms, len(self._vocabulary))[(terms[:-1] >= 0) & (terms[1:] >= 0)]
+        beside = beside[beside <= self._pairs[-1]] if len(self._pairs) else beside[:0]
         places = np.searchsorted(self._pairs, beside)
-        places = places[np.append(self._pairs, -1)[places] == beside]
-        columns = np.concatenate([known, len(self._vocabulary) + places])
+        columns = np.concatenate([known, len(self._vocabulary) + places[self._pairs[places] == beside]])
         return np.asarray(self._scorer.get_scores_from_ids(columns), dtype=np.float32)
 
     def search(self, query: str, k: int = 10, *, mask: np.ndarray | None = None) -> list[tuple[str, float]]:
