@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from revela_rag.corpus.text import squeeze
 
@@ -29,7 +29,7 @@ class Section:
     Attributes:
         path: headings from the outermost to its own; empty before the first heading.
         start: offset of its text (after the heading) in the document.
-        end: offset after its text.
+        end: offset after its text, and after headings that follow it and stand above nothing.
     """
 
     path: tuple[str, ...]
@@ -64,16 +64,26 @@ def clean_heading(heading: str) -> str:
 
 
 def _assemble(text: str, body: int, headings: list[tuple[int, str, int, int]]) -> list[Section]:
-    """Turn (level, title, heading start, text start) into sections with their paths."""
-    sections = []
-    path: list[tuple[int, str]] = []
+    """Turn (level, title, heading start, text start) into sections with their paths.
+
+    A heading that stands above nothing is text: of the section that ends right before it, or of one of its own.
+    """
+    sections: list[Section] = []
+    path: list[tuple[int, str, int]] = []  # level, title, and where a heading stands that no section has yet, or -1
     start = body
     for level, title, at, after in [*headings, (0, "", len(text), len(text))]:
         if text[start:at].strip():
-            sections.append(Section(tuple(name for _, name in path if name), start, at))
+            sections.append(Section(tuple(name for _, name, _ in path if name), start, at))
+            path = [(depth, name, -1) for depth, name, _ in path]
+        alone = at
         while path and path[-1][0] >= level:
-            path.pop()
-        path.append((level, title))
+            _, _, unused = path.pop()
+            alone = unused if unused >= 0 else alone
+        if text[alone:at].strip():
+            follows = bool(sections) and not text[sections[-1].end : alone].strip()
+            names = tuple(name for _, name, _ in path if name)
+            sections.append(replace(sections.pop(), end=at) if follows else Section(names, alone, at))
+        path.append((level, title, at))
         start = after
     return sections
 

@@ -188,6 +188,20 @@ def test_restructured_text():
     assert [chunk.text for chunk in chunks] == ["Intro.", "Body text.", "Deep."]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# A\n## B\n## C\nbelow\n## D\n### E\n# F", [("A", "## B"), ("A > C", "below\n## D\n### E\n# F")]),
+        ("# A\nbelow\n# B\n## D\n## C\nmore", [("A", "below"), ("B", "## D"), ("B > C", "more")]),
+        ("# A\n\n## B\n\n# C\n", [("", "# A\n\n## B\n\n# C")]),
+        ("---\ntitle: T\n---\n# A\n# B\ntext", [("T", "# A"), ("T > B", "text")]),
+    ],
+)
+def test_a_heading_above_nothing_is_text(text: str, expected: list[tuple[str, str]]) -> None:
+    chunks = chunk_document(Document("notes.md", text, format="markdown"))
+    assert [(chunk.title, chunk.text) for chunk in chunks] == expected
+
+
 def test_html_keeps_headings_and_drops_furniture():
     html = """<!doctype html><html><head><title>Page title here</title><style>p{}</style></head><body>
     <nav>Menu</nav><script>var a = 1</script><h1>Main <em>heading</em> words</h1><p>First
