@@ -166,11 +166,12 @@ def _string(record: dict[str, Any], key: str, place: str, *, required: bool = Fa
 def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
     """(query id, document id, relevance) of every line of three or TREC's four columns, less the header.
 
-    Where the header has BEIR's names it says which column is which.
+    Columns are parted by tabs, or by spaces in a line without tabs. Where the header has BEIR's names it says which
+    column is which.
     """
     order: tuple[str, ...] = _COLUMNS
     for number, line in _lines(file):
-        fields = line.rstrip("\r\n").split("\t")
+        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
         if len(fields) == 4:
             del fields[1]
         names = [field.strip().lower().replace("_", "-") for field in fields]
@@ -189,6 +190,6 @@ def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
                 continue
             raise CorpusError(
                 f"{file}, line {number}: expected query-id, corpus-id and an integer score separated by "
-                f"tabs, found {line.strip()!r}"
+                f"tabs or spaces, found {line.strip()!r}"
             ) from error
         yield query_id.strip(), document_id.strip(), grade

@@ -28,10 +28,11 @@ def test_reads_the_three_files(beir: Path) -> None:
         "q1\td1\t1\nq2\td2\t2\n",
         HEADER + "q1\td1\t1\nq2\td2\t2\n",
         "q1\t0\td1\t1\nq2\t0\td2\t2\n",
+        "q1 0 d1 1\nq2 0 d2 2\n",
         "q1\td1\t1\r\n\r\nq2\td2\t2\r\n",
         "q1\td1\t1.0\nq2\td2\t2",
     ],
-    ids=["no header", "header", "trec", "windows and blank lines", "floats"],
+    ids=["no header", "header", "trec", "trec with spaces", "windows and blank lines", "floats"],
 )
 def test_qrels_variants(tmp_path: Path, content: str) -> None:
     data = load_beir(write_beir(tmp_path / "x", splits={"dev": content}))
@@ -124,7 +125,7 @@ def test_repeated_ids_are_an_error(beir: Path) -> None:
         load_beir(beir)
 
 
-@pytest.mark.parametrize("line", ["q1\td1", "q1 d1 1", "q1\td1\tmuch", "q1\td1\t1\t1\t1", "q1\td1\tnan", "q1\td1\t0.5"])
+@pytest.mark.parametrize("line", ["q1\td1", "q1 d1", "q1\td1\tmuch", "q1\td1\t1\t1\t1", "q1\td1\tnan", "q1\td1\t0.5"])
 def test_malformed_qrels_name_the_line(tmp_path: Path, line: str) -> None:
     folder = write_beir(tmp_path / "x", splits={"test": f"{HEADER}q1\td1\t1\n{line}\n"})
     with pytest.raises(CorpusError, match="line 3"):
