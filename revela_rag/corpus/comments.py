@@ -10,9 +10,14 @@ from revela_rag.corpus.text import LETTERS, bounded_references, squeeze, word_sp
 __all__ = ["clean_comment", "clean_docstring", "first_paragraph", "is_boilerplate", "looks_like_code"]
 
 _QUOTES = re.compile(r"^[rRbBuUfF]{0,2}(\"\"\"|'''|\"|')")
-_MARKER = re.compile(r"^[ \t]*(?:/\*+!?<?|\*+/|\*+(?!\*)|//[/!]*<?|#+!?|;;+|--+)[ \t]?")
+_MARKER = re.compile(r"^[ \t]*(?:/\*+!?<?|\*+/|\*+(?!\*)|//[/!]*<?|#+!?|;;+|--+|=(?:begin|end)\b)[ \t]?")
 _CLOSER = re.compile(r"(?:(?<![ \t])[ \t]++)?(?<!\*)\*++/[ \t]*$")
-_PRE = re.compile(r"<pre\b.*?(?:</pre>|\Z)", re.S | re.I)
+_PRE = re.compile(r"<pre\b.*?(?:</pre>|\Z)|\{\{\{.*?(?:\}\}\}|\Z)", re.S | re.I)
+_ORDER = re.compile(r"^(?:MARK|swiftlint|rubocop|phpcs|noinspection|frozen_string_literal)\b[: ]")
+_XML = re.compile(r"<(?:summary|remarks|inheritdoc|returns|value|param|typeparam|exception)\b[^<>]{0,200}>")
+_XML_TAG = re.compile(r"(</?[a-zA-Z][^<>]{0,500}>)")
+_XML_NAME = re.compile(r"</?([a-zA-Z]+)")
+_XML_NAMED = re.compile(r"\b(?:cref|name|langword)\s*+=\s*+[\"'](?:[A-Z]:)?([^\"'{(]*+)")
 _LINK = re.compile(r"\{@(?:link|linkplain|value|see)\s++([^\s}]++)(?:\s++([^}]{0,500}+))?\}")
 _INLINE = re.compile(r"\{@(?:code|literal|summary|index)\s+([^{}]*)\}")
 _BREAK = re.compile(r"</?(?:p|br|ul|ol|li|h\d|div|dl|dd|dt|table|tr|blockquote)\b[^>]{0,1000}>", re.I)
@@ -29,6 +34,7 @@ _STOP = re.compile(  # from here on a comment lists parameters, results, example
     r"errors)[ \t]*:?:[ \t]*$|"
     r"(?:parameters|returns|raises|yields|examples?|notes|references|attributes|see also|other parameters|methods|"
     r"input|output|usage)[ \t]*\n[ \t]*[-=~]{3,}[ \t]*$|"
+    r"[ \t]*[-*+][ \t]+(?:parameters?|returns?|throws)\b[^:\n]{0,100}:|"
     r"[ \t]*#{1,4}[ \t]*(?:examples?|panics|errors|safety|arguments|returns|parameters)\b.*$|"
     r"(?:args|arguments|params|parameters|returns?|raises):)",
     re.I | re.M,
@@ -38,7 +44,7 @@ _COMMAND = re.compile(r"[@\\](?:brief|details|summary)\s+")
 _DOCTEST = re.compile(r"^[ \t]*>>> .*?(?:\n[ \t]*\n|\Z)", re.S | re.M)
 _FENCE = re.compile(r"^[ \t]*```.*?(?:^[ \t]*```|\Z)", re.S | re.M)
 _SIGNATURE = re.compile(r"^[\w.]+\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)(?:\s*(?:->|=>|=)\s*.{1,80})?$")
-_RULE = re.compile(r"^[\W_]{3,}$")
+_RULE = re.compile(r"^(?!\{\{\{|\}\}\})[\W_]{3,}$")
 _BOILERPLATE = re.compile(
     "|".join(
         (
@@ -70,15 +76,16 @@ def clean_docstring(source: str) -> str:
 def clean_comment(source: str) -> str:
     """Comments above a definition as paragraphs of plain text, separated by blank lines.
 
-    Comment markers, markup (HTML, Javadoc, reStructuredText), examples and everything from the first parameter list
-    on are dropped; what is left says what the code is for.
+    Comment markers, markup (HTML, Javadoc, XML, reStructuredText), examples and everything from the first parameter
+    list on are dropped; what is left says what the code is for.
     """
     lines = []
     for line in source.split("\n"):
         line = _CLOSER.sub("", line)
         line = _MARKER.sub("", line, count=1)
-        lines.append("" if _RULE.match(line) else line.rstrip())
-    return _prose("\n".join(lines))
+        lines.append("" if _RULE.match(line) or _ORDER.match(line) else line.rstrip())
+    text = "\n".join(lines)
+    return _prose(_xml_prose(text) if _XML.search(text) else text)
 
 
 def first_paragraph(text: str) -> str:
@@ -96,6 +103,30 @@ def looks_like_code(text: str) -> bool:
     lines = [line for line in text.split("\n") if line.strip()]
     ended = sum(line.rstrip().endswith((";", "{", "}", ");")) for line in lines)
     return ended * 2 > len(lines) or len(_SYMBOLS.findall(text)) > 0.08 * len(text)
+
+
+def _xml_prose(text: str) -> str:
+    """What the XML of a C# comment says of the code itself, else what it says of the result."""
+    said: list[str] = []
+    returned: list[str] = []
+    inside = ""  # the element that is left out
+    for piece in _XML_TAG.split(text):
+        tag = _XML_NAME.match(piece)
+        name = tag.group(1).lower() if tag else ""
+        if inside:
+            inside = "" if name == inside and piece.startswith("</") else inside
+        elif name in ("param", "typeparam", "exception", "example", "code", "seealso", "returns", "value"):
+            inside = "" if piece.startswith("</") or piece.endswith("/>") else name
+        elif name in ("see", "paramref", "typeparamref"):
+            named = _XML_NAMED.search(piece)
+            piece = named.group(1) if named and piece.endswith("/>") else ""
+        elif name in ("summary", "remarks", "para", "list", "item"):
+            piece = "\n\n"
+        elif name:
+            piece = ""
+        if not name or not piece.startswith("<"):
+            (returned if inside in ("returns", "value") else said if not inside else []).append(piece)
+    return "".join(said) if "".join(said).strip() else "".join(returned)
 
 
 def _prose(text: str) -> str:

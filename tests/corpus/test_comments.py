@@ -40,6 +40,27 @@ def test_docstrings(source, expected):
         ("/* Opens it.\n   And reads. */", "Opens it. And reads."),
         ("/**\n * @brief Opens the file.\n * @param x y\n */", "Opens the file."),
         ("/// Adds.\n///\n/// # Examples\n/// ```\n/// add(1)\n/// ```", "Adds."),
+        (
+            '/// <summary>Adds <paramref name="a"/> to <c>b</c>.</summary>\n/// <returns>A sum.</returns>',
+            "Adds a to b.",
+        ),
+        (
+            "/// <summary>\n/// See <see cref=\"T:A.B{C}\"/> &lt; <see langword='null'/>.\n/// </summary>",
+            "See A.B < null.",
+        ),
+        ('/// <summary>Reads <see cref="A">the file</see>.<para>Twice.</para></summary>', "Reads the file.\n\nTwice."),
+        ('/// <summary>One.</summary>\n/// <example><code>one();</code></example>\n/// <seealso cref="X"/>', "One."),
+        ('/// <param name="a">First.</param>\n/// <returns>The sum of both.</returns>', "The sum of both."),
+        ('/// <inheritdoc cref="A.B"/>', ""),
+        ('/// <param name="a">never closed\n/// <summary>Gone.</summary>', ""),
+        ("/** <summary>In a block.</summary> */", "In a block."),
+        ("/// Adds.\n/// - Parameters:\n///   - a: number\n/// - Returns: the sum", "Adds."),
+        ("/// Adds.\n/// - Parameter a: number\n/// - Throws: an error", "Adds."),
+        ("/** Adds.\n  *\n  * {{{\n  * add(1)\n  * }}}\n  */", "Adds."),
+        ("// MARK: - Sorting\n// Sorts by name.", "Sorts by name."),
+        ("/// Adds.\n// swiftlint:disable:next force_cast", "Adds."),
+        ("=begin\nCounts things.\n=end", "Counts things."),
+        ("/** Takes a <code>List</code> of things. */", "Takes a List of things."),
     ],
 )
 def test_comments(source, expected):
