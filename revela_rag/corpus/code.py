@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import dropwhile
 from pathlib import PurePosixPath
 
 from revela_rag.corpus.comments import clean_comment, clean_docstring, first_paragraph, is_boilerplate, looks_like_code
 from revela_rag.corpus.draft import Draft
 from revela_rag.corpus.languages import GRAMMARS, format_of
+from revela_rag.corpus.licences import comment_rows, licence_rows
 from revela_rag.corpus.lines import Line, join_lines, numbered_lines, split_lines
 from revela_rag.corpus.outline import Definition, Outline, outline
 from revela_rag.corpus.types import Document, Part
@@ -23,7 +25,6 @@ MAX_ERROR_SHARE = 0.3
 TRIVIAL_LINES = 3
 
 _EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|return(?: None)?;?|raise NotImplementedError.*|[{}\s;]*+)\s*$")
-_LICENCE = re.compile(r"copyright|licen[sc]e|all rights reserved|spdx-", re.I)
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -34,7 +35,8 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
     documentation, fields, short undocumented members in full and the signatures of the others. Top-level code
     between definitions becomes pieces of its own, without imports and licence headers. Anything longer than
     ``2 * max_words`` words or 60 lines is split between lines, preferring blank and least indented ones. Languages
-    without a grammar and files that do not parse become windows of lines under the same limits.
+    without a grammar and files that do not parse become windows of lines under the same limits, without the licence
+    that may open them.
     """
     lines = numbered_lines(document.text)
     limit = 2 * max_words
@@ -45,6 +47,10 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
             drafts = list(_from_outline(document, lines, parsed, limit))
             if drafts:
                 return drafts
+    licence = licence_rows(lines, comment_rows(lines), whole=False)
+    rest = [line for line in lines if line.row not in licence]
+    if licence and any(line.text.strip() for line in rest):
+        lines = list(dropwhile(lambda line: not line.text.strip(), rest))
     return [
         Draft("code", join_lines(piece), _document_title(document), (), _where(document, piece))
         for piece in split_lines(lines, max_words=limit, max_lines=MAX_CODE_LINES)
@@ -136,7 +142,7 @@ def _leftovers(document: Document, lines: list[Line], parsed: Outline, limit: in
     covered = set(parsed.import_rows)
     for item in parsed.definitions:
         covered.update(range(item.first_row, item.end_row + 1))
-    covered.update(_licence_rows(lines, parsed.comment_rows))
+    covered.update(licence_rows(lines, parsed.comment_rows, whole=True))
     rest: list[Line] = []
     for line in lines:
         if line.row not in covered and (line.text.strip() or (rest and rest[-1].text)):
@@ -148,17 +154,6 @@ def _leftovers(document: Document, lines: list[Line], parsed: Outline, limit: in
         if parsed.definitions and len(_WORD.findall(text)) < 3:
             continue
         yield Draft("code", text, _document_title(document), (), _where(document, piece), piece[0].row)
-
-
-def _licence_rows(lines: list[Line], comment_rows: set[int]) -> set[int]:
-    """Rows of the comment that opens the file when it is a licence."""
-    opening: list[Line] = []
-    for line in lines:
-        if line.row not in comment_rows and line.text.strip():
-            break
-        opening.append(line)
-    licence = _LICENCE.search("\n".join(line.text for line in opening))
-    return {line.row for line in opening} if licence else set()
 
 
 def _document_title(document: Document) -> str:

@@ -1,0 +1,144 @@
+"""A licence at the head of a file in a language without a grammar is no text of it, and nothing else is lost."""
+
+import time
+
+import pytest
+
+from revela_rag.corpus import Document, chunk_document
+
+CODE = "start {\n  run 1\n}"
+MIT = """Copyright (c) 2024 Example Traders
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction.
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND."""
+GPL = """Portions copyright 2001, 2002 by Somebody.
+
+This program is free software: you can redistribute it and/or modify
+it under the terms of the GNU General Public License.
+
+This program is distributed in the hope that it will be useful,
+but WITHOUT ANY WARRANTY.
+
+You should have received a copy of the GNU General Public License
+along with this program."""
+APACHE = """Copyright The Example Authors.
+SPDX-License-Identifier: Apache-2.0
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS."""
+STYLES = {
+    "//": ("", "// ", ""),
+    "#": ("", "# ", ""),
+    "--": ("", "-- ", ""),
+    ";;": ("", ";; ", ""),
+    "%": ("", "% ", ""),
+    "!": ("", "! ", ""),
+    "/*": ("/*\n", " * ", "\n */"),
+    "(*": ("(*\n", "   ", "\n*)"),
+    "(* stars": ("(*****\n", "(* ", "\n*****)"),
+    "<!--": ("<!--\n", "  ", "\n-->"),
+    "{-": ("{-\n", "  ", "\n-}"),
+    "--[[": ("--[[\n", "  ", "\n]]"),
+    '"""': ('"""\n', "", '\n"""'),
+}
+
+
+def text_of(source, language="dart"):
+    chunks = chunk_document(Document("src/file.x", source, format=language))
+    return "\n".join(chunk.text for chunk in chunks)
+
+
+def comment(text, style):
+    opening, prefix, closing = STYLES[style]
+    return opening + "\n".join((prefix + line).rstrip() for line in text.split("\n")) + closing + "\n"
+
+
+@pytest.mark.parametrize("licence", [MIT, GPL, APACHE])
+@pytest.mark.parametrize("style", STYLES)
+def test_a_licence_is_left_out(licence, style):
+    assert text_of(comment(licence, style) + CODE) == CODE
+    assert text_of(comment(licence, style) + "\n" + CODE) == CODE
+    assert text_of("\n" + comment("A word before.", style) + "\n" + comment(licence, style) + "\n" + CODE).endswith(
+        CODE
+    )
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_what_is_no_licence_is_kept(style):
+    about = comment("Checks the licence keys and copyright marks of customers,\nand copies the license files.", style)
+    assert text_of(about + CODE) == about + CODE
+    mixed = text_of(comment("dates.x - reads dates of many forms\n\n" + MIT + "\n\nSee also times.x.", style) + CODE)
+    assert "reads dates of many forms" in mixed and "See also times.x." in mixed and mixed.endswith(CODE)
+    assert "Copyright" not in mixed and "WARRANTY" not in mixed and "Permission" not in mixed
+
+
+def test_a_notice_is_one_line():
+    assert text_of("# Copyright 2024 Example Traders\n# Reads dates of many forms.\n" + CODE) == (
+        "# Reads dates of many forms.\n" + CODE
+    )
+
+
+def test_only_the_comments_before_everything_else_are_looked_at():
+    later = CODE + "\n\n# Copyright 2024 Example Traders\n" + CODE
+    assert text_of(later) == later
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "# Copyright 2024 Example Traders\n# All rights reserved.",
+        comment(MIT, "/*"),
+        "/* Copyright 2024 Example Traders\n * without an end\n" + CODE,
+        "/* Copyright 2024 Example Traders */ " + CODE,
+        "Copyright 2024 Example Traders\n" + CODE,
+    ],
+)
+def test_a_licence_alone_beside_code_or_in_no_comment_is_kept(source):
+    assert text_of(source) == source.rstrip("\n")
+
+
+def test_a_file_that_does_not_parse_loses_its_licence_too():
+    garbage = "\n".join(f"@@ {n} ((( [ }} what is this" for n in range(30))
+    assert text_of(comment(APACHE, "/*") + garbage, "java") == garbage
+
+
+def test_a_shebang_stays():
+    assert text_of("#!/bin/sh\n\n# Copyright 2024 Example Traders\n\nrun 1\n", "shell") == "#!/bin/sh\n\n\nrun 1"
+
+
+def test_lines_of_a_piece_are_counted_from_where_the_code_begins():
+    (chunk,) = chunk_document(Document("a", "# Copyright 2024 Somebody\n\nrun 1\nrun 2\n", format="shell"))
+    assert chunk.metadata["start_line"] == 3
+
+
+def test_with_a_grammar_the_comment_that_holds_a_licence_is_left_out_and_the_next_is_not():
+    header = "// sum.go\n// Copyright 2024 The Example Authors. All rights reserved.\n\n"
+    source = (
+        header
+        + "// Package sum adds numbers of any size.\npackage sum\n\nfunc Add(a, b int) int {\n\treturn a + b\n}\n"
+    )
+    first, second = chunk_document(Document("sum.go", source, format="go"))
+    assert first.text == "// Package sum adds numbers of any size."
+    assert second.metadata["symbol"] == "Add"
+
+
+@pytest.mark.parametrize(
+    "run", [" ", "*", "# ", "copyright ", "licensed ", "=begin", "(c) ", "<summary>", "<param>", "{{{"]
+)
+@pytest.mark.parametrize("language", ["dart", "csharp"])
+def test_long_runs_in_the_opening_comment_are_quick(run, language):
+    started = time.process_time()
+    assert text_of(f"// x {run * 40_000} y\nint f() {{ return 1 + 2; }}\n", language)
+    assert time.process_time() - started < 4
