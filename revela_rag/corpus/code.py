@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 from revela_rag.corpus.comments import clean_comment, clean_docstring, first_paragraph, is_boilerplate, looks_like_code
 from revela_rag.corpus.draft import Draft
-from revela_rag.corpus.languages import GRAMMARS, format_of
+from revela_rag.corpus.grammars import GRAMMARS
+from revela_rag.corpus.languages import format_of
 from revela_rag.corpus.licences import comment_rows, licence_rows
 from revela_rag.corpus.lines import Line, join_lines, numbered_lines, split_lines
 from revela_rag.corpus.outline import Definition, Outline, outline
@@ -43,7 +44,7 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
     language = document.format
     if language in GRAMMARS:
         parsed = outline(document.text.encode("utf-8", "replace"), language)
-        if parsed.error_share <= MAX_ERROR_SHARE:
+        if parsed.error_share - parsed.saved_share <= MAX_ERROR_SHARE:
             drafts = list(_from_outline(document, lines, parsed, limit))
             if drafts:
                 return drafts
@@ -151,7 +152,7 @@ def _leftovers(document: Document, lines: list[Line], parsed: Outline, limit: in
         rest = lines  # nothing but imports: better found than lost
     for piece in split_lines(rest, max_words=limit, max_lines=MAX_CODE_LINES):
         text = join_lines(piece)
-        if parsed.definitions and len(_WORD.findall(text)) < 3:
+        if parsed.definitions and not _WORD.search(text):
             continue
         yield Draft("code", text, _document_title(document), (), _where(document, piece), piece[0].row)
 

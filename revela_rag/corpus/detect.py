@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from revela_rag.corpus.languages import GRAMMARS, PROSE_FORMATS, format_of
+from revela_rag.corpus.languages import PROSE_FORMATS, format_of
 from revela_rag.corpus.outline import outline
 
 __all__ = ["detect_format"]
@@ -49,6 +49,8 @@ _OPENINGS: dict[str, tuple[str, ...]] = {
         r"module\.exports *=",
     ),
 }
+# of these a parser tells whether it is code; those of Ruby or PHP find no error in prose
+_PARSED = {*_OPENINGS, "tsx"}
 _COMPILED = [(language, re.compile("|".join(patterns))) for language, patterns in _OPENINGS.items()]
 _LEADING = re.compile(
     r"(?:\s*(?:/\*.*?\*/|//[^\n]*|#(?!include|define|if|pragma|!?\[)[^\n]*|(\"\"\"|''').*?\1))*\s*", re.S
@@ -66,8 +68,8 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     """Format of a text that did not come from a file.
 
     A path (``src/Foo.java``) decides, and so does a bare name (``Foo.java``, but also ``Node.js``) when the text parses
-    in that language, or looks like code where there is no parser for it; otherwise the first statement must look like
-    one of a known language and the text must parse in it. Everything else is prose.
+    in that language, or looks like code where there is no parser that could tell; otherwise the first statement must
+    look like one of a known language and the text must parse in it. Everything else is prose.
 
     Args:
         text: the content.
@@ -106,8 +108,8 @@ def _language(text: str) -> str | None:
 
 
 def _is_code(text: str, language: str) -> bool:
-    """Whether it parses, or where there is no parser looks like code at all: ``mail.php`` may be a title."""
-    return _parses(text, language) if language in GRAMMARS else _CODE.search(text) is not None
+    """Whether it parses, or where no parser could tell looks like code at all: ``mail.php`` may be a title."""
+    return _parses(text, language) if language in _PARSED else _CODE.search(text) is not None
 
 
 def _parses(text: str, language: str, max_error_share: float = MAX_ERROR_SHARE) -> bool:

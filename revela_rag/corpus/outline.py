@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from revela_rag.corpus.languages import GRAMMARS, Grammar, language_object
+from revela_rag.corpus.grammars import GRAMMARS, Grammar, language_object
 
 __all__ = ["Definition", "Outline", "outline"]
 
@@ -22,10 +22,13 @@ _FUNCTION_VALUED = frozenset(
 )
 _DOCUMENTED_ONLY = frozenset({"declaration", "field_declaration", "type_definition"})
 _FUNCTION_VALUES = frozenset({"arrow_function", "function_expression", "function", "generator_function", "class"})
-_ATTACHED = frozenset({"attribute_item", "decorator"})
+_ATTACHED = frozenset({"attribute_item", "decorator", "annotated_expression"})
+#: Properties of this many lines are definitions without documentation, too.
+LONG_VALUE_LINES = 4
 _NAMES = frozenset(
     {
         "identifier",
+        "simple_identifier",
         "field_identifier",
         "type_identifier",
         "qualified_identifier",
@@ -34,6 +37,8 @@ _NAMES = frozenset(
         "destructor_name",
     }
 )
+_AROUND_LICENCES = frozenset({"php_tag", "preproc_region", "preproc_endregion"})
+_NAMED = frozenset({"variable_declarator", "variable_declaration", "assignment_expression", "type_spec"})
 
 
 @dataclass(slots=True)
@@ -74,14 +79,16 @@ class Outline:
     Attributes:
         definitions: those at top level; members hang below their class.
         import_rows: rows that hold nothing but imports.
-        comment_rows: rows of top-level comments.
+        comment_rows: rows of nothing but top-level comments, of ``<?php`` and of ``#region``.
         error_share: share of the source bytes the parser could not place, 0 to 1.
+        saved_share: the part of it that lies in definitions without errors: one slip can put a whole file in doubt.
     """
 
     definitions: list[Definition]
     import_rows: set[int]
     comment_rows: set[int]
     error_share: float
+    saved_share: float
 
 
 def outline(source: bytes, language: str) -> Outline:
@@ -91,33 +98,74 @@ def outline(source: bytes, language: str) -> Outline:
 
     Args:
         source: UTF-8 source code.
-        language: a key of :data:`~revela_rag.corpus.languages.GRAMMARS`.
+        language: a key of :data:`~revela_rag.corpus.grammars.GRAMMARS`.
     """
     from tree_sitter import Parser
 
     grammar = GRAMMARS[language]
     root = Parser(language_object(language)).parse(source).root_node
-    result = Outline([], set(), set(), _error_share(root, len(source)))
+    result = Outline([], set(), set(), *_error_shares(root, len(source), grammar))
     pending: list[tuple[Any, str, list[Definition], int]] = [(root, "", result.definitions, -1)]
+    lists, shells = [result.definitions], set()
     while pending:
         container, scope, found, covered = pending.pop()
         for node, leading in _candidates(container, grammar):
             inner = _unwrap(node, grammar)
-            if not _is_definition(inner, bool(leading)) or node.start_point[0] <= covered:
+            if not _is_definition(inner, bool(leading), grammar) or node.start_point[0] <= covered:
                 continue
             definition = _define(node, inner, leading, scope, grammar, language)
-            found.append(definition)
             covered = definition.end_row
+            if inner.type in grammar.namespaces and not leading and _holds_only_definitions(inner, grammar):
+                pending.append((inner, definition.symbol, found, definition.start_row))
+                shells |= {definition.start_row, definition.end_row}
+                continue
+            found.append(definition)
             if definition.is_class:
-                body = inner.child_by_field_name("body")
-                if body is not None:
-                    pending.append((body, definition.symbol, definition.members, definition.start_row))
-    for node in root.children:
-        if node.type in grammar.imports:
-            result.import_rows.update(_rows(node))
-        elif "comment" in node.type:
-            result.comment_rows.update(_rows(node))
+                pending.append((inner, definition.symbol, definition.members, definition.start_row))
+                lists.append(definition.members)
+    for found in lists:
+        found.sort(key=lambda definition: definition.first_row)
+    _note_imports(root, grammar, result)
+    result.import_rows |= shells
     return result
+
+
+def _note_imports(root: Any, grammar: Grammar, result: Outline) -> None:
+    """Note the rows of imports and comments on which nothing else stands, at top level and in namespaces."""
+    others: set[int] = set()
+    pending = [root]
+    while pending:
+        for node in pending.pop().children:
+            rows = _rows(node)
+            if "comment" in node.type or node.type in _AROUND_LICENCES:
+                result.comment_rows.update(rows)
+            body = node.child_by_field_name("body")
+            if node.type in grammar.imports and body is not None:
+                result.import_rows.update(range(rows.start, body.start_point[0] + 1))
+                result.import_rows.add(rows[-1])
+                pending.append(body)
+            elif node.type in grammar.imports or _reads_like_import(node, grammar):
+                result.import_rows.update(rows)
+            elif node.is_named and "comment" not in node.type and node.type not in _AROUND_LICENCES:
+                others.update((rows.start, rows[-1]))
+    result.import_rows -= others
+    result.comment_rows -= others
+
+
+def _reads_like_import(node: Any, grammar: Grammar) -> bool:
+    text = grammar.import_text
+    return text is not None and node.start_point[0] == node.end_point[0] and text.match(_text(node)) is not None
+
+
+def _holds_only_definitions(node: Any, grammar: Grammar) -> bool:
+    """Whether its own rows hold its name and nothing else."""
+    body = node.child_by_field_name("body")
+    return (
+        body is not None
+        and node.start_point[0] < body.start_point[0]
+        and body.end_point[0] < node.end_point[0]
+        and all(child.type in grammar.classes or "comment" in child.type for child in body.children)
+    )
 
 
 def _candidates(container: Any, grammar: Grammar) -> Iterator[tuple[Any, list[Any]]]:
@@ -131,25 +179,50 @@ def _candidates(container: Any, grammar: Grammar) -> Iterator[tuple[Any, list[An
             stack.pop()
             leading = []
             continue
+        kind = node.type
         trailing = node.start_point[0] == last_row  # a comment behind code belongs to that code
         if leading and node.start_point[0] - _last_row(leading[-1]) > 1:
             leading = []
-        if "comment" in node.type or node.type in _ATTACHED:
+        if "comment" in kind or kind in _ATTACHED:
             if not trailing:
                 leading.append(node)
             continue
-        last_row = _last_row(node)
-        kind = node.type
-        if kind in grammar.functions or kind in grammar.classes or kind in grammar.wrappers:
+        last_row, swallowed = _end(node, grammar)
+        if not node.is_named:  # a keyword may be called as the node it begins
+            leading = []
+            continue
+        if kind in grammar.functions or kind in grammar.classes or kind in grammar.wrappers or kind in grammar.values:
             yield node, leading
         if kind in grammar.transparent or kind == "ERROR":
-            stack.append(iter(node.children))
-        leading = []
+            stack.append(iter(node.children))  # where these begin with a definition, the comment above is about it
+        else:
+            leading = swallowed
+
+
+def _end(node: Any, grammar: Grammar) -> tuple[int, list[Any]]:
+    """The last row of a node, and the comments at its end that belong to what follows.
+
+    A block that ends by indentation reaches up to the next token, over comments that are indented as little as what it
+    is the body of.
+    """
+    if not grammar.indented:
+        return _last_row(node), []
+    column, swallowed = node.start_point[1], []
+    while node.child_count:
+        for child in reversed(node.children):
+            if "comment" in child.type and child.start_point[1] <= column:
+                swallowed.append(child)
+            elif child.start_byte < child.end_byte:
+                node = child
+                break
+        else:
+            break
+    return _last_row(node), swallowed[::-1]
 
 
 def _unwrap(node: Any, grammar: Grammar) -> Any:
     while node.type in grammar.wrappers:
-        wanted = grammar.functions | grammar.classes | grammar.wrappers
+        wanted = grammar.functions | grammar.classes | grammar.wrappers | grammar.values
         inner = next((child for child in node.children if child.type in wanted), None)
         if inner is None:
             return node
@@ -157,12 +230,14 @@ def _unwrap(node: Any, grammar: Grammar) -> Any:
     return node
 
 
-def _is_definition(node: Any, documented: bool) -> bool:
+def _is_definition(node: Any, documented: bool, grammar: Grammar) -> bool:
     if node.type in _FUNCTION_VALUED:
         return _function_value(node) is not None
     if node.type in _DOCUMENTED_ONLY:
         return documented and (node.type == "type_definition" or _declares_function(node))
-    return node.type not in ("export_statement", "template_declaration", "decorated_definition")
+    if node.type in grammar.values:
+        return documented or len(_rows(node)) >= LONG_VALUE_LINES
+    return node.type not in grammar.wrappers
 
 
 def _function_value(node: Any) -> Any:
@@ -185,13 +260,13 @@ def _declares_function(node: Any) -> bool:
 
 
 def _define(node: Any, inner: Any, leading: list[Any], scope: str, grammar: Grammar, language: str) -> Definition:
-    name = _name(inner)
+    name = grammar.names.get(inner.type) or _name(inner)
     if inner.type == "method_declaration" and inner.child_by_field_name("receiver") is not None:
         scope = _receiver(inner)
     symbol = f"{scope}.{name}" if scope and name else name or scope
     first = leading[0].start_point[0] if leading else node.start_point[0]
     value = _function_value(inner) if inner.type in _FUNCTION_VALUED else None
-    body = (value if value is not None else inner).child_by_field_name("body")
+    body = _body(value if value is not None else inner, grammar)
     end = body.start_byte if body is not None else inner.end_byte
     source: bytes = inner.text or b""
     result = Definition(
@@ -199,7 +274,7 @@ def _define(node: Any, inner: Any, leading: list[Any], scope: str, grammar: Gram
         scope=scope,
         first_row=first,
         start_row=node.start_point[0],
-        end_row=_last_row(node),
+        end_row=_end(node, grammar)[0],
         comment="\n".join(_text(item) for item in leading if item.type not in _ATTACHED),
         signature=" ".join(source[: end - inner.start_byte].decode("utf-8", "replace").split()),
         is_class=inner.type in grammar.classes,
@@ -210,6 +285,13 @@ def _define(node: Any, inner: Any, leading: list[Any], scope: str, grammar: Gram
             result.docstring = _text(string)
             result.doc_rows = range(string.start_point[0], _last_row(string) + 1)
     return result
+
+
+def _body(node: Any, grammar: Grammar) -> Any:
+    body = node.child_by_field_name("body")
+    if body is None and grammar.bodies:
+        body = next((child for child in node.children if child.type in grammar.bodies), None)
+    return body
 
 
 def _docstring(body: Any) -> Any:
@@ -223,17 +305,15 @@ def _name(node: Any) -> str:
     for _ in range(32):
         if node.type in _NAMES:
             return _text(node)
-        name = node.child_by_field_name("name") or node.child_by_field_name("property")
-        if name is not None:
-            return _text(name)
-        deeper = (
-            node.child_by_field_name("declarator")
-            or node.child_by_field_name("left")
-            or node.child_by_field_name("type")
-        )
+        for field_name in ("name", "property", "pattern"):
+            name = node.child_by_field_name(field_name)
+            if name is not None:
+                return _text(name.child_by_field_name("bound_identifier") or name)
+        deeper = node.child_by_field_name("declarator") or node.child_by_field_name("left")
         if deeper is None:
-            kinds = ("variable_declarator", "assignment_expression", "type_spec")
-            deeper = next((child for child in node.children if child.type in kinds), None)
+            deeper = next((child for child in node.children if child.type in _NAMED), None)
+        if deeper is None:
+            deeper = node.child_by_field_name("type") or node.child_by_field_name("return_type")
         if deeper is None:
             deeper = next((child for child in node.children if child.type in _NAMES), None)
         if deeper is None:
@@ -247,16 +327,19 @@ def _receiver(node: Any) -> str:
     return text.split("[")[0].split()[-1].lstrip("*") if text.split("[")[0].split() else ""
 
 
-def _error_share(root: Any, size: int) -> float:
-    """Share of the bytes inside ERROR nodes; only subtrees with errors are visited."""
-    lost, stack = 0, [root] if root.has_error else []
+def _error_shares(root: Any, size: int, grammar: Grammar) -> tuple[float, float]:
+    """Shares of the bytes inside ERROR nodes, and inside definitions there; only subtrees with errors are visited."""
+    lost, saved, stack = 0, 0, [root] if root.has_error else []
     while stack:
         node = stack.pop()
         if node.type == "ERROR":
             lost += node.end_byte - node.start_byte
+            for child in node.children:
+                if not child.has_error and (child.type in grammar.functions or child.type in grammar.classes):
+                    saved += child.end_byte - child.start_byte
         else:
             stack.extend(child for child in node.children if child.has_error)
-    return lost / max(size, 1)
+    return lost / max(size, 1), saved / max(size, 1)
 
 
 def _rows(node: Any) -> range:
