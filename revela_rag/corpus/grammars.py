@@ -30,7 +30,7 @@ class Grammar:
             carry the name.
         bodies: nodes that a definition's signature ends before, where its body is in no field of that name.
         names: what definitions without a name of their own are called.
-        import_text: what top-level calls and comments of one row look like that say nothing either.
+        import_text: what other top-level nodes of one row look like that say nothing either.
         indented: whether blocks end by indentation, and then swallow the comment above what follows.
     """
 
@@ -76,6 +76,7 @@ _C = {
     ),
     "wrappers": _set("template_declaration"),
     "imports": _set("preproc_include using_declaration"),
+    "import_text": re.compile(r"#[ \t]*pragma[ \t]+once\b"),
     "line_comments_document": True,
 }
 

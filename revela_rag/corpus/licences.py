@@ -38,7 +38,7 @@ _TERMS = re.compile(
     r"\blicen[sc]ed (?:under|to|by)\b|https?://\S*licen[sc]e|\b(?:public|mit|bsd|isc|apache|mozilla) licen[sc]e\b|"
     r"\bunder the terms\b|\bpermission (?:is hereby|to use)\b|\bredistributions? (?:and use|of source|in binary)\b|"
     r"\bredistribute it\b|\bfree software\b|\bwithout (?:any )?warrant|\brequired by applicable law\b|"
-    r"\bdistributed in the hope\b|\bsoftware is provided\b|\bmay not use this file\b|"
+    r"\bdistributed in the hope\b|\bsoftware is provided\b|\bcopyright laws?\b|\bmay not use this file\b|"
     r"\bcopy of the (?:gnu|licen[sc]e)\b|\bsee (?:the )?(?:accompanying )?(?:file )?(?:licen[sc]e|copying)\b|"
     r"\blicen[sc]e (?:file|information|agreement)\b|\blicen[sc]e that can be found\b|"
     r"\bgoverned by an?\b.{0,40}\blicen[sc]e|\babove copyright notice\b|"
@@ -90,12 +90,15 @@ def licence_rows(lines: Iterable[Line], comments: set[int], *, whole: bool) -> s
         comments: rows that are nothing but comments, at least those before everything else.
         whole: whether all of a comment up to the next blank row counts that has a licence in it: who wrote the file,
             when, for what.
+
+    Returns:
+        Rows, blank ones of the same comments among them.
     """
     rows: set[int] = set()
     run: list[tuple[int, str]] = []
     for line in lines:
         text = line.text.strip()
-        if line.row in comments and text:
+        if line.row in comments:
             marks = _MARKS.match(line.text)
             run.append((line.row, line.text[marks.end() if marks else 0 :].rstrip(" \t*/|=#-")))
         elif text:

@@ -121,7 +121,9 @@ def outline(source: bytes, language: str) -> Outline:
                 continue
             found.append(definition)
             if definition.is_class:
-                pending.append((inner, definition.symbol, definition.members, definition.start_row))
+                # in Python a comment before the first member is about the class
+                body = inner.child_by_field_name("body") if language == "python" else inner
+                pending.append((body or inner, definition.symbol, definition.members, definition.start_row))
                 lists.append(definition.members)
     for found in lists:
         found.sort(key=lambda definition: definition.first_row)
@@ -154,7 +156,7 @@ def _note_imports(root: Any, grammar: Grammar, result: Outline) -> None:
 
 def _reads_like_import(node: Any, grammar: Grammar) -> bool:
     text = grammar.import_text
-    return text is not None and node.start_point[0] == node.end_point[0] and text.match(_text(node)) is not None
+    return text is not None and len(_rows(node)) == 1 and text.match(_text(node)) is not None
 
 
 def _holds_only_definitions(node: Any, grammar: Grammar) -> bool:

@@ -379,6 +379,12 @@ def test_documentation_and_body_in_every_language(language):
         assert doc not in parts["body"] and parts["body"]
 
 
+def test_a_comment_below_the_head_of_a_python_class_stays_with_the_class():
+    body = textwrap.indent(LONG, "    ")
+    chunks = by_symbol(chunks_of(f"class Sum:\n    # Adds up all of the steps\n    def total(self):\n{body}\n"))
+    assert "Adds up" in chunks["Sum"].text and "Adds up" not in chunks["Sum.total"].text
+
+
 def test_comments_behind_code_do_not_document_what_follows():
     source = "struct S {\n  int length;  /* how long it is */\n  int width(int scale);  /* how wide it is */\n};\n"
     (chunk,) = chunks_of(source, "cpp")

@@ -114,6 +114,12 @@ def test_a_file_that_does_not_parse_loses_its_licence_too():
     assert text_of(comment(APACHE, "/*") + garbage, "java") == garbage
 
 
+def test_a_block_comment_with_blank_lines_in_it_is_one():
+    header = "/*\n  sum.h: adds numbers\n\n  Copyright (c) 2024 Somebody\n*/\n\n#pragma once\n\n"
+    (chunk,) = chunk_document(Document("sum.h", header + "int add(int a, int b) {\n  return a + b;\n}\n", format="c"))
+    assert chunk.metadata["symbol"] == "add"
+
+
 def test_a_shebang_stays():
     assert text_of("#!/bin/sh\n\n# Copyright 2024 Example Traders\n\nrun 1\n", "shell") == "#!/bin/sh\n\n\nrun 1"
 
