@@ -127,11 +127,11 @@ def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch
         training = cfg.contrastive_pairs, cfg.contrastive_negatives, cfg.retriever_max_tokens
         return *training, cfg.max_eval_queries, cfg.max_eval_documents
 
-    quarters = (0.25, 0.5, 0.75, 1.0)
+    quarters, eighths = (0.25, 0.5, 0.75, 1.0), tuple(eighth / 8 for eighth in range(1, 9))
     linear, lora = resolved(), resolved(adapter="lora")
     assert (linear.self_distillation, lora.self_distillation) == (0.0, 0.5)
     assert (linear.checkpoint_steps, lora.checkpoint_steps) == (25, 5)  # LoRA takes 24 steps at most
-    assert (*sizes(linear), linear.strengths) == (64, 256, 160, 1000, 5000, quarters)
+    assert (*sizes(linear), linear.strengths) == (64, 256, 160, 1000, 5000, eighths)
     assert (*sizes(lora), lora.strengths) == (24, 16, 96, 400, 2000, (0.5, 1.0))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     lora = resolved(adapter="lora")

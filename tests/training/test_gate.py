@@ -330,13 +330,16 @@ def test_few_documents_give_several_witnesses_each_and_count_once() -> None:
     assert kinds([*asked_once, *lost]) == pytest.approx(kinds(asked_once))
 
 
-def test_the_gentlest_strength_with_most_of_the_gain_is_taken() -> None:
-    gate = run_gate(DATA, embedder({0.0: 0.1, 0.25: 0.6, 0.5: 0.6, 1.0: 0.62}), [0.25, 0.5, 1.0])
-    gains = {strength: value - gate.choosing[0.0] for strength, value in gate.choosing.items()}
-    assert gains[1.0] >= gains[0.25] >= 0.75 * gains[1.0]
-    assert gate.strength == 0.25
-    gate = run_gate(DATA, embedder({0.0: 0.1, 0.25: 0.2, 1.0: 0.6}), [0.25, 1.0])
-    assert gate.strength == 1.0
-    nearly = embedder({0.0: 0.1, 0.25: 0.45, 1.0: 0.5})
-    assert run_gate(DATA, nearly, [0.25, 1.0]).strength == 0.25
-    assert run_gate(DATA, nearly, [0.25, 1.0], gentle=False).strength == 1.0
+def test_the_gentlest_strength_is_taken_that_comes_the_nearer_to_the_best_the_less_full_strength_loses() -> None:
+    def chosen(full: float, **options: Any) -> tuple[float, dict[float, float]]:
+        gate = run_gate(DATA, embedder({0.0: 0.1, 0.25: 0.34, 0.5: 0.6, 1.0: full}), [0.25, 0.5, 1.0], **options)
+        base, best = gate.choosing[0.0], gate.choosing[0.5]
+        return gate.strength, {s: (value - base) / (best - base) for s, value in gate.choosing.items()}
+
+    kept, shares = chosen(0.6)
+    assert 0.6 < shares[0.25] < 0.9 < shares[1.0]
+    assert kept == 0.5
+    fallen, shares = chosen(0.15)
+    assert shares[1.0] < 0.2
+    assert fallen == 0.25
+    assert chosen(0.15, gentle=False)[0] == 0.5

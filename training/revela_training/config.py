@@ -91,7 +91,7 @@ class AdaptConfig:
             5,000, and 2,000 for LoRA on a CPU, which embeds them once for each strength.
         max_training_texts: at most so many texts are used, drawn at random; None picks 8,000 on a CPU, else all.
         strengths: strengths of the adapter to choose from; 0 (the base) is always among the choices. None takes the
-            quarters up to 1, and 0.5 and 1 for LoRA on a CPU.
+            eighths up to 1, the quarters for LoRA, and 0.5 and 1 for LoRA on a CPU.
         checkpoint_steps: save a checkpoint every so many steps; None takes 25, and 5 for LoRA, whose steps are slow.
         seed: seed of every random choice.
         trackers: experiment trackers of ``transformers.Trainer`` (``report_to``).

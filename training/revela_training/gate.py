@@ -38,7 +38,6 @@ _DEPTH = 100  # what the metrics read of a run
 _CONFIDENCE = 0.05
 _LARGEST_LOSS = 0.01  # that one kind of queries may bear for the others' gain
 _FEWEST_TO_CHOOSE = 10  # documents: a bootstrap of one query takes any gain for certain
-_ENOUGH_GAIN = 0.7  # share of the best gain that a gentler strength must reach
 _STRUCTURE = "structure"
 
 #: Vectors (n, d) of texts in a role ("query" or "document") at a strength of the adapter.
@@ -93,11 +92,10 @@ def run_gate(
     """Choose the strength and report.
 
     Strengths are compared by nDCG@10 on the choosing half, averaged over the queries of a document, documents and
-    kinds of queries; one under which any kind loses more than 0.01 is not considered. The smallest that reaches seven
-    tenths of the best gain is taken, because queries made of the texts go on rising where people's no longer do; if
-    it beats the base with one-sided p < 0.05 in a paired bootstrap of at least ten documents. Otherwise the base is
-    kept, and also if the reporting half got worse beyond noise (p < 0.05), by cosine or in hybrid search: it chooses
-    nothing, but can refuse.
+    kinds of queries; one under which any kind loses more than 0.01 is not considered. The smallest that comes near
+    enough to the best gain is taken, see `_enough`, if it beats the base with one-sided p < 0.05 in a paired bootstrap
+    of at least ten documents. Otherwise the base is kept, and also if the reporting half got worse beyond noise
+    (p < 0.05), by cosine or in hybrid search: it chooses nothing, but can refuse.
 
     Args:
         data: documents and the two halves of queries.
@@ -106,8 +104,8 @@ def run_gate(
         strict: ask that structural (or cropped) queries gain in themselves, one-sided p < 0.05. LoRA can learn to find
             the words of keywords and spans and nothing else, and then people's questions fare worse; and where texts
             are terse, their halves may say nothing at all.
-        gentle: take the smallest strength with seven tenths of the best gain, and not the best itself: that is for an
-            adapter that nothing held to the base while it was trained.
+        gentle: take the smallest strength that comes near enough to the best gain, and not the best itself: that is
+            for an adapter that nothing held to the base while it was trained.
     """
 
     @functools.cache  # one strength after the other: under LoRA each costs a run of the backbone over all documents
@@ -227,7 +225,8 @@ def _choose(data: EvaluationSet, score: _Score, strengths: Sequence[float], *, s
     }
     harmless = [strength for strength in tried if min(gain.mean() for gain in gains[strength]) >= -_LARGEST_LOSS]
     best = max(harmless or tried, key=lambda strength: choosing[strength])
-    enough = choosing[0.0] + (_ENOUGH_GAIN if gentle else 1.0) * (choosing[best] - choosing[0.0])
+    gain = {strength: value - choosing[0.0] for strength, value in choosing.items()}
+    enough = choosing[0.0] + gain[best] * (_enough(gain[best], gain[max(tried)]) if gentle else 1.0)
     best = min((strength for strength in harmless if choosing[strength] >= enough > choosing[0.0]), default=best)
     p_value = balanced_p_value(gains[best])
     accepted = bool(harmless) and choosing[best] > choosing[0.0] and p_value < 2 * _CONFIDENCE  # one-sided
@@ -236,6 +235,20 @@ def _choose(data: EvaluationSet, score: _Score, strengths: Sequence[float], *, s
     accepted = accepted and not words_alone
     choice = _Choice(data, before, tried, choosing, bool(harmless), best, p_value, words_alone, accepted)
     return replace(choice, accepted=False) if choice.few else choice
+
+
+def _enough(best: float, full: float) -> float:
+    """The share of the best gain that a gentler strength must reach: half of it, and of the rest what is left in full.
+
+    Queries made of the texts go on rising where people's no longer do. Where even theirs fall towards full strength,
+    people's fell long before; where they do not, there is little to fear (docs/quality.md, "Why that strength").
+
+    Args:
+        best: the best gain over the base.
+        full: the gain at full strength.
+    """
+    left = full / best if best > 0 else 0.0
+    return (1 + min(1.0, max(0.0, left))) / 2
 
 
 def _verdict(choice: _Choice, dense: Comparison, hybrid: Comparison, accepted: bool) -> str:

@@ -19,6 +19,7 @@ __all__ = ["resolve_configs"]
 logger = logging.getLogger(__name__)
 
 _CPU_TEXTS = 8_000
+_EIGHTHS = tuple(eighth / 8 for eighth in range(1, 9))
 _LARGEST_FOR_LORA = 1_500  # chunks: as many as `pseudo_queries` takes, so that each gives queries
 #: What only an LM that reads the texts makes use of.
 _OF_THE_OBJECTIVE = (
@@ -99,7 +100,7 @@ def _filled(cfg: AdaptConfig) -> AdaptConfig:
     by_default: dict[str, Any] = {
         "retriever_lr": 1e-3 if linear else 5e-4,
         "retriever_max_tokens": 96 if slow else 160,
-        "strengths": (0.5, 1.0) if slow else (0.25, 0.5, 0.75, 1.0),
+        "strengths": _EIGHTHS if linear else (0.5, 1.0) if slow else _EIGHTHS[1::2],
         "max_eval_queries": 400 if slow else 1000,
         "max_eval_documents": 2000 if slow else 5000,
         "contrastive_pairs": 64 if linear else 24,
