@@ -62,6 +62,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--limit-documents", type=int, metavar="N")
     parser.add_argument("--smoke", action="store_true", help="a few minutes: small parts of the sets, 8 steps, seed 0")
     parser.add_argument("--keep-models", action="store_true", help="keep what adapt writes, in OUT/models")
+    parser.add_argument("--curves", action="store_true", help="score every strength of the adapter: strengths.py")
     parser.add_argument("--report", action="store_true", help="run nothing, only summarise OUT")
     args = parser.parse_args(arguments)
     args.backbone = args.backbone or ["all-MiniLM-L6-v2"]
@@ -116,7 +117,7 @@ def _run_backbone(name: str, args: argparse.Namespace) -> None:
             task = each.task(seed)
             if bench is None or bench.task is not task:
                 work = args.output / "models" / Path(name).name / each.name
-                bench = Bench(base, task, args.settings, work, keep_models=args.keep_models)
+                bench = Bench(base, task, args.settings, work, args.keep_models, args.curves)
             for system, adapter in args.systems:
                 if system == "hybrid":
                     continue
@@ -129,6 +130,7 @@ def _run_backbone(name: str, args: argparse.Namespace) -> None:
                     "seed": None if once else seed,
                 }
                 decided = {"task": task.digest, "model": model, **identity(system, args.settings), **_lm(system, args)}
+                decided |= {"curves": True} if args.curves and system not in UNTRAINED else {}
                 _run_one(bench, what, _digest({**what, **decided}), args.output / "results", seed)
 
 

@@ -54,6 +54,7 @@ class Bench:
         settings: fields of `AdaptConfig` given on the command line.
         work: folder for models in the making.
         keep_models: leave the models that `adapt` wrote in ``work``.
+        curves: score every strength that the gate could choose, not only the one it chose.
     """
 
     base: str
@@ -61,6 +62,7 @@ class Bench:
     settings: Mapping[str, Any]
     work: Path
     keep_models: bool = False
+    curves: bool = False
     _known: dict[tuple[Role, tuple[str, ...]], np.ndarray] = field(default_factory=dict, repr=False)
 
     def run(self, system: str, adapter: str, seed: int) -> dict[str, Any]:
@@ -83,7 +85,9 @@ class Bench:
         retriever, result = self._train(system, adapter, seed)
         seconds = round(time.monotonic() - started, 1)
         embed = self._embedder(retriever)
-        found = {strength: self._runs(embed, strength) for strength in {1.0, result.strength}}
+        choosing = result.report["gate"]["choosing"]
+        wanted = {1.0, result.strength, *(map(float, choosing) if self.curves else ())}
+        found = {strength: self._runs(embed, strength) for strength in sorted(wanted)}
         gated, hybrid = found[result.strength]
         runs = {"full": found[1.0][0], "gated": gated, "hybrid": hybrid}
         scores = {name: self._score(run) for name, run in runs.items()}
@@ -92,7 +96,11 @@ class Bench:
             "scores": scores,
             "strength": result.strength,
             "summary": result.summary,
-            "choosing": result.report["gate"]["choosing"],
+            "choosing": choosing,
+            "curve": {
+                str(strength): [float(np.mean(list(self._score(run)["nDCG@10"].values()))) for run in both]
+                for strength, both in found.items()
+            },
             "training": result.report["training"],
             "log": log[:1] + log[-1:],
             "seconds": seconds,

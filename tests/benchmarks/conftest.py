@@ -14,7 +14,19 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "quality"
-NAMES = ("cache", "sets", "backbones", "baselines", "systems", "summary", "table", "plots", "run", "hybrid")
+NAMES = (
+    "cache",
+    "sets",
+    "backbones",
+    "baselines",
+    "systems",
+    "summary",
+    "table",
+    "plots",
+    "run",
+    "hybrid",
+    "strengths",
+)
 NOUNS = ["apple", "river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest"]
 VERBS = ["opens", "closes", "paints", "carries", "repairs", "sells", "hides", "cleans"]
 SIZES = {

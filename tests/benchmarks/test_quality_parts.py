@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +131,40 @@ def test_ways_of_fusing_are_measured_on_documents_and_on_passages(bench, toy, ti
     # every document is one passage here, so whose words are read makes no difference
     assert found["own words 1"] == pytest.approx(found["own words 0"], abs=0.02)
     assert "| toy |" in capsys.readouterr().out
+
+
+def test_strengths_are_shown_as_the_gate_and_as_people_judge_them(bench, toy, tiny_bert, tmp_path, capsys):
+    settings = ["--set=max_steps=3", "--set=retriever_lr=0.01", "--set=strengths=[0.25,0.5,1.0]"]
+    call = [f"--data={toy}", f"--backbone={tiny_bert}", "--seeds=0,1", "--adapter=linear", f"--output={tmp_path}"]
+    bench.run.main([*call, "--systems=base,default", *settings])
+    with pytest.raises(SystemExit):  # the gate's strengths were not all scored
+        bench.strengths.main([str(tmp_path)])
+    bench.run.main([*call, "--systems=base,default", *settings, "--curves"])
+    bench.strengths.main([str(tmp_path)])
+    assert "| toy | " in capsys.readouterr().out
+    assert (tmp_path / "strengths-tiny-bert.png").stat().st_size > 1000
+    found = bench.strengths.curves(bench.summary.read(tmp_path / "results"))["tiny-bert"]["toy"]
+    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("results/*/toy/default-*.json"))]
+    base = json.loads((tmp_path / "results/tiny-bert/toy/base.json").read_text())["scores"]
+    for curve, result in zip(found, results, strict=True):
+        assert set(curve.asked) == set(curve.hybrid) == set(curve.held_back) == {0.0, 0.25, 0.5, 1.0}
+        for variant, strength in (("full", 1.0), ("gated", result["strength"])):
+            gain = bench.summary.mean(result["scores"][variant]["nDCG@10"]) - bench.summary.mean(
+                base["full"]["nDCG@10"]
+            )
+            assert curve.asked[strength] == pytest.approx(100 * gain)
+        assert curve.held_back[0.5] == pytest.approx(100 * (result["choosing"]["0.5"] - result["choosing"]["0.0"]))
+
+
+def test_the_table_of_strengths_averages_seeds(bench):
+    rising = bench.strengths.Curve(
+        {0.0: 0, 0.5: 2.0, 1.0: 4.0}, {0.0: 0, 0.5: 3.0, 1.0: 1.0}, {0.0: 0, 0.5: 1.0, 1.0: 0}, 0.5
+    )
+    falling = bench.strengths.Curve(
+        {0.0: 0, 0.5: 2.0, 1.0: 1.0}, {0.0: 0, 0.5: 1.0, 1.0: -3.0}, {0.0: 0, 0.5: 0, 1.0: 0}, 0.0
+    )
+    row = bench.strengths.table({"set": [rising, falling]}).splitlines()[-1]
+    assert row == "| set | 1.00, 0.50 | 0.5, 0 | +1.5, +0.5 | +2.0 at 0.5 | -1.0 |"
 
 
 def test_what_was_not_run_is_said(bench):
