@@ -65,8 +65,8 @@ def command(
     adapter: Annotated[
         Adapter | None,
         typer.Option(
-            help="linear learns on top of the model (seconds), lora inside it (minutes). auto: lora for tools and "
-            "other small corpora of prose, linear for all else and where lora does no good.",
+            help="linear learns on top of the model (seconds, once texts are embedded), lora inside it (minutes). "
+            "auto: lora for tools and other small corpora of prose, linear for all else and where lora does no good.",
             show_default="auto",
         ),
     ] = None,

@@ -68,7 +68,8 @@ def command(
         print_json({"query": query, "mode": mode, "hits": [_as_dict(hit) for hit in hits]})
         return
     if not hits:
-        typer.echo("Nothing found.", err=True)
+        given = "" if mode == "lexical" else " ".join(f"--filter {condition}" for condition in filter or [])
+        typer.echo(f"Nothing found: no chunk matches {given}" if given else "Nothing found.", err=True)
     for hit in hits:
         typer.echo(_shown(hit))
 

@@ -140,10 +140,12 @@ def _rst_headings(text: str) -> Iterator[tuple[int, str, int, int]]:
     for row in range(1, len(lines)):
         title = lines[row - 1].rstrip()
         mark = _ADORNMENT.match(lines[row])
-        if not mark or not title or title[0] in " \t" or _ADORNMENT.match(title) or title.startswith(".. "):
+        if not mark or not title or _ADORNMENT.match(title) or title.startswith(".. "):
             continue
         above = _ADORNMENT.match(lines[row - 2]) if row >= 2 else None
         over = above is not None and above.group(1) == mark.group(1)
+        if title[0] in " \t" and not over:  # between two lines a title may be centred
+            continue
         alone = over or row < 2 or not lines[row - 2].strip()
         if not alone or len(lines[row].rstrip()) < min(len(title), 4) or len(title) > 200:
             continue

@@ -170,6 +170,11 @@ def test_search_filters(index: Path, revela: Callable[..., Any]) -> None:
     assert found("--filter", "kind=code", "--filter", "kind=prose") == {"guide.md", "dates.py"}
 
 
+def test_a_filter_that_no_chunk_matches_is_named(index: Path, revela: Callable[..., Any]) -> None:
+    found = revela("search", index, "how dates are parsed", "--filter", "langage=python")
+    assert "Nothing found: no chunk matches --filter langage=python" in found.stderr
+
+
 def test_filter_values_are_json_scalars_or_text() -> None:
     parsed = parse_filter(["a=3", 'b="3"', "c=true", "d=x=y", "e=[1]", "f=1.5", "g=", "a=4"])
     assert parsed == {"a": [3, 4], "b": "3", "c": True, "d": "x=y", "e": "[1]", "f": 1.5, "g": ""}

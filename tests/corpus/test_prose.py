@@ -186,6 +186,8 @@ def test_restructured_text():
         "Title > Second level words > Third",
     ]
     assert [chunk.text for chunk in chunks] == ["Intro.", "Body text.", "Deep."]
+    centred = chunks_of(text.replace("Title", " Title", 1).replace("Third", " Third"), "rst")
+    assert [chunk.title for chunk in centred] == ["Title", "Title > Second level words"], "between two lines alone"
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,23 @@ def test_a_full_disk_leaves_no_model_and_can_be_resumed(run, tmp_path: Path, mon
     assert run(resume=True).path.is_dir()
 
 
+def test_a_time_limit_is_no_reason_not_to_go_on_and_is_told(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("revela_training.job.run_gate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(max_steps=5000, time_limit=1.0)
+    with pytest.raises(TrainingError, match=r"changed since it was started: seed \(was 0\)\. Run with the same"):
+        run(max_steps=5000, seed=1, resume=True)
+    result = run(max_steps=5000, time_limit=0.9, resume=True)
+    training = result.report["training"]
+    assert 0 < training["steps"] < training["planned_steps"] == 5000
+    assert f" (time limit: {training['steps']} of 5000 steps)" in result.summary
+    assert "time limit" not in run("whole").summary
+
+
 def test_nan_leaves_no_model(run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="loss is"):
         run(lm_lr=float("inf"), max_steps=20)

@@ -165,6 +165,18 @@ def test_a_resumed_run_has_the_time_that_was_left(parts, tmp_path: Path) -> None
     assert max(entry["step"] for entry in log) <= ended + 1
 
 
+def test_a_resumed_run_may_have_another_limit_or_none(parts, tmp_path: Path) -> None:
+    limited = CONFIG.replace(max_steps=5000, lm_warmup_steps=4, time_limit=1.0)
+    _, log, _ = run(parts, limited, tmp_path)
+    ended = max(entry["step"] for entry in log)
+    assert ended < 5000
+    more = limited.replace(time_limit=3600.0, max_steps=ended + 9)
+    _, log, _ = run(parts, more, tmp_path, resume=True)
+    assert max(entry["step"] for entry in log) == ended + 9
+    _, log, _ = run(parts, more.replace(time_limit=None, max_steps=ended + 12), tmp_path, resume=True)
+    assert max(entry["step"] for entry in log) == ended + 12
+
+
 def test_a_limit_within_the_warm_up_says_so(parts, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"time_limit=0\.001 ended within .*: 1 of its 3 steps.*Raise time_limit"):
         run(parts, CONFIG.replace(time_limit=0.001), tmp_path)

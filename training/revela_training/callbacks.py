@@ -100,7 +100,8 @@ class Alarms(TrainerCallback):
 class TimeLimit(TrainerCallback, ExportableState):
     """Plans the number of steps from the speed of the first ones, and stops at the limit whatever happens.
 
-    Time and plan are part of every checkpoint, so that a resumed run has the time that was left and the same plan.
+    Time and plan are part of every checkpoint, so that a resumed run has the time that was left and the same plan;
+    under another limit it plans again.
     """
 
     def __init__(self, trainer: RevelaTrainer, seconds: float) -> None:
@@ -113,6 +114,7 @@ class TimeLimit(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
         kept = {
+            "seconds": self._seconds,
             "spent": time.monotonic() - self._start,
             "planned": self._planned,
             "total_steps": self._trainer.total_steps,
@@ -130,6 +132,8 @@ class TimeLimit(TrainerCallback, ExportableState):
         stored = states.setdefault(type(self).__name__, self.state())
         kept = (stored if state.global_step else self.state())["attributes"]
         self._start = now - kept["spent"]
+        if kept.get("seconds") != self._seconds:
+            kept = {**self.state()["attributes"], "planned": False}
         self._plan(state, kept["total_steps"], kept["warmup_steps"], planned=kept["planned"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

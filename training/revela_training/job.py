@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,7 +139,7 @@ def adapt(
     work = Workspace(
         output,
         identity={
-            **_jsonable(configs[0].as_dict()),
+            **{name: value for name, value in _jsonable(configs[0].as_dict()).items() if name != "time_limit"},
             **tried,
             "corpus": digest(c.id for c in corpus.chunks),
             "processes": world.size,
@@ -192,6 +192,7 @@ class _Job:
                 told = {"strength": 0.0, "summary": str(error)}
             else:
                 gate = self._choose(retriever, data, cfg, part)
+                gate = gate and replace(gate, summary=_with_steps(gate.summary, report["training"]))
                 decided = "" if gate is None else json.dumps({"strength": gate.strength, "summary": gate.summary})
                 told = json.loads(self.world.text_from_leader(decided))
             if told["strength"] or last:
@@ -225,10 +226,11 @@ class _Job:
         return split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
 
     def _too_few(self) -> str:
+        skipped = self.corpus.report.skipped_summary()
         return (
             f"of the corpus' {len(self.corpus.chunks)} chunks {len(self.pairs)} have a heading, a docstring or a title "
             "of three words with a text below, or are long enough to be cut in two: too few to hold any back for "
-            "evaluation. Add documents, or longer ones"
+            f"evaluation. Add documents, or longer ones{f'. Skipped: {skipped}' if skipped else ''}"
         )
 
     def _keep(self, cfg: AdaptConfig, output: Path, *, started: float) -> AdaptResult:
@@ -264,6 +266,7 @@ class _Job:
             world=self.world,
         )
         warn_of_one_hot(log, cfg)
+        assert cfg.max_steps is not None
         report = {
             "config": cfg.as_dict(),
             "corpus": self.corpus.report.as_dict(),
@@ -273,6 +276,8 @@ class _Job:
                 "pairs": sum(u.is_pair for u in units),
                 "pseudo_texts": len(dataset.pseudo_texts),
                 "processes": self.world.size,
+                "steps": int(max(entry["step"] for entry in log)),
+                "planned_steps": cfg.max_steps,
             },
             "log": log,
         }
@@ -297,6 +302,15 @@ class _Job:
         held = bool(cfg.self_distillation and cfg.contrastive_weight)
         strict = cfg.adapter == "lora" or data.terse
         return run_gate(data, embed, cfg.strengths or (1.0,), strict=strict, gentle=not held)
+
+
+def _with_steps(summary: str, training: dict[str, Any]) -> str:
+    """A verdict with how much training it is about, where a time limit cut that short."""
+    done, planned = training["steps"], training["planned_steps"]
+    if done >= planned:
+        return summary
+    verdict, mark, rest = summary.partition(";")
+    return f"{verdict} (time limit: {done} of {planned} steps){mark}{rest}"
 
 
 def _is_slow(retriever: TrainableRetriever) -> bool:

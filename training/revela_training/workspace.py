@@ -78,9 +78,9 @@ class Workspace:
         if resume and stored is not None:
             changed = sorted(key for key in identity | stored if identity.get(key) != stored.get(key))
             if changed:
-                was = {key: stored.get(key) for key in changed}
+                was = ", ".join(f"{key} (was {stored.get(key)})" for key in changed)
                 raise TrainingError(
-                    f"Cannot resume {output}: {', '.join(changed)} changed since it was started (was {was}). "
+                    f"Cannot resume {output}, as these have changed since it was started: {was}. "
                     "Run with the same settings, or without --resume to start afresh."
                 )
             self.resuming = True
