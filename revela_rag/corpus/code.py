@@ -24,6 +24,8 @@ MAX_CODE_LINES = 60
 MAX_ERROR_SHARE = 0.3
 #: Undocumented members of a class up to this many lines (getters, one-line delegates) stay in the class header.
 TRIVIAL_LINES = 3
+#: A paragraph of fewer words beside a licence says nothing to find the file by.
+FEWEST_WORDS = 3
 
 _EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|return(?: None)?;?|raise NotImplementedError.*|[{}\s;]*+)\s*$")
 _WORD = re.compile(r"[A-Za-z]+")
@@ -48,7 +50,7 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
             drafts = list(_from_outline(document, lines, parsed, limit))
             if drafts:
                 return drafts
-    licence = licence_rows(lines, comment_rows(lines), whole=False)
+    licence = licence_rows(lines, comment_rows(lines))
     rest = [line for line in lines if line.row not in licence]
     if licence and any(line.text.strip() for line in rest):
         lines = list(dropwhile(lambda line: not line.text.strip(), rest))
@@ -143,7 +145,7 @@ def _leftovers(document: Document, lines: list[Line], parsed: Outline, limit: in
     covered = set(parsed.import_rows)
     for item in parsed.definitions:
         covered.update(range(item.first_row, item.end_row + 1))
-    covered.update(licence_rows(lines, parsed.comment_rows, whole=True))
+    covered.update(licence_rows(lines, parsed.comment_rows, fewest=FEWEST_WORDS))
     rest: list[Line] = []
     for line in lines:
         if line.row not in covered and (line.text.strip() or (rest and rest[-1].text)):
