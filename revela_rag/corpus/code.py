@@ -61,22 +61,25 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
 
 
 def _from_outline(document: Document, lines: list[Line], parsed: Outline, limit: int) -> Iterator[Draft]:
+    licence = licence_rows(lines, parsed.comment_rows, fewest=FEWEST_WORDS)
+    for item in parsed.definitions:
+        item.drop_comment_rows(licence)
     pending = list(reversed(parsed.definitions))
-    gaps = list(_leftovers(document, lines, parsed, limit))
+    gaps = list(_leftovers(document, lines, parsed, licence, limit))
     while pending:
         definition = pending.pop()
         while gaps and gaps[0].first_row < definition.first_row:
             yield gaps.pop(0)
         own = [member for member in definition.members if not _trivial(member)]
-        yield from _define(document, lines, definition, own, limit)
+        yield from _define(document, lines, definition, own, licence, limit)
         pending.extend(reversed(own))
     yield from gaps
 
 
 def _define(
-    document: Document, lines: list[Line], item: Definition, own: list[Definition], limit: int
+    document: Document, lines: list[Line], item: Definition, own: list[Definition], licence: set[int], limit: int
 ) -> Iterator[Draft]:
-    mine = list(_own_lines(lines, item, own))
+    mine = [line for line in _own_lines(lines, item, own) if line.row not in licence]
     commented = range(item.first_row, item.start_row)
     body = [line for line in mine if line.row not in commented and line.row not in item.doc_rows]
     pieces = split_lines(mine, max_words=limit, max_lines=MAX_CODE_LINES)
@@ -140,12 +143,13 @@ def _trivial(member: Definition) -> bool:
     )
 
 
-def _leftovers(document: Document, lines: list[Line], parsed: Outline, limit: int) -> Iterator[Draft]:
+def _leftovers(
+    document: Document, lines: list[Line], parsed: Outline, licence: set[int], limit: int
+) -> Iterator[Draft]:
     """Top-level lines outside of every definition, without imports and licence headers; runs may span gaps."""
-    covered = set(parsed.import_rows)
+    covered = parsed.import_rows | licence
     for item in parsed.definitions:
         covered.update(range(item.first_row, item.end_row + 1))
-    covered.update(licence_rows(lines, parsed.comment_rows, fewest=FEWEST_WORDS))
     rest: list[Line] = []
     for line in lines:
         if line.row not in covered and (line.text.strip() or (rest and rest[-1].text)):

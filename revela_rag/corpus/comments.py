@@ -7,10 +7,19 @@ import re
 
 from revela_rag.corpus.text import LETTERS, bounded_references, squeeze, word_spans
 
-__all__ = ["clean_comment", "clean_docstring", "first_paragraph", "is_boilerplate", "looks_like_code"]
+__all__ = [
+    "about_definition",
+    "clean_comment",
+    "clean_docstring",
+    "first_paragraph",
+    "is_boilerplate",
+    "looks_like_code",
+]
 
 _QUOTES = re.compile(r"^[rRbBuUfF]{0,2}(\"\"\"|'''|\"|')")
 _MARKER = re.compile(r"^[ \t]*(?:/\*+!?<?|\*+/|\*+(?!\*)|//[/!]*<?|#+!?|;;+|--+|=(?:begin|end)\b)[ \t]?")
+_BLOCK_DOCUMENTS = re.compile(r"/\*[*!](?![*/])")
+_LINE_DOCUMENTS = re.compile(r"//[/!](?!/)")
 _CLOSER = re.compile(r"(?:(?<![ \t])[ \t]++)?(?<!\*)\*++/[ \t]*$")
 _PRE = re.compile(r"<pre\b.*?(?:</pre>|\Z)|\{\{\{.*?(?:\}\}\}|\Z)", re.S | re.I)
 _ORDER = re.compile(r"^(?:MARK|swiftlint|rubocop|phpcs|noinspection|frozen_string_literal)\b[: ]")
@@ -63,6 +72,19 @@ _BOILERPLATE = re.compile(
     re.I | re.S,
 )
 _SYMBOLS = re.compile(r"[{}()\[\];=<>&|+]")
+
+
+def about_definition(comments: list[str]) -> str:
+    """Of the comments above a definition those about it: the last one that is documentation, else all."""
+    for last in range(len(comments) - 1, -1, -1):
+        if _BLOCK_DOCUMENTS.match(comments[last]):
+            return comments[last]
+        if _LINE_DOCUMENTS.match(comments[last]):
+            first = last
+            while first and _LINE_DOCUMENTS.match(comments[first - 1]):
+                first -= 1
+            return "\n".join(comments[first : last + 1])
+    return "\n".join(comments)
 
 
 def clean_docstring(source: str) -> str:

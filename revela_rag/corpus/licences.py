@@ -30,6 +30,7 @@ _BLOCKS = {
 _OPENERS = _BLOCKS.keys() - {"#=", "#|", "%{"}
 _BLOCK = "block"
 _BEGINS = re.compile(r"/\*[*!](?![*/])|/\*|//[/!](?!/)|//|\S")
+_DOCUMENTS = ("/**", "/*!")
 _LINE = re.compile(r"//|#(?![\w\[])|--|[;%!]|(?:dnl|rem)(?!\w)", re.I)
 _MARKS = re.compile(
     r"(?:\(\*|=(?:begin|pod|end|cut)\b|#[ \t]*(?:end)?region\b|(?:dnl|rem)\b|[\s/*#;%!{=|\"'<>\[-])+", re.I
@@ -53,7 +54,8 @@ _TERMS = re.compile(
     r"\bgoverned by an?\b.{0,40}\b(?:licen[sc]e|bsd)|\bfor information on usage and\b|\babove copyright notice\b|"
     r"\breleased under (?:the|an?)\b.{0,40}\blicen[sc]e|\b(?:neither the|the) names? of .{0,60}\bcontributors\b|"
     r"^contributors?:|\bunder section \d|\bmerchantability\b|^in no event\b|"
-    r"\b(?:no|all|any) (?:\w+ )?warrant(?:y|ies)\b|\bexcept as contained in this notice\b|\bprior written\b|\blicensed deliverables\b|^notice to licensee|"
+    r"\b(?:no|all|any) (?:\w+ )?warrant(?:y|ies)\b|\bexcept as contained in this notice\b|"
+    r"\bprior written\b|\blicensed deliverables\b|^notice to licensee|"
     r"\bavailable to you under\b|\breleased under$|\bterms of use\b|\bmay only be used\b|\bused in advertising\b|"
     r"\bto endorse or promote\b|\b(?:the original code|the initial developer of|portions created by)\b",
     re.I,
@@ -137,7 +139,7 @@ def licence_rows(lines: Iterable[Line], comments: set[int], *, fewest: int = 0) 
             runs, kind, closer = [], "", ""
             continue
         before, kind, closer = kind, *_kind(text, kind, closer)
-        if kind != before or not runs:
+        if kind != before or not runs or kind in _DOCUMENTS:
             runs.append((kind == _BLOCK, []))
         marks = _MARKS.match(line.text)
         runs[-1][1].append((line.row, line.text[marks.end() if marks else 0 :].rstrip(" \t*/|=#-")))
@@ -149,7 +151,7 @@ def licence_rows(lines: Iterable[Line], comments: set[int], *, fewest: int = 0) 
 def _kind(text: str, kind: str, closer: str) -> tuple[str, str]:
     """What kind of comment a line is of, and what the comment ends with if that is in a later line.
 
-    Comments of one line each are one comment where they begin alike.
+    Comments of one line each are one comment where they begin alike and are no documentation.
     """
     if not closer:
         opener = max((mark for mark in _OPENERS if text.startswith(mark)), key=len, default="")

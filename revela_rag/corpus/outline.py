@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from revela_rag.corpus.comments import about_definition
 from revela_rag.corpus.grammars import GRAMMARS, Grammar, language_object
 
 __all__ = ["Definition", "Outline", "outline"]
@@ -51,7 +52,7 @@ class Definition:
         first_row: first row including attached comments, attributes and decorators.
         start_row: row of the definition itself (its decorators included).
         end_row: last row.
-        comment: source of the comments directly above, empty without.
+        comments: the comments directly above: their first rows and their sources.
         doc_rows: rows of a docstring inside the body (Python), empty without.
         docstring: source of that docstring, with its quotes.
         signature: the definition without its body, on one line.
@@ -64,12 +65,26 @@ class Definition:
     first_row: int
     start_row: int
     end_row: int
-    comment: str = ""
+    comments: list[tuple[int, str]] = field(default_factory=list)
     doc_rows: range = range(0)
     docstring: str = ""
     signature: str = ""
     is_class: bool = False
     members: list[Definition] = field(default_factory=list)
+
+    @property
+    def comment(self) -> str:
+        """Source of the comments directly above that are about it, empty without: the last documentation, else all."""
+        return about_definition([text for _, text in self.comments])
+
+    def drop_comment_rows(self, rows: set[int]) -> None:
+        """Take the lines in some rows for no comments of this definition."""
+        kept = []
+        for row, text in self.comments:
+            left = [line for number, line in enumerate(text.split("\n"), row) if number not in rows]
+            if left:
+                kept.append((row, "\n".join(left)))
+        self.comments = kept
 
 
 @dataclass(slots=True)
@@ -277,7 +292,7 @@ def _define(node: Any, inner: Any, leading: list[Any], scope: str, grammar: Gram
         first_row=first,
         start_row=node.start_point[0],
         end_row=_end(node, grammar)[0],
-        comment="\n".join(_text(item) for item in leading if item.type not in _ATTACHED),
+        comments=[(item.start_point[0], _text(item)) for item in leading if item.type not in _ATTACHED],
         signature=" ".join(source[: end - inner.start_byte].decode("utf-8", "replace").split()),
         is_class=inner.type in grammar.classes,
     )

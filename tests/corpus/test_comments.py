@@ -2,6 +2,7 @@
 
 import pytest
 
+from revela_rag.corpus import Document, chunk_document
 from revela_rag.corpus.comments import clean_comment, clean_docstring, is_boilerplate, looks_like_code
 
 
@@ -86,3 +87,28 @@ def test_not_boilerplate(text):
 def test_commented_out_code_is_recognised():
     assert looks_like_code("int a = b[1];\nreturn a;")
     assert not looks_like_code("Returns the first entry (if any) of the list; None otherwise.")
+
+
+ADD = "{\n  $c = $a + $b;\n  return $c;\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("language", "head", "documentation", "code"),
+    [
+        (
+            "php",
+            "/* Plugin Name: Sums\n * Description: shows sums to all. */",
+            "/** Adds up numbers. */",
+            "function f() ",
+        ),
+        ("php", "/** Sums of all kinds for the shop. */", "/**\n * Adds up numbers.\n */", "function f() "),
+        ("swift", "// MARK: - Sums of all kinds", "/// Adds up numbers.", "func f() "),
+        ("swift", "/** Sums of all kinds. */", "/// Adds up\n/// numbers.", "func f() "),
+        ("java", "/******* SUMS *******/", "/** Adds up numbers. */\n// NOLINT", "class F "),
+    ],
+)
+def test_of_several_comments_above_a_definition_the_last_documentation_is_about_it(language, head, documentation, code):
+    source = head + "\n" + documentation + "\n" + code + (ADD if language != "java" else "{ int a = 1; int b = 2; }")
+    (chunk,) = chunk_document(Document("f", ("<?php\n" if language == "php" else "") + source, format=language))
+    assert (chunk.parts[0].role, chunk.parts[0].text) == ("docstring", "Adds up numbers.")
+    assert chunk.text == source.strip(), "and nothing is lost"

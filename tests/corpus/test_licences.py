@@ -158,6 +158,28 @@ def test_what_describes_a_file_below_its_licence_is_kept(language, header, kept,
     assert first.text == kept
 
 
+@pytest.mark.parametrize(
+    ("language", "header", "documentation"),
+    [
+        (
+            "php",
+            "<?php\n/** Copyright 2024 Somebody. Licensed under the MIT License. */\n",
+            "/** Adds up numbers. */\n",
+        ),
+        ("php", "<?php\n" + comment(MIT, "/*"), "/**\n * Adds up numbers.\n */\n"),
+        ("go", "// Copyright 2024 Somebody\n", "// Adds up numbers.\n"),
+        ("go", comment(APACHE, "/*"), "// Adds up numbers.\n"),
+        ("rust", "// SPDX-License-Identifier: MIT\n", "/// Adds up numbers.\n"),
+    ],
+)
+def test_a_licence_directly_above_what_documents_the_first_definition(language, header, documentation):
+    code = {"php": PHP, "go": GO.split("\n\n")[1], "rust": "fn add(a: i32, b: i32) -> i32 {\n    a + b\n}\n"}[language]
+    (chunk,) = chunk_document(Document("src/file.x", header + documentation + code, format=language))
+    assert chunk.text == (documentation + code).strip()
+    assert (chunk.parts[0].role, chunk.parts[0].text) == ("docstring", "Adds up numbers.")
+    assert chunk.metadata["start_line"] == header.count("\n") + 1
+
+
 @pytest.mark.parametrize("style", ["//", "/*"])
 def test_a_paragraph_that_describes_is_kept_out_of_the_comment_of_a_licence(style):
     about = "sum.c - adds numbers\n\nAdds numbers of any size, and is exact\nwhere they are of different sign."
