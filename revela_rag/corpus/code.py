@@ -112,7 +112,7 @@ def _own_lines(lines: list[Line], item: Definition, own: list[Definition]) -> It
 def _parts(document: Document, item: Definition, body: str) -> tuple[Part, ...]:
     role, doc = "docstring", clean_docstring(item.docstring) if item.docstring else ""
     if not doc and item.comment:
-        doc = clean_comment(item.comment)
+        doc = clean_comment(item.comment, document.format)
         documents = item.comment.lstrip().startswith(("/**", "///", "/*!", "//!")) or (
             document.format in GRAMMARS and GRAMMARS[document.format].line_comments_document
         )

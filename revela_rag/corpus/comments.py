@@ -49,6 +49,21 @@ _STOP = re.compile(  # from here on a comment lists parameters, results, example
     re.I | re.M,
 )
 _RETURNED = re.compile(r"(?:[:@\\]returns?:?|\breturns?:)[ \t]*((?:(?!\n[ \t]*(?:[:@\\]|\w+:|\n)).)+)", re.I | re.S)
+_BRACED_TYPE = re.compile(r"\{[^{}\n]{0,200}\}[ \t]*")
+_RUBY_TYPE = re.compile(r"\[[^\[\]\n]{0,200}\](?:[ \t]+|$)")
+_PHP_TYPE = re.compile(
+    r"(?:(?=[^ \n]*[\[\]|\\<?$&])|(?=\w+\{)|"
+    r"(?=(?:string|bool|boolean|int|integer|float|double|number|array|mixed|void|object|callable|iterable|resource|self|"
+    r"static|never)\b(?![ \t]+(?:of|with|containing|representing|that|which|if|when|or|on|for|to|from)\b))|"
+    r"(?=[A-Z]\w*(?:[a-z\d][A-Z]|_)\w*[ \t])|(?=(?!The|An?\b)[A-Z]\w+[ \t]+(?:[Tt]he|[Aa]n?)\b))"
+    r"[?(]?[\\\w$|&?()\[\]-]+(?:(?:<[^<>\n]{0,80}(?:<[^<>\n]{0,80}>[^<>\n]{0,80}){0,3}>|\{[^{}\n]{0,200}\})"
+    r"[\\\w$|&?()\[\]-]*)?(?:[ \t]+|$)"
+)
+_CALLS = re.compile(r"^([ \t]*):?call-seq:[^\n]*(?:\n(?:\1[ \t]+\S[^\n]*|[ \t]*(?=\n|\Z)))*", re.M)
+_RDOC = re.compile(
+    r":(?:nodoc|doc|startdoc|stopdoc|enddoc|notnew|yields?|args?|section|category|main|title|markup|"
+    r"(?:singleton-)?method|attr(?:_reader|_writer|_accessor)?):[^\n]*"
+)
 _COMMAND = re.compile(r"[@\\](?:brief|details|summary)\s+")
 _DOCTEST = re.compile(r"^[ \t]*>>> .*?(?:\n[ \t]*\n|\Z)", re.S | re.M)
 _FENCE = re.compile(r"^[ \t]*```.*?(?:^[ \t]*```|\Z)", re.S | re.M)
@@ -95,11 +110,12 @@ def clean_docstring(source: str) -> str:
     return _prose(source)
 
 
-def clean_comment(source: str) -> str:
+def clean_comment(source: str, language: str = "") -> str:
     """Comments above a definition as paragraphs of plain text, separated by blank lines.
 
     Comment markers, markup (HTML, Javadoc, XML, reStructuredText), examples and everything from the first parameter
-    list on are dropped; what is left says what the code is for.
+    list on are dropped; what is left says what the code is for. In PHP and Ruby results begin with their type, which
+    is no word of a sentence.
     """
     lines = []
     for line in source.split("\n"):
@@ -107,7 +123,10 @@ def clean_comment(source: str) -> str:
         line = _MARKER.sub("", line, count=1)
         lines.append("" if _RULE.match(line) or _ORDER.match(line) else line.rstrip())
     text = "\n".join(lines)
-    return _prose(_xml_prose(text) if _XML.search(text) else text)
+    if language == "ruby":
+        text = _RDOC.sub("", text)
+    text = _CALLS.sub("", text)
+    return _prose(_xml_prose(text) if _XML.search(text) else text, language)
 
 
 def first_paragraph(text: str) -> str:
@@ -151,7 +170,7 @@ def _xml_prose(text: str) -> str:
     return "".join(said) if "".join(said).strip() else "".join(returned)
 
 
-def _prose(text: str) -> str:
+def _prose(text: str, language: str = "") -> str:
     text = _FENCE.sub("", _DOCTEST.sub("\n", _PRE.sub("\n\n", text)))
     text = _COMMAND.sub("", text)
     stop = _STOP.search(text)
@@ -159,7 +178,8 @@ def _prose(text: str) -> str:
         returned = _RETURNED.search(text, stop.start())
         text = text[: stop.start()]
         if not text.strip() and returned:
-            text = returned.group(1)
+            types = {"php": _PHP_TYPE, "ruby": _RUBY_TYPE}.get(language, _BRACED_TYPE)
+            text = types.sub("", returned.group(1), count=1) if types.match(returned.group(1)) else returned.group(1)
     text = _LINK.sub(lambda m: m.group(2) or m.group(1).lstrip("#").replace("#", "."), text)
     text = _INLINE.sub(r"\1", text)
     if "<" in text or "&" in text:

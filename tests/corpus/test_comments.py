@@ -112,3 +112,52 @@ def test_of_several_comments_above_a_definition_the_last_documentation_is_about_
     (chunk,) = chunk_document(Document("f", ("<?php\n" if language == "php" else "") + source, format=language))
     assert (chunk.parts[0].role, chunk.parts[0].text) == ("docstring", "Adds up numbers.")
     assert chunk.text == source.strip(), "and nothing is lost"
+
+
+@pytest.mark.parametrize(
+    ("language", "returned", "expected"),
+    [
+        ("php", "bool true if the call succeeds", "true if the call succeeds"),
+        ("php", "string|null the name", "the name"),
+        ("php", "?User the user", "the user"),
+        ("php", "\\\\App\\\\User[] all users", "all users"),
+        ("php", "array<string, array<int>> the names", "the names"),
+        ("php", "array{name: string, age: int} the person", "the person"),
+        ("php", "WP_Post what was posted", "what was posted"),
+        ("php", "Post the newest one", "the newest one"),
+        ("php", "$this for the next call", "for the next call"),
+        ("php", "(int|string)[] keys of rows", "keys of rows"),
+        ("php", "true if the call succeeds", "true if the call succeeds"),
+        ("php", "array of names", "array of names"),
+        ("php", "The name of the user", "The name of the user"),
+        ("php", "the names [sorted]", "the names [sorted]"),
+        ("ruby", "[String] the name", "the name"),
+        ("ruby", "[Array<String>, nil] the names", "the names"),
+        ("ruby", "the name [sorted]", "the name [sorted]"),
+        ("javascript", "{Promise<string>} the name", "the name"),
+        ("java", "string of all names", "string of all names"),
+        ("java", "A|B in one text", "A|B in one text"),
+        ("kotlin", "[String] for the name", "[String] for the name"),
+    ],
+)
+def test_types_are_no_words_of_what_is_returned(language, returned, expected):
+    mark = "#" if language == "ruby" else " *"
+    source = f"{mark} @return {returned.replace(chr(92) * 2, chr(92))}"
+    assert clean_comment(source if language == "ruby" else f"/**\n{source}\n */", language) == expected
+
+
+@pytest.mark.parametrize("directive", ["call-seq:", ":call-seq:"])
+def test_call_sequences_are_no_language(directive):
+    source = f"# {directive}\n#   retry(limit) -> true\n#\n#   retry {{ |x| block }} -> false\n#\n# Retries the job."
+    assert clean_comment(source, "ruby") == "Retries the job."
+    assert clean_comment(source.replace("\n#\n# Ret", "\n# Ret"), "ruby") == "Retries the job."
+    source = "/*\n *  call-seq:\n *     retry(limit) -> true\n *\n *  Retries the job.\n */"
+    assert clean_comment(source, "c") == "Retries the job."
+    assert clean_comment("# Retries the job.\n# call-seq:\n#   retry", "ruby") == "Retries the job."
+
+
+@pytest.mark.parametrize("directive", [":nodoc:", ":nodoc: all", ":yields: limit, job", ":section: Jobs", ":method: x"])
+def test_directives_of_ruby_are_no_language(directive):
+    assert clean_comment(f"# {directive}\n# Retries the job.", "ruby") == "Retries the job."
+    assert clean_comment(f"# Retries the job. {directive}", "ruby") == "Retries the job."
+    assert "nodoc" in clean_comment("# Says :nodoc: aloud.", "c")
