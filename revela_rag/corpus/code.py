@@ -46,7 +46,7 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
     language = document.format
     if language in GRAMMARS:
         parsed = outline(document.text.encode("utf-8", "replace"), language)
-        if parsed.error_share - parsed.saved_share <= MAX_ERROR_SHARE:
+        if parsed and parsed.error_share - parsed.saved_share <= MAX_ERROR_SHARE:
             drafts = list(_from_outline(document, lines, parsed, limit))
             if drafts:
                 return drafts

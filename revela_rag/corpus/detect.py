@@ -117,4 +117,5 @@ def _parses(text: str, language: str, max_error_share: float = MAX_ERROR_SHARE) 
     if not text.strip():
         return False
     sample = text[:_SAMPLE].encode("utf-8", "replace")
-    return outline(sample, language).error_share <= max_error_share
+    parsed = outline(sample, language)
+    return parsed is not None and parsed.error_share <= max_error_share

@@ -32,6 +32,7 @@ class Grammar:
         names: what definitions without a name of their own are called.
         import_text: what other top-level nodes of one row look like that say nothing either.
         indented: whether blocks end by indentation, and then swallow the comment above what follows.
+        nested_comments: whether the parser looks for the end of each of many comments without one.
     """
 
     module: str
@@ -48,6 +49,7 @@ class Grammar:
     names: dict[str, str] = field(default_factory=dict)
     import_text: re.Pattern[str] | None = None
     indented: bool = False
+    nested_comments: bool = False
 
 
 def _set(names: str) -> frozenset[str]:
@@ -199,6 +201,7 @@ GRAMMARS: dict[str, Grammar] = {
         imports=_set("import_declaration"),
         bodies=_set("computed_property protocol_property_requirements ="),
         names={"init_declaration": "init", "deinit_declaration": "deinit", "subscript_declaration": "subscript"},
+        nested_comments=True,
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +26,12 @@ _FUNCTION_VALUED = frozenset(
 _DOCUMENTED_ONLY = frozenset({"declaration", "field_declaration", "type_definition"})
 _FUNCTION_VALUES = frozenset({"arrow_function", "function_expression", "function", "generator_function", "class"})
 _ATTACHED = frozenset({"attribute_item", "decorator", "annotated_expression"})
+#: Parsing may take this long, real files do several megabytes a second.
+PARSE_SECONDS = 2.0
+PARSE_SECONDS_PER_BYTE = 2e-6
+_READ_BYTES = 4096
+_MAX_OPEN_COMMENTS = 200
+_COMMENT_ENDS = re.compile(rb"/\*|\*/")
 #: Properties of this many lines are definitions without documentation, too.
 LONG_VALUE_LINES = 4
 _NAMES = frozenset(
@@ -106,8 +114,8 @@ class Outline:
     saved_share: float
 
 
-def outline(source: bytes, language: str) -> Outline:
-    """Parse ``source`` and list its definitions.
+def outline(source: bytes, language: str) -> Outline | None:
+    """Parse ``source`` and list its definitions; None where parsing takes longer than any real file does.
 
     Walks with explicit stacks, so that deeply nested source cannot exhaust Python's.
 
@@ -115,10 +123,10 @@ def outline(source: bytes, language: str) -> Outline:
         source: UTF-8 source code.
         language: a key of :data:`~revela_rag.corpus.grammars.GRAMMARS`.
     """
-    from tree_sitter import Parser
-
     grammar = GRAMMARS[language]
-    root = Parser(language_object(language)).parse(source).root_node
+    root = _parse(source, language)
+    if root is None:
+        return None
     result = Outline([], set(), set(), *_error_shares(root, len(source), grammar))
     pending: list[tuple[Any, str, list[Definition], int]] = [(root, "", result.definitions, -1)]
     lists, shells = [result.definitions], set()
@@ -128,7 +136,7 @@ def outline(source: bytes, language: str) -> Outline:
             inner = _unwrap(node, grammar)
             if not _is_definition(inner, bool(leading), grammar) or node.start_point[0] <= covered:
                 continue
-            definition = _define(node, inner, leading, scope, grammar, language)
+            definition = _define(node, inner, leading, scope, language, source)
             covered = definition.end_row
             if inner.type in grammar.namespaces and not leading and _holds_only_definitions(inner, grammar):
                 pending.append((inner, definition.symbol, found, definition.start_row))
@@ -142,12 +150,35 @@ def outline(source: bytes, language: str) -> Outline:
                 lists.append(definition.members)
     for found in lists:
         found.sort(key=lambda definition: definition.first_row)
-    _note_imports(root, grammar, result)
+    _note_imports(root, grammar, result, source)
     result.import_rows |= shells
     return result
 
 
-def _note_imports(root: Any, grammar: Grammar, result: Outline) -> None:
+def _parse(source: bytes, language: str) -> Any:
+    """The root of the tree, or None where time runs out.
+
+    A parser cannot be told to stop, but it stops at the end of the file, and so that is what it is told it has come to.
+    """
+    from tree_sitter import Parser
+
+    if GRAMMARS[language].nested_comments:
+        marks = _COMMENT_ENDS.findall(source)
+        if 2 * marks.count(b"/*") - len(marks) > _MAX_OPEN_COMMENTS:
+            return None  # what takes the time then is not the reading
+    deadline = time.monotonic() + PARSE_SECONDS + len(source) * PARSE_SECONDS_PER_BYTE
+    late = False
+
+    def read(offset: int, _point: object) -> bytes:
+        nonlocal late
+        late = late or time.monotonic() > deadline
+        return b"" if late else source[offset : offset + _READ_BYTES]
+
+    tree = Parser(language_object(language)).parse(read)
+    return None if late else tree.root_node
+
+
+def _note_imports(root: Any, grammar: Grammar, result: Outline, source: bytes) -> None:
     """Note the rows of imports and comments on which nothing else stands, at top level and in namespaces."""
     others: set[int] = set()
     pending = [root]
@@ -161,7 +192,7 @@ def _note_imports(root: Any, grammar: Grammar, result: Outline) -> None:
                 result.import_rows.update(range(rows.start, body.start_point[0] + 1))
                 result.import_rows.add(rows[-1])
                 pending.append(body)
-            elif node.type in grammar.imports or _reads_like_import(node, grammar):
+            elif node.type in grammar.imports or _reads_like_import(node, grammar, source):
                 result.import_rows.update(rows)
             elif node.is_named and "comment" not in node.type and node.type not in _AROUND_LICENCES:
                 others.update((rows.start, rows[-1]))
@@ -169,9 +200,9 @@ def _note_imports(root: Any, grammar: Grammar, result: Outline) -> None:
     result.comment_rows -= others
 
 
-def _reads_like_import(node: Any, grammar: Grammar) -> bool:
+def _reads_like_import(node: Any, grammar: Grammar, source: bytes) -> bool:
     text = grammar.import_text
-    return text is not None and len(_rows(node)) == 1 and text.match(_text(node)) is not None
+    return text is not None and len(_rows(node)) == 1 and text.match(_text(node, source)) is not None
 
 
 def _holds_only_definitions(node: Any, grammar: Grammar) -> bool:
@@ -276,30 +307,30 @@ def _declares_function(node: Any) -> bool:
     return node is not None
 
 
-def _define(node: Any, inner: Any, leading: list[Any], scope: str, grammar: Grammar, language: str) -> Definition:
-    name = grammar.names.get(inner.type) or _name(inner)
+def _define(node: Any, inner: Any, leading: list[Any], scope: str, language: str, source: bytes) -> Definition:
+    grammar = GRAMMARS[language]
+    name = grammar.names.get(inner.type) or _name(inner, source)
     if inner.type == "method_declaration" and inner.child_by_field_name("receiver") is not None:
-        scope = _receiver(inner)
+        scope = _receiver(inner, source)
     symbol = f"{scope}.{name}" if scope and name else name or scope
     first = leading[0].start_point[0] if leading else node.start_point[0]
     value = _function_value(inner) if inner.type in _FUNCTION_VALUED else None
     body = _body(value if value is not None else inner, grammar)
     end = body.start_byte if body is not None else inner.end_byte
-    source: bytes = inner.text or b""
     result = Definition(
         symbol=symbol,
         scope=scope,
         first_row=first,
         start_row=node.start_point[0],
         end_row=_end(node, grammar)[0],
-        comments=[(item.start_point[0], _text(item)) for item in leading if item.type not in _ATTACHED],
-        signature=" ".join(source[: end - inner.start_byte].decode("utf-8", "replace").split()),
+        comments=[(item.start_point[0], _text(item, source)) for item in leading if item.type not in _ATTACHED],
+        signature=" ".join(source[inner.start_byte : end].decode("utf-8", "replace").split()),
         is_class=inner.type in grammar.classes,
     )
     if language == "python" and body is not None:
         string = _docstring(body)
         if string is not None:
-            result.docstring = _text(string)
+            result.docstring = _text(string, source)
             result.doc_rows = range(string.start_point[0], _last_row(string) + 1)
     return result
 
@@ -318,14 +349,14 @@ def _docstring(body: Any) -> Any:
     return first if first is not None and first.type == "string" else None
 
 
-def _name(node: Any) -> str:
+def _name(node: Any, source: bytes) -> str:
     for _ in range(32):
         if node.type in _NAMES:
-            return _text(node)
+            return _text(node, source)
         for field_name in ("name", "property", "pattern"):
             name = node.child_by_field_name(field_name)
             if name is not None:
-                return _text(name.child_by_field_name("bound_identifier") or name)
+                return _text(name.child_by_field_name("bound_identifier") or name, source)
         deeper = node.child_by_field_name("declarator") or node.child_by_field_name("left")
         if deeper is None:
             deeper = next((child for child in node.children if child.type in _NAMED), None)
@@ -339,8 +370,8 @@ def _name(node: Any) -> str:
     return ""
 
 
-def _receiver(node: Any) -> str:
-    text = _text(node.child_by_field_name("receiver")).strip("()")
+def _receiver(node: Any, source: bytes) -> str:
+    text = _text(node.child_by_field_name("receiver"), source).strip("()")
     return text.split("[")[0].split()[-1].lstrip("*") if text.split("[")[0].split() else ""
 
 
@@ -368,5 +399,6 @@ def _last_row(node: Any) -> int:
     return row - 1 if column == 0 and row > node.start_point[0] else row
 
 
-def _text(node: Any) -> str:
-    return (node.text or b"").decode("utf-8", "replace")
+def _text(node: Any, source: bytes) -> str:
+    """What stands in a node; its own ``text`` would read the file again and keep what it read."""
+    return source[node.start_byte : node.end_byte].decode("utf-8", "replace")

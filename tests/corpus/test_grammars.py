@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_code import CASES, JAVA, PYTHON
 
-from revela_rag.corpus import Document, chunk_document, structural_pairs
+from revela_rag.corpus import Document, chunk_document, outline, structural_pairs
 from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.grammars import GRAMMARS
 from revela_rag.corpus.languages import format_of
@@ -360,3 +360,22 @@ def test_deep_nesting_neither_crashes_nor_hangs(language, source):
     started = time.process_time()
     assert chunks_of(source, language)
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("language", "source"), [("swift", "/*" * 2_000), ("kotlin", "/*" * 8_000), ("ruby", "%q{" * 13_000)]
+)
+def test_what_a_parser_takes_long_for_becomes_windows_of_lines(language, source, monkeypatch):
+    monkeypatch.setattr(outline, "PARSE_SECONDS", 0.2)
+    started = time.process_time()
+    chunks = chunks_of("let a = 1\n" + source, language)
+    assert time.process_time() - started < 4
+    assert "".join(chunk.text for chunk in chunks).replace("\n", "") == "let a = 1" + source
+
+
+def test_a_large_file_has_more_time_to_be_parsed_in(monkeypatch):
+    source = "\n".join(f"def area_{n}(x)\n  y = x * {n}\n  y\nend\n" for n in range(200))
+    monkeypatch.setattr(outline, "PARSE_SECONDS", -60)
+    assert len(chunks_of(source, "ruby")) < 100
+    monkeypatch.setattr(outline, "PARSE_SECONDS_PER_BYTE", 60)
+    assert len(chunks_of(source, "ruby")) == 200
