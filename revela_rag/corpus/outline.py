@@ -29,7 +29,8 @@ _ATTACHED = frozenset({"attribute_item", "decorator", "annotated_expression"})
 #: Parsing may take this long, real files do several megabytes a second.
 PARSE_SECONDS = 2.0
 PARSE_SECONDS_PER_BYTE = 2e-6
-_READ_BYTES = 4096
+_BLOCK_BYTES = 1024
+_FEW_CHARACTERS = 16
 _MAX_OPEN_COMMENTS = 200
 _COMMENT_ENDS = re.compile(rb"/\*|\*/")
 #: Properties of this many lines are definitions without documentation, too.
@@ -159,9 +160,13 @@ def _parse(source: bytes, language: str) -> Any:
     """The root of the tree, or None where time runs out.
 
     A parser cannot be told to stop, but it stops at the end of the file, and so that is what it is told it has come to.
+    The binding never frees what it is given piece by piece, so that only sources that repeat themselves are read so.
     """
     from tree_sitter import Parser
 
+    parser = Parser(language_object(language))
+    if not _repeats_itself(source):
+        return parser.parse(source).root_node
     if GRAMMARS[language].nested_comments:
         marks = _COMMENT_ENDS.findall(source)
         if 2 * marks.count(b"/*") - len(marks) > _MAX_OPEN_COMMENTS:
@@ -172,10 +177,16 @@ def _parse(source: bytes, language: str) -> Any:
     def read(offset: int, _point: object) -> bytes:
         nonlocal late
         late = late or time.monotonic() > deadline
-        return b"" if late else source[offset : offset + _READ_BYTES]
+        return b"" if late else source[offset : offset + _BLOCK_BYTES]
 
-    tree = Parser(language_object(language)).parse(read)
+    tree = parser.parse(read)
     return None if late else tree.root_node
+
+
+def _repeats_itself(source: bytes) -> bool:
+    """Whether some block is made of few characters, as no code is that anybody wrote, but all is that takes long."""
+    blocks = (source[at : at + _BLOCK_BYTES] for at in range(0, len(source) - _BLOCK_BYTES + 1, _BLOCK_BYTES))
+    return any(len(set(block)) < _FEW_CHARACTERS for block in blocks)
 
 
 def _note_imports(root: Any, grammar: Grammar, result: Outline, source: bytes) -> None:

@@ -374,8 +374,8 @@ def test_what_a_parser_takes_long_for_becomes_windows_of_lines(language, source,
 
 
 def test_a_large_file_has_more_time_to_be_parsed_in(monkeypatch):
-    source = "\n".join(f"def area_{n}(x)\n  y = x * {n}\n  y\nend\n" for n in range(200))
+    source = "\n".join(f"def area_{n}(x)\n  y = x * {n}\n  y\nend\n" for n in range(200)) + "# " + "-" * 4_000
     monkeypatch.setattr(outline, "PARSE_SECONDS", -60)
     assert len(chunks_of(source, "ruby")) < 100
     monkeypatch.setattr(outline, "PARSE_SECONDS_PER_BYTE", 60)
-    assert len(chunks_of(source, "ruby")) == 200
+    assert len(chunks_of(source, "ruby")) >= 200
