@@ -29,6 +29,15 @@ FEWEST_WORDS = 3
 
 _EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|return(?: None)?;?|raise NotImplementedError.*|[{}\s;]*+)\s*$")
 _WORD = re.compile(r"[A-Za-z]+")
+_DIRECTIVE = re.compile(r"#!")
+_SHELLS = {
+    "csharp": re.compile(r"[ \t]*#[ \t]*(?:end)?(?:region|if)\b|[ \t]*#[ \t]*(?:else|elif|pragma|nullable)\b"),
+    "swift": re.compile(r"[ \t]*#(?:if|elseif|else|endif)\b|#!"),
+    "php": re.compile(
+        r"[ \t]*(?:\}[ \t]*)?(?:if[ \t]*\([ \t]*!?[ \t]*(?:function|class|interface|trait|enum)_exists[ \t]*\([^()]*\)"
+        r"[ \t]*\)[ \t]*[{:]?|else[ \t]*\{|endif;)[ \t]*$|[ \t]*(?:<\?php|\?>)[ \t]*$"
+    ),
+}
 
 
 def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
@@ -158,9 +167,15 @@ def _leftovers(
         rest = lines  # nothing but imports: better found than lost
     for piece in split_lines(rest, max_words=limit, max_lines=MAX_CODE_LINES):
         text = join_lines(piece)
-        if parsed.definitions and not _WORD.search(text):
+        if parsed.definitions and not _says_something(piece, document.format):
             continue
         yield Draft("code", text, _document_title(document), (), _where(document, piece), piece[0].row)
+
+
+def _says_something(piece: list[Line], language: str) -> bool:
+    """Whether code between definitions is more than brackets, directives and conditions around them."""
+    shells = _SHELLS.get(language, _DIRECTIVE)
+    return any(_WORD.search(line.text) and not shells.match(line.text) for line in piece)
 
 
 def _document_title(document: Document) -> str:

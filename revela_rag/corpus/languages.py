@@ -24,12 +24,12 @@ _EXTENSIONS = {
     "rust": "rs",
     "c": "c h",
     "cpp": "cc cpp cxx c++ hh hpp hxx h++ cu cuh ino",
-    "csharp": "cs",
+    "csharp": "cs csx",
     "kotlin": "kt kts",
-    "scala": "scala sc",
+    "scala": "scala sc sbt",
     "swift": "swift",
-    "ruby": "rb rake",
-    "php": "php",
+    "ruby": "rb rake gemspec ru",
+    "php": "php phtml",
     "shell": "sh bash zsh fish",
     "powershell": "ps1 psm1",
     "sql": "sql",
@@ -50,6 +50,8 @@ _EXTENSIONS = {
     "graphql": "graphql gql",
     "terraform": "tf",
     "vue": "vue svelte",
+    "erb": "erb",
+    "razor": "cshtml razor",
 }
 _BY_EXTENSION = {ext: name for name, exts in _EXTENSIONS.items() for ext in exts.split()}
 _BY_NAME = {
@@ -65,6 +67,8 @@ _BY_NAME = {
     "makefile": "make",
     "dockerfile": "dockerfile",
     "jenkinsfile": "groovy",
+    "rakefile": "ruby",
+    "gemfile": "ruby",
 }
 
 

@@ -1,6 +1,7 @@
 """C#, Kotlin, PHP, Ruby, Scala and Swift are cut at their definitions, and no language loses anything of a file."""
 
 import re
+import textwrap
 import time
 from pathlib import Path
 
@@ -262,7 +263,7 @@ SAMPLES |= {name: (name, source) for name, (source, _) in CASES.items()}
 SAMPLES |= {"python": ("python", PYTHON), "java": ("java", JAVA)}
 SAYS_NOTHING = re.compile(
     r"(?:import|from|package|use|using|global using|#include|#nullable|namespace|extern)\b|@testable import|"
-    r"(?:require|require_relative|require_once|declare)\b|# frozen|@file:|module \w+$|end( \w+)?$|<\?php$"
+    r"(?:require|require_relative|require_once|declare)\b|#(?:if|endif|region|endregion)\b|# frozen|@file:|module \w+$|end( \w+)?$|<\?php$"
 )
 
 
@@ -310,6 +311,52 @@ def test_few_words_between_definitions_are_kept_and_brackets_are_not():
     assert [chunk.text for chunk in chunks][1:] == ["start()"]
     (chunk,) = chunks_of("namespace Shop\n{\n    class Till { int a; int b; }\n}\n", "csharp")
     assert chunk.text == "class Till { int a; int b; }"
+
+
+@pytest.mark.parametrize(
+    ("language", "before", "definition", "after"),
+    [
+        ("csharp", "#region helpers\n", "class Till { int a; int b; }\n", "#endregion\n"),
+        ("csharp", "#if DEBUG\n", "class Till { int a; int b; }\n", "#endif\n"),
+        ("swift", "#if DEBUG\n", "func f() {\n  print(1)\n  print(2)\n}\n", "#endif\n"),
+        ("php", "<?php\nif (!function_exists('f')) {\n", "  function f() {\n    return 1 + 2;\n  }\n", "}\n"),
+        ("php", "<?php\nif ( ! class_exists( 'F' ) ) :\n", "  class F {\n    var $a = 1;\n  }\n", "endif;\n"),
+        ("python", "#!/usr/bin/env python\n\n", "def f():\n    a = 1\n    return a\n", ""),
+    ],
+)
+def test_directives_and_conditions_around_definitions_are_no_chunk(language, before, definition, after):
+    (chunk,) = chunks_of(before + definition + after, language)
+    assert chunk.text.strip() == textwrap.dedent(definition).strip()
+    other = {"csharp": "#pragma warning disable\n// Not for threads.\n", "php": "start();\n", "python": "start()\n"}
+    chunks = chunks_of(before + definition + after + other.get(language, "start()\n"), language)
+    assert other.get(language, "start()").strip().split("\n")[-1] in "\n".join(chunk.text for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        ("shop.gemspec", "ruby"),
+        ("config.ru", "ruby"),
+        ("lib/Rakefile", "ruby"),
+        ("Gemfile", "ruby"),
+        ("view.phtml", "php"),
+        ("build.sbt", "scala"),
+        ("run.csx", "csharp"),
+        ("show.html.erb", "erb"),
+        ("Index.cshtml", "razor"),
+        ("Index.razor", "razor"),
+        ("Gemfile.lock", None),
+        (".erb", None),
+    ],
+)
+def test_file_names_of_code(name, language):
+    assert format_of(name) == language
+
+
+@pytest.mark.parametrize("language", ["erb", "razor"])
+def test_templates_are_cut_between_lines(language):
+    (chunk,) = chunks_of("<h1>Orders</h1>\n@foreach (var x in y) { <p>x</p> }\n<%= total %>\n", language)
+    assert chunk.kind == "code" and chunk.text.endswith("<%= total %>")
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
