@@ -160,7 +160,8 @@ GRAMMARS: dict[str, Grammar] = {
         functions=_set("function_definition method_declaration"),
         classes=_set("class_declaration interface_declaration trait_declaration enum_declaration"),
         transparent=_set(
-            "declaration_list enum_declaration_list namespace_definition compound_statement colon_block if_statement else_clause"
+            "declaration_list enum_declaration_list namespace_definition compound_statement colon_block "
+            "if_statement else_clause"
         ),
         imports=_set("php_tag namespace_definition namespace_use_declaration declare_statement"),
         import_text=re.compile(r"(?:require|include)(?:_once)?\b"),

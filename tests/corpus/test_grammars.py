@@ -263,7 +263,8 @@ SAMPLES |= {name: (name, source) for name, (source, _) in CASES.items()}
 SAMPLES |= {"python": ("python", PYTHON), "java": ("java", JAVA)}
 SAYS_NOTHING = re.compile(
     r"(?:import|from|package|use|using|global using|#include|#nullable|namespace|extern)\b|@testable import|"
-    r"(?:require|require_relative|require_once|declare)\b|#(?:if|endif|region|endregion)\b|# frozen|@file:|module \w+$|end( \w+)?$|<\?php$"
+    r"(?:require|require_relative|require_once|declare)\b|#(?:if|endif|region|endregion)\b|"
+    r"# frozen|@file:|module \w+$|end( \w+)?$|<\?php$"
 )
 
 
