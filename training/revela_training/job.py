@@ -276,7 +276,7 @@ class _Job:
                 "pairs": sum(u.is_pair for u in units),
                 "pseudo_texts": len(dataset.pseudo_texts),
                 "processes": self.world.size,
-                "steps": int(max(entry["step"] for entry in log)),
+                "steps": int(max((entry["step"] for entry in log), default=cfg.max_steps)),
                 "planned_steps": cfg.max_steps,
             },
             "log": log,
