@@ -25,7 +25,7 @@ from revela_training.backbone import Role, TrainableRetriever
 from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
 from revela_training.job import AdaptResult
-from revela_training.trainer import use_bf16
+from revela_training.precision import use_bf16
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
 ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {

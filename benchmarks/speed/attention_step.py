@@ -96,7 +96,7 @@ def run_case(case: Case) -> dict[str, Any]:
     lm = LlamaForCausalLM(config).to(case.device, getattr(torch, case.dtype)).train()
     if case.checkpointed:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
-    objective = RevelaObjective(lm, attention=case.attention, min_weight=case.min_weight)
+    objective = RevelaObjective(lm, read="published", attention=case.attention, min_weight=case.min_weight)
     ids = torch.randint(shape.vocabulary, (case.size, case.length)).to(case.device)
     queries, passages = (x.to(case.device).requires_grad_() for x in planted(case.size))
 

@@ -120,7 +120,7 @@ def test_reads_its_neighbours_in_the_objective(bundled):
     partner = torch.zeros(4, 4)
     partner[0, 1] = partner[1, 0] = partner[2, 3] = partner[3, 2] = 1.0
     stranger = partner[[2, 3, 0, 1]]
-    objective = RevelaObjective(model)
+    objective = RevelaObjective(model, read="published")
     with torch.no_grad():
         right = objective(batch["input_ids"], batch["attention_mask"], weights=partner)
         wrong = objective(batch["input_ids"], batch["attention_mask"], weights=stranger)

@@ -23,7 +23,7 @@ _EIGHTHS = tuple(eighth / 8 for eighth in range(1, 9))
 _LARGEST_FOR_LORA = 1_500  # chunks: as many as `pseudo_queries` takes, so that each gives queries
 #: What only an LM that reads the texts makes use of.
 _OF_THE_OBJECTIVE = (
-    *("temperature", "standardize", "min_weight", "v_norm", "dual", "query_part", "neighbours"),
+    *("read", "temperature", "standardize", "min_weight", "v_norm", "dual", "query_part", "neighbours"),
     *("max_tokens", "lm_training", "lm_warmup_steps", "lm_lr", "groups_at_once", "shard"),
 )
 
@@ -69,8 +69,7 @@ def resolve_configs(
         values = {**{name: v for name, v in config.as_dict().items() if v != defaults[name]}, **changes}
     else:
         values = {**(load_config(config) if config else {}), **changes}
-        own_lm = {"v_norm": True} if values.get("lm") in (None, BUNDLED) else {}  # it was trained so
-        cfg = AdaptConfig().replace(**{**PRESETS[preset], **own_lm, **values})
+        cfg = AdaptConfig().replace(**{**PRESETS[preset], **values})
     if cfg.revela_weight is None:
         cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
         if cfg.revela_weight == 0:
