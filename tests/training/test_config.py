@@ -89,6 +89,16 @@ def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_pat
         AdaptConfig(revela_weight=0.0, contrastive_weight=0.0)
 
 
+def test_a_plain_language_model_is_trained_inside_and_reads_for_itself(lm_dir: Path, base_dir: Path) -> None:
+    raw = resolve([], preset="auto", config=None, changes={"base": str(lm_dir)})
+    assert (raw.adapter, raw.lm, raw.revela_weight, raw.self_distillation) == ("lora", str(lm_dir), 1.0, 0.0)
+    assert (raw.lora_rank, raw.retriever_lr, raw.strengths) == (32, 4e-4, (1.0,))
+    other = resolve([], preset="auto", config=None, changes={"base": str(lm_dir), "lm": "bundled", "lora_rank": 8})
+    assert (other.lm, other.lora_rank) == ("bundled", 8)
+    trained = resolve([], preset="auto", config=None, changes={"base": str(base_dir)})
+    assert (trained.lm, trained.revela_weight) == (None, 0.0)
+
+
 def test_settings_that_change_nothing_without_an_lm_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def warned(preset: str = "auto", config: Any = None, **changes: object) -> str:
         caplog.clear()

@@ -271,6 +271,17 @@ def test_nan_leaves_no_model(run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plain_language_model_becomes_a_retriever(run, lm_dir: Path) -> None:
+    result = run(base=str(lm_dir), lm=None, contrastive_weight=0.0)
+    report = result.report
+    assert (report["config"]["adapter"], report["config"]["lm"]) == ("lora", str(lm_dir))
+    log = report["log"]
+    assert any(entry.get("baseline_loss", 0) > 0 for entry in log)
+    assert any(entry.get("retriever_grad_norm", 0) > 0 for entry in log)
+    prompts = json.loads((result.path / "config_sentence_transformers.json").read_text())["prompts"]
+    assert (prompts["query"], prompts["document"]) == ("Query: ", "Passage: ")
+
+
 KILLED = """
 import sys
 from revela_training import adapt

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from revela_rag.errors import TrainingError
 
-__all__ = ["PRESETS", "AdaptConfig", "load_config"]
+__all__ = ["PRESETS", "RAW_DECODER", "AdaptConfig", "load_config"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,6 +235,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lm_lr": 1e-4,
         "strengths": (1.0,),
     },
+}
+
+#: What suits a base that is a plain language model, which knows nothing of retrieval: there is nothing to keep.
+RAW_DECODER: Mapping[str, Any] = {
+    "adapter": "lora",
+    "lora_rank": 32,
+    "lora_alpha": 32,
+    "retriever_lr": 4e-4,
+    "query_part": "first_half",
+    "groups_per_step": 1,
+    "self_distillation": 0.0,
+    "strengths": (1.0,),
+    "max_eval_queries": 200,
+    "max_eval_documents": 1000,
 }
 
 

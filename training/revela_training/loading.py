@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model
+from revela_rag.models import check_model, resolve_model
 
 from .layout import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["Dtype", "append_eos", "is_decoder", "open_backbone"]
+__all__ = ["Dtype", "append_eos", "is_decoder", "is_raw_decoder", "open_backbone"]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -87,6 +87,23 @@ def is_decoder(config: PretrainedConfig) -> bool:
     kind = config.model_type
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return causal and getattr(config, "is_causal", None) is not False
+
+
+def is_raw_decoder(base: str | Path, *, trust_remote_code: bool = False) -> bool:
+    """Whether a base is a language model that nobody has made into a retriever yet.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from transformers import AutoConfig
+
+    directory = _local_directory(resolve_model(base, trust_remote_code=trust_remote_code))
+    if (directory / "modules.json").is_file():
+        return False
+    try:
+        return is_decoder(AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The model {base} cannot be loaded: {error}") from error
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
