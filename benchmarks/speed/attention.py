@@ -8,7 +8,8 @@ over what weights, gradients and libraries held before it: resident pages on the
 The neighbours are planted: clusters of four texts among random unit vectors, so about three weights of a row are
 above 0.01, as in training. The floor is what no implementation can go below on this machine: the operations of the
 LM over both streams (a frozen one has no gradient of a weight), of its head over one and of the kept pairs, at the
-rate of a large matrix product measured in the same run; or the bytes of weights, gradients and layer states at the measured copy rate, whichever takes longer.
+rate of a large matrix product measured in the same run; or the bytes of weights, gradients and layer states at the
+measured copy rate, whichever takes longer.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ class Curve:
 
     Attributes:
         vectors: (Q, d) of the queries and (N, d) of the documents at the last evaluation.
+        retriever: what trains.
 
     Example:
         >>> curve = Curve(corpus.chunks, data, config, Path("work"))  # doctest: +SKIP
@@ -84,6 +85,7 @@ class Curve:
     structure: bool = True
     evaluated_tokens: int = 160
     vectors: tuple[np.ndarray, np.ndarray] | None = None
+    retriever: TrainableRetriever | None = None
     _seconds: float = 0.0
 
     def points(self, *, every: int, minutes: float | None = None, at_start: bool = False) -> Iterator[Point]:
@@ -98,7 +100,7 @@ class Curve:
         units = make_units(self.chunks) if self.structure else _whole(self.chunks)
         dataset = build_dataset(units, self.chunks, set(), self.config, World())
         self.config = plan_steps(dataset, self.config, World())
-        retriever = build_retriever(self.config)
+        self.retriever = retriever = build_retriever(self.config)
         reader, tokenizer = build_lm(self.config)
         work = Workspace(self.folder, identity={}, resume=False, world=World())
         try:
