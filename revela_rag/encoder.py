@@ -14,6 +14,7 @@ import numpy as np
 
 from revela_rag.backends import Backend, Role, Wrapped
 from revela_rag.errors import ModelError
+from revela_rag.memory import is_out_of_memory
 from revela_rag.models import check_device, fingerprint, load_sentence_transformer, resolve_dtype, resolve_model
 from revela_rag.vocabulary import SAMPLED
 
@@ -289,8 +290,8 @@ class Encoder:
 
         try:
             return backend.embed(items, role)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             if len(items) == 1:
                 raise ModelError(
@@ -349,15 +350,6 @@ def _clean(text: str) -> str:
 def _unit(vectors: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error).lower()
-    return "out of memory" in message or "can't allocate memory" in message
 
 
 def _name_of(model: Any) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from revela_rag.errors import MissingExtraError, ModelError
 from revela_rag.gguf import without_gguf
+from revela_rag.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -215,9 +216,9 @@ def load_sentence_transformer(
             model_kwargs=kwargs,
             local_files_only=Path(name).is_dir(),
         )
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
+        if is_out_of_memory(error):
+            raise
         where = "" if Path(name).is_dir() else ", which is no directory here,"
         raise ModelError(f"The model {name!r}{where} cannot be loaded: {error}") from error
     if Path(name).is_dir() and not (Path(name) / "modules.json").is_file():

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from revela_rag.errors import TrainingError
-from revela_rag.memory import available_memory
+from revela_rag.memory import available_memory, is_out_of_memory
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.embedding import like_length, rows_of
 from revela_training.model import RevelaModel
 from revela_training.tokens import trim
 
-__all__ = ["Embeddings", "Step", "StepResult", "is_out_of_memory"]
+__all__ = ["Embeddings", "Step", "StepResult"]
 
 logger = logging.getLogger(__name__)
 
@@ -343,14 +343,6 @@ class _RandomState:
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda, self._device)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory ran out, on a device or in the CPU's allocator."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "cannot allocate memory" in text)
 
 
 def _predicted(batch: Mapping[str, Any]) -> Tensor:
