@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from revela_rag.errors import ModelError
-from revela_rag.safety.files import inside, json_object, walk
+from revela_rag.safety.files import json_object, walk
 
 __all__ = ["check_tokenizer"]
 
@@ -28,8 +29,11 @@ def check_tokenizer(folder: Path, root: Path) -> None:
         _check_stored(str(file), about.st_size, about.st_mtime_ns)
     settings = folder / "tokenizer_config.json"
     for key, value in json_object(settings).items():
-        named = isinstance(value, str) and key.endswith("_file") and value
-        if named and (folder / value).exists() and not inside(folder / value, root):
+        if not (isinstance(value, str) and value and key.endswith("_file")):
+            continue
+        # links are not followed: a hub's cache holds nothing else
+        place = Path(os.path.abspath(value))  # noqa: PTH100
+        if place.exists() and not place.is_relative_to(os.path.abspath(root)):  # noqa: PTH100
             raise ModelError(f"{str(settings)!r} reads {value!r} as its {key}, outside the model; do not load it.")
 
 
