@@ -41,8 +41,6 @@ def check_model(path: str | Path, *, trust_remote_code: bool = False, plain: boo
     """
     root = Path(path)
     check_folder(root)
-    if (templates := root / "additional_chat_templates").is_dir():
-        check_folder(templates)
     _check_general(root / "config_sentence_transformers.json")
     for folder, class_, file in [(root, _TRANSFORMER, root)] if plain else listed_modules(root):
         known = _KNOWN.fullmatch(class_) is not None
@@ -153,6 +151,8 @@ def _check_module(folder: Path, class_: str, root: Path, trusted: bool) -> None:
     if tokenizes and not trusted:
         check_settings(folder)
     if tokenizes or not class_:
+        if (templates := folder / "additional_chat_templates").is_dir():
+            check_folder(templates)
         check_tokenizer(folder, root)
         check_sizes(folder, names)
     elif kind not in _ROUTERS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,12 @@ _ARGUMENTS = {
 _IMPLEMENTATION = re.compile(r"(.*_)?(attn|experts)_implementation(_internal)?")
 _BUILT_IN = re.compile(r"[\w|]*")
 MOST_LAYERS, _MOST_NUMBER = 1_024, 2**31 - 1
+_LAYERS = re.compile(r"((?<!per_)layers?(_types?)?|depths?|blocks|block_sizes|block_repeats|stages)$")
+_SUMMED = re.compile(r"depths|block_sizes|block_repeats")
+_EXPERTS = re.compile(r".*(num|n)_.*experts")
+_HEAD = re.compile(r"head_dim|d_kv")
 _ROWS = re.compile(r"vocab|position|n_ctx|num_labels")
-_WIDTHS = re.compile(r"(size|dim|embd|d_model|d_ff|d_kv|n_inner|rank|buckets)$")
+_WIDTHS = re.compile(r"(sizes?|dim|embd|d_model|d_?ff|d_kv|inner|rank|buckets|width)$")
 #: Elements of a matrix that are always allowed, and how many a model may claim for each byte of its weights: some
 #: share their layers (ALBERT), some pack several elements into a byte.
 _FREE, _PER_BYTE = 2**26, 16
@@ -138,25 +144,34 @@ def check_sizes(folder: Path, names: list[str]) -> None:
 
 
 def _check_one(file: Path, config: dict[str, Any], limit: int) -> None:
-    numbers = {key: value for key, value in config.items() if isinstance(value, int) and not isinstance(value, bool)}
-    lists = {key: len(value) for key, value in config.items() if isinstance(value, list) and "layer" in key}
-    layers = {key: value for key, value in {**numbers, **lists}.items() if re.search(r"layers?(_types?)?$", key)}
+    numbers = {key: found for key, value in config.items() if (found := _number(key, value)) is not None}
+    layers = {key: value for key, value in numbers.items() if _LAYERS.search(key)}
     for key, value in layers.items():
         if value > MOST_LAYERS:
             raise ModelError(f"{str(file)!r} has {key}={value:,}, more than {MOST_LAYERS:,}; do not load this model.")
-    rows = {key: value for key, value in numbers.items() if _ROWS.search(key)}
-    widths = {key: value for key, value in numbers.items() if key not in rows and _WIDTHS.search(key)}
-    experts = max((value for key, value in numbers.items() if re.fullmatch(r".*(num|n)_.*experts", key)), default=1)
-    widest = sorted(widths.items(), key=lambda pair: -pair[1])[:2]
-    hidden = next((widths[key] for key in ("hidden_size", "d_model", "n_embd", "dim") if key in widths), 1)
-    claims = {key: value * hidden for key, value in rows.items()}
-    if len(widest) == 2:
-        depth = max(1, experts) * max([1, *layers.values()])
-        claims[" x ".join(key for key, _ in widest)] = widest[0][1] * widest[1][1] * depth
-    for key, value in claims.items():
-        if value > limit:
-            said = ", ".join(f"{name}={numbers[name]:,}" for name in key.split(" x "))
+    rows = [key for key in numbers if _ROWS.search(key)]
+    widths = sorted((key for key in numbers if key not in rows and _WIDTHS.search(key)), key=lambda key: -numbers[key])
+    experts = [key for key in numbers if _EXPERTS.fullmatch(key) and config.get("is_moe") is not False]
+    heads = [key for key in numbers if key.endswith("heads")]
+    hidden = [key for key in ("hidden_size", "d_model", "n_embd", "dim") if key in widths][:1]
+    most = partial(max, key=numbers.__getitem__)
+    claims = [[row, *hidden] for row in rows]
+    claims.append([*widths[:2], *([most(layers)] if layers else []), *([most(experts)] if experts else [])])
+    if heads and (one := [key for key in widths if _HEAD.search(key)]):
+        claims.append([most(heads), one[0], *hidden])
+    for claim in claims:
+        if (total := prod(max(1, numbers[key]) for key in claim)) > limit:
+            said = ", ".join(f"{key}={numbers[key]:,}" for key in claim)
             raise ModelError(
-                f"{str(file)!r} has {said}, which makes a model of {value:,} numbers or more; the weights beside it "
+                f"{str(file)!r} has {said}, which makes a model of {total:,} numbers or more; the weights beside it "
                 "hold no such model. Copy the model again, or do not load it."
             )
+
+
+def _number(key: str, value: Any) -> int | None:
+    """A setting as one number: of a list the largest, where it lists layers their count."""
+    if isinstance(value, list) and value:
+        if all(type(item) is int for item in value):
+            return sum(value) if _SUMMED.fullmatch(key) else len(value) if _LAYERS.search(key) else max(value)
+        return len(value) if _LAYERS.search(key) else None
+    return value if type(value) is int else None

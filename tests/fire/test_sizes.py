@@ -103,7 +103,10 @@ def test_damaged_settings_are_named(model, text):
         ({"max_position_embeddings": 10**8}, "max_position_embeddings=100,000,000"),
         ({"hidden_size": 10**5, "intermediate_size": 10**6}, "hidden_size=100,000"),
         ({"num_hidden_layers": 1_000, "intermediate_size": 10**5}, "intermediate_size=100,000"),
-        ({"num_experts": 10**7}, "hidden_size=24"),
+        ({"num_experts": 10**7}, "num_experts=10,000,000"),
+        ({"num_attention_heads": 10**6, "head_dim": 128}, "num_attention_heads=1,000,000, head_dim=128"),
+        ({"depths": [2, 10**5]}, "depths=100,002"),
+        ({"hidden_sizes": [8, 10**6], "d_inner": 10**5, "model_type": "xlnet"}, "d_inner=100,000"),
     ],
 )
 def test_a_configuration_is_of_the_weights_beside_it(model, values, said):
