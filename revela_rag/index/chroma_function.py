@@ -14,7 +14,7 @@ from typing import Any
 
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError, IndexMismatchError, MissingExtraError, ModelError
-from revela_rag.index.chroma_safety import named_functions
+from revela_rag.index.chroma_safety import named_functions, stored_settings
 
 try:
     from chromadb.api.types import Documents, EmbeddingFunction
@@ -86,8 +86,7 @@ class RevelaEmbeddingFunction(EmbeddingFunction[Documents]):
             IndexMismatchError: it was built by another one; both are named.
             IndexingError: its configuration or schema names another function, which could run code.
         """
-        schema = getattr(getattr(collection, "_model", None), "serialized_schema", None)
-        others = {*named_functions([collection.configuration_json, schema])} - {self.name()}
+        others = {*named_functions(stored_settings(collection))} - {self.name()}
         if others:
             raise IndexingError(
                 f"The collection {collection.name!r} names the embedding function {min(others)!r}, which Chroma would "

@@ -16,7 +16,7 @@ from typing import Any
 
 from revela_rag.errors import IndexingError
 
-__all__ = ["check_database", "named_functions", "settings"]
+__all__ = ["check_collection", "check_database", "named_functions", "settings", "stored_settings"]
 
 DATABASE = "chroma.sqlite3"
 _KEY = "embedding_function"
@@ -52,15 +52,34 @@ def check_database(data: Path) -> None:
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
             for collection, text in _stored(database):
-                names = sorted(named_functions(json.loads(text, object_pairs_hook=_once)))
-                if names:
-                    raise IndexingError(
-                        f"The collection {collection!r} in {str(file)!r} names the embedding function "
-                        f"{names[0]!r}, which Chroma would build and which could run code. An index needs none: it "
-                        "was changed by another program. Do not use it; build the index again from its sources."
-                    )
+                _refuse(named_functions(json.loads(text, object_pairs_hook=_once)), collection, file)
     except (sqlite3.Error, ValueError, RecursionError) as error:
         raise IndexingError(f"The Chroma store {str(data)!r} is missing or damaged; build again. ({error})") from error
+
+
+def check_collection(collection: Any, data: Path) -> None:
+    """Refuse a collection that names a function as Chroma has read it, which is what Chroma would build one from.
+
+    A database can be made to answer two programs differently (views, computed columns).
+
+    Raises:
+        IndexingError: it names one.
+    """
+    _refuse(named_functions(stored_settings(collection)), collection.name, data)
+
+
+def stored_settings(collection: Any) -> list[Any]:
+    """Configuration and schema of an open collection, as JSON; reading its ``schema`` would build what that names."""
+    return [collection.configuration_json, collection._model.serialized_schema]
+
+
+def _refuse(names: Iterator[str], collection: str, place: Path) -> None:
+    for name in names:
+        raise IndexingError(
+            f"The collection {collection!r} in {str(place)!r} names the embedding function {name!r}, which Chroma "
+            "would build and which could run code. An index needs none: it was changed by another program. Do not use "
+            "it; build the index again from its sources."
+        )
 
 
 def named_functions(stored: Any) -> Iterator[str]:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
-from revela_rag.index.chroma_safety import check_database, settings
+from revela_rag.index.chroma_safety import check_collection, check_database, settings
 from revela_rag.index.faiss_store import pairs
 from revela_rag.index.segments import Segment, bitmap
 
@@ -246,7 +246,9 @@ def _connect(data: Path, create: dict[str, Any] | None = None, *, name: Path | N
         client = _client(data)
         try:
             if create is None:
-                return client, client.get_collection(_COLLECTION, embedding_function=None)
+                collection = client.get_collection(_COLLECTION, embedding_function=None)
+                check_collection(collection, data)
+                return client, collection
             return client, client.create_collection(_COLLECTION, configuration=create, embedding_function=None)
         except BaseException:
             client.close()

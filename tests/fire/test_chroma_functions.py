@@ -226,6 +226,16 @@ def test_a_change_in_the_log_of_the_database_counts(path, attacker, tmp_path):
         check_database(copy)
 
 
+@pytest.mark.parametrize("where", PLACES)
+def test_a_database_that_answers_us_otherwise_than_chroma(path, attacker, canary, where, monkeypatch):
+    """A view can tell the versions of SQLite apart: what Chroma has read is checked as well."""
+    tamper(path, where=where, function=attacker)
+    monkeypatch.setattr("revela_rag.index.chroma_store.check_database", lambda data: None)
+    with pytest.raises(IndexingError, match=REFUSED.format("attack")):
+        Index.open(path, encoder=FakeEncoder())
+    assert not canary.exists()
+
+
 def test_what_chroma_writes_without_a_function_passes(path):
     check_database(database(path).parent)
     stored = {"embedding_function": None, "keys": [{"embedding_function": {"type": "legacy"}}]}

@@ -1,6 +1,8 @@
 """What an index of an attacker may name: a model, which is checked, and nothing that is imported."""
 
 import json
+import os
+import shutil
 
 import pytest
 from index.support import FakeEncoder, chunks
@@ -42,6 +44,25 @@ def test_the_model_that_an_index_names_is_checked(index, model, canary, what):
         else:
             opened.sync(chunks(3))
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("store", ["faiss", "chroma"])
+def test_only_regular_files_of_an_index_are_opened(tmp_path, store):
+    """Whatever the manifest says of them."""
+    if store == "chroma":
+        pytest.importorskip("chromadb")
+    Index.build(chunks(40), encoder=FakeEncoder(), path=tmp_path / "index", store=store).close()
+    change(tmp_path / "index" / "manifest.json", files={})
+    for number, file in enumerate(sorted((tmp_path / "index").glob("generation-*/**/*.*"))):
+        if not file.is_file():
+            continue
+        path = tmp_path / str(number)
+        shutil.copytree(tmp_path / "index", path)
+        pipe = path / file.relative_to(tmp_path / "index")
+        pipe.unlink()
+        os.mkfifo(pipe)
+        with pytest.raises(IndexingError, match="is not a regular file"):
+            Index.open(path, encoder=FakeEncoder())
 
 
 def test_no_array_of_an_index_is_unpickled(tmp_path, canary):

@@ -1,14 +1,18 @@
 """What libraries raise is a ModelError, and what is sound is loaded."""
 
+import json
 import shutil
 
 import pytest
+from encoder.conftest import llama
 from safetensors.torch import load_file, save_file
 
 from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
 from revela_rag.models import check_model, fingerprint, load_sentence_transformer
 from revela_rag.safety import model_errors
+from revela_training.backbone import TrainableRetriever
+from revela_training.lm import load_lm
 
 from .support import TYPES, change, dense, routed, transformer_in
 
@@ -34,6 +38,29 @@ def test_whatever_a_library_raises_is_a_model_error(model, name, values):
         Encoder(model, device="cpu").encode_queries(["one two"])
 
 
+def fewer_words(model):
+    weights = load_file(model / "model.safetensors")
+    name = next(key for key in weights if "word_embeddings" in key)
+    weights[name] = weights[name][:3].contiguous()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    change(model / "config.json", vocab_size=3)
+
+
+def test_a_language_model_is_tried_before_it_is_trusted(tmp_path):
+    path = llama(tmp_path / "lm")
+    stored = json.loads((path / "tokenizer.json").read_text())
+    stored["model"]["vocab"]["[UNK]"] = 10**6
+    (path / "tokenizer.json").write_text(json.dumps(stored))
+    with pytest.raises(ModelError, match=r"could not be loaded as a causal language model.*IndexError"):
+        load_lm(path)
+
+
+def test_a_backbone_is_tried_before_it_is_trained(model):
+    fewer_words(model)
+    with pytest.raises(ModelError, match=r"does not work.*IndexError"):
+        TrainableRetriever(model, adapter="linear")
+
+
 def test_a_panic_of_the_tokenizers_is_a_model_error():
     class PanicException(BaseException):
         """As pyo3 raises it."""
@@ -51,11 +78,7 @@ def test_a_panic_of_the_tokenizers_is_a_model_error():
 
 def test_a_model_is_tried_before_it_is_trusted(model):
     """It has fewer words than its tokenizer makes: found at once, and again after the first failure."""
-    weights = load_file(model / "model.safetensors")
-    name = next(key for key in weights if "word_embeddings" in key)
-    weights[name] = weights[name][:3].contiguous()
-    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    change(model / "config.json", vocab_size=3)
+    fewer_words(model)
     encoder = Encoder(model, device="cpu")
     for _ in range(2):
         with pytest.raises(ModelError, match=r"cannot encode a text"):

@@ -23,6 +23,7 @@ __all__ = ["BUNDLED", "bundled_lm_path", "load_lm"]
 log = logging.getLogger(__name__)
 
 BUNDLED = "bundled"
+_TRIED = 8  # tokens
 
 
 def bundled_lm_path() -> Path:
@@ -93,6 +94,8 @@ def load_lm(
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
+        with torch.inference_mode():  # its first use, on a text of some tokens
+            model.eval()(torch.tensor([tokenizer("It works.")["input_ids"][:_TRIED]]))
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"the tokenizer of {name!r} has no padding and no end-of-text token: set one and save it")
