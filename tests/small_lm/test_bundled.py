@@ -157,7 +157,7 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_damaged_folder_is_a_clear_error(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "model.safetensors").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match="could not be loaded"):
+    with pytest.raises(ModelError, match="cannot be loaded"):
         load_lm(tmp_path)
 
 
