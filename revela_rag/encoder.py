@@ -77,7 +77,9 @@ class Encoder:
             raise ModelError(f"dtype={dtype!r} is not one of 'auto', 'float32', 'bfloat16', 'float16'.")
         self._given = None if isinstance(model, str | Path) else model
         if isinstance(model, str | Path):
-            self._name = resolve_model(model, trust_remote_code=trust_remote_code)
+            name = resolve_model(model, trust_remote_code=trust_remote_code)
+            # the working directory may be another one when the model is loaded
+            self._name = str(Path(name).absolute()) if Path(name).is_dir() else name
         else:
             self._name = _name_of(model)
         self._recorded = _recorded(model, self._name)
@@ -96,7 +98,7 @@ class Encoder:
 
     @property
     def model_path(self) -> str:
-        """Directory or hub id the model comes from; ``""`` for a loaded model that was never saved."""
+        """Absolute directory or hub id the model comes from; ``""`` for a loaded model that was never saved."""
         return self._name
 
     @property
@@ -370,7 +372,7 @@ def _recorded(model: Any, resolved: str) -> str:
     """Aliases and hub ids stay as written, so that an index outlives the virtual environment it was built in."""
     if not isinstance(model, str | Path):
         return ""
-    return str(Path(resolved).absolute()) if Path(model).expanduser().is_dir() else str(model).strip()
+    return resolved if Path(model).expanduser().is_dir() else str(model).strip()
 
 
 def _hash_model(model: Any) -> str:

@@ -80,7 +80,7 @@ class Index:
             DiskError: the disk is full; nothing half-written is left.
             MissingExtraError: chromadb is not installed.
         """
-        root = Path(path).expanduser()
+        root = Path(path).expanduser().absolute()
         writer.build(
             root,
             chunks,
@@ -116,7 +116,7 @@ class Index:
             IndexMismatchError: ``encoder`` is not the model the index was built by.
             DiskError: a Chroma store cannot be written, and there is no room for a private copy of it.
         """
-        root = Path(path).expanduser()
+        root = Path(path).expanduser().absolute()
         snapshot = Snapshot.open(root, verify=verify)
         if encoder is not None and encoder.fingerprint != snapshot.manifest.model.fingerprint:
             snapshot.close()
@@ -207,21 +207,31 @@ class Index:
         """Delete chunks by id, passing over unknown ones; gives how many were deleted."""
         listed = _listed(ids)
         with self._writing:
-            self._current()
-            deleted = writer.delete(self.path, listed, timeout=self._lock_timeout)
+            opened = self._current().manifest
+            deleted = writer.delete(self.path, listed, timeout=self._lock_timeout, opened=opened)
             self.refresh()
         return deleted
 
     def refresh(self) -> bool:
-        """Take up what other processes wrote since; True when there was something."""
+        """Take up what other processes wrote since; True when there was something.
+
+        Raises:
+            IndexMismatchError: another index lies there now, or one of another model.
+        """
         with self._lock:
             current = self._current()
-            if Manifest.read(self.path).generation == current.manifest.generation:
+            found = Manifest.read(self.path)
+            writer.check_identity(self.path, current.manifest, found)
+            if found.generation == current.manifest.generation:
                 return False
             fresh = Snapshot.open(self.path)
-            if self._encoder is not None and self._encoder.fingerprint != fresh.manifest.model.fingerprint:
+            try:
+                writer.check_identity(self.path, current.manifest, fresh.manifest)
+                if self._encoder is not None and self._encoder.fingerprint != fresh.manifest.model.fingerprint:
+                    raise writer.mismatch(self.path, fresh.manifest, self._encoder)
+            except BaseException:
                 fresh.close()
-                raise writer.mismatch(self.path, fresh.manifest, self._encoder)
+                raise
             self._snapshot = fresh  # the old one closes when the last search that uses it ends
             return True
 
@@ -362,8 +372,10 @@ class Index:
 
     def _merge(self, chunks: Iterable[Chunk], **options: Any) -> SyncReport:
         with self._writing:
-            self._current()
-            report = writer.merge(self.path, chunks, encoder=self.encoder, timeout=self._lock_timeout, **options)
+            opened = self._current().manifest
+            report = writer.merge(
+                self.path, chunks, encoder=self.encoder, timeout=self._lock_timeout, opened=opened, **options
+            )
             self.refresh()
         return report
 

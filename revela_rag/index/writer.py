@@ -13,6 +13,7 @@ from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from revela_rag.index.words import LEXICAL_LIMIT, WordIndex
 if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
 
-__all__ = ["build", "delete", "merge", "model_entry"]
+__all__ = ["build", "check_identity", "delete", "merge", "mismatch", "model_entry"]
 
 _BATCH = 2048
 
@@ -73,12 +74,17 @@ def merge(
     keep: Callable[[str], bool] | None = None,
     show_progress: bool,
     timeout: float,
+    opened: Manifest,
 ) -> SyncReport:
     """Add and update ``chunks``; with ``prune`` also delete all else but documents that ``keep`` is true of.
 
     Writes nothing when nothing changed.
+
+    Raises:
+        IndexMismatchError: what lies in ``root`` is another index than ``opened`` or of another model.
     """
     with writing(root, timeout=timeout) as workspace:
+        check_identity(root, opened, workspace.current)
         job = _Job(workspace, encoder, fresh=False)
         job.consume(chunks, vectors, show_progress)
         if prune:
@@ -86,9 +92,10 @@ def merge(
         return job.finish(lexical=prune)
 
 
-def delete(root: Path, ids: Sequence[str], *, timeout: float) -> int:
+def delete(root: Path, ids: Sequence[str], *, timeout: float, opened: Manifest) -> int:
     """Delete chunks by id; ids that are not there are passed over."""
     with writing(root, timeout=timeout) as workspace:
+        check_identity(root, opened, workspace.current)
         job = _Job(workspace, None, fresh=False)
         job.delete(ids)
         return job.finish(lexical=False).deleted
@@ -291,6 +298,7 @@ class _Job:
             files=describe_files(
                 self._workspace.folder, known=self._old_folder, entries=self._old.files if self._old else None
             ),
+            identity=(current.identity if (current := self._workspace.current) else "") or uuid4().hex,
         )
         self._close()
         publish(self._workspace, manifest)
@@ -305,6 +313,15 @@ class _Job:
     def _close(self) -> None:
         if self._before is not None:
             self._before.close()
+
+
+def check_identity(root: Path, opened: Manifest, found: Manifest | None) -> None:
+    """IndexMismatchError unless ``found`` is a later state of the index that was ``opened`` in ``root``."""
+    if found is not None and not opened.is_same_index(found):
+        raise IndexMismatchError(
+            f"{str(root)!r} holds another index (identity {found.identity[:12] or 'unknown'}) than the one that was "
+            f"opened (identity {opened.identity[:12]}); open it again if that is the one you mean."
+        )
 
 
 def mismatch(root: Path, manifest: Manifest, encoder: Any) -> IndexMismatchError:

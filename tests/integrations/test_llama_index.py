@@ -4,6 +4,7 @@ import asyncio
 import copy
 import threading
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,14 @@ def test_it_is_serialised_and_read_back(embedding):
     again = RevelaEmbedding.from_json(embedding.to_json())
     assert again.to_dict() == data
     assert again.get_query_embedding(QUERY) == embedding.get_query_embedding(QUERY)
+
+
+def test_it_names_a_relative_model_folder_in_full(model_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(model_path).parent)
+    data = RevelaEmbedding("model", device="cpu").to_dict()
+    monkeypatch.chdir(tmp_path)
+    assert data["model_name"] == model_path
+    assert len(RevelaEmbedding.from_dict(data).get_query_embedding(QUERY)) == 32
 
 
 def test_a_model_that_changed_since_is_refused(embedding, other_model_path):

@@ -80,7 +80,7 @@ class RevelaEmbedding(BaseEmbedding):
                 "it has changed. Restore that model, or leave fingerprint out and embed the documents again."
             )
         fields: dict[str, Any] = {
-            "model_name": str(model_name),
+            "model_name": encoder.name,
             "device": device,
             "max_length": max_length,
             "embed_batch_size": embed_batch_size,
