@@ -23,10 +23,11 @@ __all__ = ["RevelaRetriever"]
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    Every document found carries the chunk's metadata and, beside it, ``score`` (what it is in each type of search says
-    :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search), ``rank`` (from
-    1), ``source``, ``document_id``, ``title`` and ``kind``; its ``id`` is the chunk's. Metadata of the same name that a
-    document brought along stays what it was, in what is found and for filters; ``retriever.index.search`` gives both.
+    Every document found carries the chunk's metadata and, beside it, ``source``, ``document_id``, ``title`` and
+    ``kind``; its ``id`` is the one it was indexed with or, where it had none or was cut into several, the chunk's. A
+    passage is equal whichever query found it, as retrievers that merge several lists need it. Scores are asked for.
+    Metadata of the same name that a document brought along stays what it was, in what is found and for filters;
+    ``retriever.index.search`` gives both.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
@@ -39,6 +40,9 @@ class RevelaRetriever(BaseRetriever):
             hold one of them); applied before the best k are taken.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,
             ``search_type``. They win over the fields; what is given to ``invoke`` wins over both.
+        with_scores: add to the metadata ``score`` (what it is in each type of search says
+            :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search) and
+            ``rank`` (from 1); ``invoke`` takes it, too.
         kwargs: ``name``, ``tags`` and ``metadata`` of every LangChain retriever.
 
     Raises:
@@ -59,6 +63,7 @@ class RevelaRetriever(BaseRetriever):
     search_type: Mode = "auto"
     filter: dict[str, Any] | None = None
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
+    with_scores: bool = False
 
     def __init__(self, *, index: Index | str | Path, model: str | Path | Encoder | None = None, **kwargs: Any) -> None:
         _known(kwargs.get("search_kwargs") or {})
@@ -116,9 +121,10 @@ class RevelaRetriever(BaseRetriever):
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
         search_type: Mode | None = None,
+        with_scores: bool | None = None,
     ) -> list[Document]:
         hits = self.index.search(query, **self._search_options(k, filter, search_type))
-        return [to_document(hit) for hit in hits]
+        return self._documents(hits, with_scores)
 
     async def _aget_relevant_documents(
         self,
@@ -128,10 +134,15 @@ class RevelaRetriever(BaseRetriever):
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
         search_type: Mode | None = None,
+        with_scores: bool | None = None,
     ) -> list[Document]:
         options = self._search_options(k, filter, search_type)
         hits = await run_in_executor(None, self.index.search, query, **options)
-        return [to_document(hit) for hit in hits]
+        return self._documents(hits, with_scores)
+
+    def _documents(self, hits: list[Hit], with_scores: bool | None) -> list[Document]:
+        asked = self.with_scores if with_scores is None else with_scores
+        return [to_document(hit, with_scores=asked) for hit in hits]
 
 
 def _known(search_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -149,17 +160,17 @@ def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Inde
     return Index.open(index, encoder=encoder)
 
 
-def to_document(hit: Hit) -> Document:
-    """A search hit as a LangChain document."""
+def to_document(hit: Hit, *, with_scores: bool = False) -> Document:
+    """A search hit as a LangChain document; with scores it also says how well it fits this one query."""
     chunk = hit.chunk
     computed: dict[str, Any] = {
         "source": chunk.document_id,
         "document_id": chunk.document_id,
         "title": chunk.title,
         "kind": chunk.kind,
-        "score": hit.score,
-        "rank": hit.rank,
     }
-    if hit.cosine is not None:
-        computed["cosine"] = hit.cosine
-    return Document(id=chunk.id, page_content=chunk.text, metadata=computed | dict(chunk.metadata))
+    if with_scores:
+        computed |= {"score": hit.score, "rank": hit.rank}
+        computed |= {} if hit.cosine is None else {"cosine": hit.cosine}
+    id_ = chunk.origin.get("id", chunk.id)
+    return Document(id=id_, page_content=chunk.text, metadata=computed | dict(chunk.metadata))

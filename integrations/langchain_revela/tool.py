@@ -40,9 +40,12 @@ def create_revela_tool(
         name: what the model calls the tool: letters, digits, ``_`` and ``-``.
         description: tells the model what the index holds and when to ask it.
         kwargs: fields of :class:`RevelaRetriever`, such as ``k`` and ``filter``, when ``index`` is not a
-            retriever.
+            retriever; ``with_scores`` is on.
     """
-    retriever = index if isinstance(index, RevelaRetriever) else RevelaRetriever(index=index, **kwargs)
+    if isinstance(index, RevelaRetriever):
+        retriever = index
+    else:
+        retriever = RevelaRetriever(index=index, **{"with_scores": True, **kwargs})
     if isinstance(index, RevelaRetriever) and kwargs:
         raise IndexingError(f"{sorted(kwargs)} belong to the retriever, and one was given: set them there.")
     return create_retriever_tool(

@@ -261,8 +261,9 @@ class Index:
             query: plain text; the model's query prompt is put before it.
             k: at most this many.
             filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
-                means any of its values, and metadata that is a list must hold one of them; ``document_id`` and ``kind``
-                work too, where no metadata has that name.
+                means any of its values, and metadata that is a list must hold one of them; strings are equal when they
+                read alike, whatever their case (:func:`revela_rag.corpus.text.fold`); ``document_id`` and ``kind`` work
+                too, where no metadata has that name.
             mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
                 ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/hybrid.md), but
                 dense in an index of more than 200,000 chunks, beside which no BM25 is kept.

@@ -233,7 +233,7 @@ class _Job:
     def delete(self, ids: Sequence[str]) -> None:
         """Delete by id."""
         if self._before is not None:
-            self._delete([row for row, _ in self._before.records(list(dict.fromkeys(ids))).values()])
+            self._delete(list({row for rows in self._before.find(ids).values() for row in rows}))
 
     def _delete(self, rows: list[int]) -> None:
         if rows:

@@ -72,13 +72,14 @@ def test_embeddings_refuse_options_they_do_not_know(model_path):
 
 
 def test_documents_equal_the_hits_of_the_index(index):
-    documents = RevelaRetriever(index=index, k=4).invoke(QUERY)
+    documents = RevelaRetriever(index=index, k=4, with_scores=True).invoke(QUERY)
     hits = index.search(QUERY, k=4)
     assert [document.id for document in documents] == [hit.chunk.id for hit in hits]
     assert [document.metadata["score"] for document in documents] == [hit.score for hit in hits]
     assert [document.metadata["rank"] for document in documents] == [hit.rank for hit in hits]
     assert [document.metadata["cosine"] for document in documents] == [hit.cosine for hit in hits]
-    assert "cosine" not in RevelaRetriever(index=index, search_type="lexical").invoke("password")[0].metadata
+    lexical = RevelaRetriever(index=index, search_type="lexical", with_scores=True).invoke("password")[0]
+    assert "cosine" not in lexical.metadata
     first = documents[0]
     assert first.page_content == hits[0].chunk.text
     assert first.metadata["source"] == hits[0].chunk.document_id
@@ -88,7 +89,7 @@ def test_documents_equal_the_hits_of_the_index(index):
 def test_scores_are_cosines_of_prompted_vectors(index, plain):
     query = by_hand(plain, [QUERY], "query")[0]
     cosines = dict(zip(TEXTS, by_hand(plain, list(TEXTS.values()), "document") @ query, strict=True))
-    documents = RevelaRetriever(index=index, k=len(TEXTS), search_type="dense").invoke(QUERY)
+    documents = RevelaRetriever(index=index, k=len(TEXTS), search_type="dense", with_scores=True).invoke(QUERY)
     assert len(documents) == len(TEXTS)
     for document in documents:
         assert document.metadata["score"] == pytest.approx(cosines[document.metadata["source"]], abs=1e-4)
@@ -132,7 +133,7 @@ def test_lexical_and_hybrid_search(index):
 
 
 async def test_many_queries_at_once_give_what_they_give_in_turn(index):
-    retriever = RevelaRetriever(index=index, k=3)
+    retriever = RevelaRetriever(index=index, k=3, with_scores=True)
     queries = [f"{text} {number}" for number, text in enumerate([*TEXTS.values()] * 4)][:20]
     at_once = await asyncio.gather(*(retriever.ainvoke(query) for query in queries))
     for query, documents in zip(queries, at_once, strict=True):
@@ -219,7 +220,7 @@ def test_metadata_of_the_user_wins_over_computed(store, encoder, tmp_path):
     ]
     path = tmp_path / "index"
     RevelaRetriever.from_documents(documents, model=encoder, path=path, store=store).index.close()
-    retriever = RevelaRetriever(index=path, model=encoder, k=9)
+    retriever = RevelaRetriever(index=path, model=encoder, k=9, with_scores=True)
     invoice = retriever.invoke("invoice", search_type="lexical")[0]
     assert invoice.metadata == own | {"when": "2024-01-01", "source": "item-0", "end_line": 1}
     (hit,) = retriever.index.search("invoice", mode="lexical")
@@ -255,6 +256,40 @@ def test_pieces_are_added_replaced_and_deleted_by_their_text(encoder, tmp_path):
         assert index.add(read(4, 0)).added == 1
         found = index.search("rule", k=9, filter={"document_id": "book.pdf"})
         assert sorted(hit.chunk.text for hit in found) == [f"Rule {n} of the book." for n in (0, 1, 3, 4)]
+
+
+async def test_a_passage_is_equal_whichever_query_found_it(index):
+    retriever = RevelaRetriever(index=index, k=len(TEXTS))
+    lists = [retriever.invoke(query) for query in (QUERY, "password", "days of leave")]
+    merged = [document for documents in lists for document in documents]
+    # as MultiQueryRetriever and MergerRetriever do it
+    unique = [document for place, document in enumerate(merged) if document not in merged[:place]]
+    assert len(unique) == len(TEXTS)
+    for found in (retriever.invoke(QUERY, with_scores=True), await retriever.ainvoke(QUERY, with_scores=True)):
+        assert [document.metadata["rank"] for document in found] == [1, 2, 3, 4, 5, 6]
+    assert not {"score", "rank", "cosine"} & set(lists[0][0].metadata)
+
+
+@pytest.mark.parametrize("store", ["faiss", "chroma"])
+def test_a_document_keeps_its_id(store, encoder, tmp_path):
+    long = " ".join(f"Rule {number} of the house is to close door {number} at night." for number in range(40))
+    documents = [Document(id="b", page_content=long), Document(page_content="Trains are booked by the office.")]
+    same = [Document(id="a", page_content=f"The {word} version of the rule.") for word in ("first", "second")]
+    documents = same + documents
+    path = tmp_path / "index"
+    RevelaRetriever.from_documents(documents, model=encoder, path=path, store=store).index.close()
+    retriever = RevelaRetriever(index=path, model=encoder, k=99)
+    found = retriever.invoke("rule")
+    chunk_ids = {hit.chunk.id for hit in retriever.index.search("rule", k=99)}
+    ids = {document.page_content: document.id for document in found}
+    assert [ids[document.page_content] for document in documents[:2]] == ["a", "a"]
+    pieces = [document for document in found if document.metadata["document_id"] == "b"]
+    assert len({document.id for document in pieces}) == len(pieces) > 1  # one id would not tell them apart
+    assert {document.id for document in found} - {"a"} < chunk_ids
+    assert [chunk.text for chunk in retriever.index.get(["a", pieces[0].id, "z"])] == [
+        *(document.page_content for document in documents[:2]),
+        pieces[0].page_content,
+    ]
 
 
 @pytest.mark.parametrize("store", ["faiss", "chroma"])

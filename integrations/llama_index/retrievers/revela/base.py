@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,22 @@ __all__ = ["RevelaRetriever"]
 # a list in an index equals each of its values
 _EQUALS = (FilterOperator.EQ, FilterOperator.CONTAINS)
 _ANY_OF = (FilterOperator.IN, FilterOperator.ANY)
+_COMPUTED = ("start_line", "end_line", "language", "symbol")  # of what `load_corpus` reads from files
+_SHOWN = ("source", "title")
 
 
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    A node's id is the chunk's, its source node the document. Its metadata are the document's own and, under names that
-    these leave free, ``source``, ``document_id``, ``kind`` and ``title``. What its score is in each mode says
-    :class:`revela_rag.index.Hit`; for a cutoff (``SimilarityPostprocessor``) take ``mode="dense"``, whose scores are
-    cosines. The embedding of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used where given.
+    Nodes that were indexed come back under their ids, with their relationships and with what they hide from the LLM and
+    the embedding; of one that was longer than a chunk the best piece has its id, further ones their chunk's. Of other
+    sources a node's id is the chunk's, its source node the document. The metadata are the document's own and, under
+    names that these leave free, ``source``, ``document_id``, ``kind`` and ``title``; what is computed the LLM does not
+    see, but for the title and, of files, the source.
+
+    Nodes are in the order of the search, and their scores are cosines in every mode but ``"lexical"``, so that a cutoff
+    (``SimilarityPostprocessor``) means the same for every query; in hybrid search they do not fall from each node to
+    the next. The embedding of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used if given.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
@@ -88,7 +96,7 @@ class RevelaRetriever(BaseRetriever):
         self._filters = filters
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [to_node(hit) for hit in self._search(query_bundle)]
+        return to_nodes(self._search(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
@@ -141,20 +149,41 @@ def _condition(filter: MetadataFilter) -> dict[str, Any]:
     return {filter.key: filter.value}
 
 
-def to_node(hit: Hit) -> NodeWithScore:
-    """A search hit as a LlamaIndex node."""
+def to_nodes(hits: Iterable[Hit]) -> list[NodeWithScore]:
+    """Search hits as LlamaIndex nodes. Of several under one id it drops all but the first: only the first has it."""
+    named: dict[str, Hit] = {}
+    for hit in hits:
+        given = hit.chunk.origin.get("id", hit.chunk.id)
+        named[hit.chunk.id if given in named else given] = hit
+    return [_node(id_, hit) for id_, hit in named.items()]
+
+
+def _node(id_: str, hit: Hit) -> NodeWithScore:
     chunk = hit.chunk
     computed = {"source": chunk.document_id, "document_id": chunk.document_id, "kind": chunk.kind}
     if chunk.title:
         computed["title"] = chunk.title
     metadata = computed | dict(chunk.metadata)
-    hidden = [key for key in metadata if key not in ("source", "title")]
+    given = chunk.origin.get("node")
+    if given is None:
+        hidden = [key for key in metadata if key in _COMPUTED or key not in (*chunk.metadata, *_SHOWN)]
+        given = {}
+    else:
+        keys = given.get("keys", ())
+        hidden = [key for key in metadata if key not in (*keys, "title")]
+        # in the order in which the LLM and the embedding would have read them
+        metadata = {key: metadata[key] for key in (*hidden, "title", *keys) if key in metadata}
     node = TextNode(
-        id_=chunk.id,
+        id_=id_,
         text=chunk.text,
         metadata=metadata,
-        excluded_llm_metadata_keys=hidden,
-        excluded_embed_metadata_keys=hidden,
-        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)},
+        excluded_llm_metadata_keys=[*given.get("excluded_llm_metadata_keys", ()), *hidden],
+        excluded_embed_metadata_keys=[*given.get("excluded_embed_metadata_keys", ()), *hidden],
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)}
+        | {NodeRelationship(kind): _related(info) for kind, info in given.get("relationships", {}).items()},
     )
-    return NodeWithScore(node=node, score=hit.score)
+    return NodeWithScore(node=node, score=hit.score if hit.cosine is None else hit.cosine)
+
+
+def _related(info: Any) -> Any:
+    return [RelatedNodeInfo(**one) for one in info] if isinstance(info, list) else RelatedNodeInfo(**info)
