@@ -15,7 +15,7 @@ from typing import Any
 
 from revela_rag.errors import IndexingError
 
-__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_files"]
+__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_files", "pointer"]
 
 MANIFEST_FILE = "manifest.json"
 GENERATION = re.compile(r"generation-[0-9]{6,12}")
@@ -161,6 +161,15 @@ class Manifest:
                     )
             except OSError as error:
                 raise IndexingError(f"{str(file)!r} is missing or unreadable ({error}); build again.") from error
+
+
+def pointer(root: Path) -> tuple[int, int, int] | None:
+    """What changes whenever another generation is published in ``root``, by one ``stat``; None without a manifest."""
+    try:
+        stat = (root / MANIFEST_FILE).stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def describe_files(

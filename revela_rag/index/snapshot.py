@@ -115,6 +115,13 @@ class Snapshot:
             hits.append(self._hits(ranked, cosines))
         return hits
 
+    def warm(self, before: Snapshot) -> None:
+        """Load what searches of ``before`` needed, so that others need not wait for it."""
+        if before._lexical is not None:
+            self._load_words()
+        if before._context is not None:
+            self._load_context()
+
     def _allowed(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
         return self.texts.select(filter) if filter else None
 

@@ -24,7 +24,7 @@ from revela_rag.corpus.types import Chunk, Part
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.index.filters import clean, conditions, typed, values_of
 
-__all__ = ["TEXTS_FILE", "Record", "TextStore", "record"]
+__all__ = ["TEXTS_FILE", "Record", "TextStore", "embedded", "record"]
 
 TEXTS_FILE = "texts.sqlite"
 _SCHEMA = """
@@ -66,6 +66,11 @@ def record(chunk: Chunk) -> Record:
     texts = (clean(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
     id_, text, title, document = texts
     return (id_, text, title, document, int(chunk.position), str(chunk.kind), parts, metadata, origin)
+
+
+def embedded(values: Record) -> str:
+    """The text of a record that is embedded."""
+    return f"{values[2]}\n{values[1]}" if values[2] else values[1]
 
 
 def _chunk(values: Sequence[Any]) -> Chunk:
@@ -165,13 +170,12 @@ class TextStore:
                 given.setdefault(id_, []).append(row)
         return {id_: found for id_ in cleaned if (found := own.get(id_) or given.get(id_))}
 
-    def rows_of(self, documents: Sequence[str]) -> dict[str, list[int]]:
-        """The rows of the chunks of each document that is there."""
-        found: dict[str, list[int]] = {}
+    def of_documents(self, documents: Sequence[str]) -> list[tuple[int, str, str]]:
+        """Row, id and document of every chunk of some documents."""
+        found: list[tuple[int, str, str]] = []
         for some in _slices(list(dict.fromkeys(map(clean, documents)))):
-            sql = f"SELECT document_id, row FROM chunks WHERE document_id IN ({_marks(some)}) ORDER BY row"
-            for document, row in self._query(sql, some):
-                found.setdefault(document, []).append(row)
+            sql = f"SELECT row, id, document_id FROM chunks WHERE document_id IN ({_marks(some)}) ORDER BY row"
+            found += self._query(sql, some)
         return found
 
     def rows(self) -> np.ndarray:
