@@ -10,12 +10,16 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from revela_rag.corpus import load_corpus
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
+from revela_rag.index.filters import check_filter
+from revela_rag.index.generations import LOCK_TIMEOUT
+from revela_rag.index.types import check_k, check_mode
+from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
 
@@ -43,10 +47,14 @@ class RevelaRetriever(BaseRetriever):
         with_scores: add to the metadata ``score`` (what it is in each type of search says
             :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search) and
             ``rank`` (from 1); ``invoke`` takes it, too.
+        lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
+        auto_refresh: of such an index: whether a search sees what other processes wrote, see
+            :meth:`revela_rag.Index.open`.
         kwargs: ``name``, ``tags`` and ``metadata`` of every LangChain retriever.
 
     Raises:
-        IndexingError: there is no index there, or it is damaged; ``search_kwargs`` has an unknown key.
+        IndexingError: there is no index there, or it is damaged; the filter cannot be used; ``search_kwargs`` has an
+            unknown key or a value out of range.
         IndexMismatchError: the index was built with another model than ``model``.
 
     Example:
@@ -65,10 +73,28 @@ class RevelaRetriever(BaseRetriever):
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     with_scores: bool = False
 
-    def __init__(self, *, index: Index | str | Path, model: str | Path | Encoder | None = None, **kwargs: Any) -> None:
-        _known(kwargs.get("search_kwargs") or {})
-        fields = {"index": _open(index, model), **kwargs}
-        super().__init__(**fields)
+    def __init__(
+        self,
+        *,
+        index: Index | str | Path,
+        model: str | Path | Encoder | None = None,
+        lock_timeout: float | None = None,
+        auto_refresh: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        opened = open_index(index, model=model, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
+        super().__init__(**{"index": opened, **kwargs})
+
+    @field_validator("filter")
+    @classmethod
+    def _usable(cls, filter: dict[str, Any] | None) -> dict[str, Any] | None:
+        check_filter(filter)
+        return filter
+
+    @field_validator("search_kwargs")
+    @classmethod
+    def _all_known(cls, search_kwargs: dict[str, Any]) -> dict[str, Any]:
+        return _known(search_kwargs)
 
     @classmethod
     def from_documents(
@@ -80,9 +106,13 @@ class RevelaRetriever(BaseRetriever):
         store: Literal["faiss", "chroma"] = "faiss",
         max_words: int = 120,
         overwrite: bool = False,
+        lock_timeout: float = LOCK_TIMEOUT,
+        auto_refresh: bool = True,
         **kwargs: Any,
     ) -> RevelaRetriever:
         """Chunk, embed and index LangChain documents, all of them, and return a retriever over them.
+
+        Whatever can be wrong but the documents is checked first.
 
         Args:
             documents: documents of any length; their metadata travels with every chunk.
@@ -91,16 +121,23 @@ class RevelaRetriever(BaseRetriever):
             store: where the vectors live.
             max_words: longest chunk of prose, in words.
             overwrite: replace an index that is there.
+            lock_timeout: seconds to wait for another writer, now and in later writes.
+            auto_refresh: whether a search sees what other processes wrote, see :meth:`revela_rag.Index.open`.
             kwargs: fields of the retriever, such as ``k``.
 
         Raises:
-            CorpusError: the documents hold no text.
+            CorpusError: none of the documents holds text. Of no documents an empty index is made.
         """
-        if unknown := set(kwargs) - set(cls.model_fields):  # before the minutes of embedding
+        if unknown := set(kwargs) - (set(cls.model_fields) - {"index"}):
             raise IndexingError(f"{', '.join(sorted(unknown))}: no field of {cls.__name__}, which has k, filter, ...")
+        cls(
+            index=Index.__new__(Index), **kwargs
+        )  # over no index yet: fields are checked before the minutes of embedding
         encoder = model if isinstance(model, Encoder) else Encoder(model)
-        corpus = load_corpus(documents, max_words=max_words, deduplicate=False)
-        index = Index.build(corpus.chunks, encoder=encoder, path=path, store=store, overwrite=overwrite)
+        given = list(documents)
+        chunks = load_corpus(given, max_words=max_words, deduplicate=False).chunks if given else []
+        options: dict[str, Any] = {"lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
+        index = Index.build(chunks, encoder=encoder, path=path, store=store, overwrite=overwrite, **options)
         return cls(index=index, **kwargs)
 
     def _search_options(
@@ -148,16 +185,10 @@ class RevelaRetriever(BaseRetriever):
 def _known(search_kwargs: dict[str, Any]) -> dict[str, Any]:
     if unknown := set(search_kwargs) - {"k", "filter", "search_type"}:
         raise IndexingError(f"search_kwargs={sorted(unknown)} are unknown; it takes k, filter and search_type.")
+    for name, check in (("k", check_k), ("filter", check_filter), ("search_type", check_mode)):
+        if search_kwargs.get(name) is not None:
+            check(search_kwargs[name])
     return search_kwargs
-
-
-def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:
-    if isinstance(index, Index):
-        if model is not None:
-            raise IndexingError("model is for an index given as a directory; this one is open and has its encoder.")
-        return index
-    encoder = model if model is None or isinstance(model, Encoder) else Encoder(model)
-    return Index.open(index, encoder=encoder)
 
 
 def to_document(hit: Hit, *, with_scores: bool = False) -> Document:

@@ -19,6 +19,7 @@ from revela_rag.corpus.tools import definitions, describe_tool, tool_definition,
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
+from revela_rag.index.types import check_k
 from revela_rag.ranker import Ranker
 
 __all__ = ["Tool", "ToolRetriever", "create_revela_tool", "select_tools"]
@@ -84,7 +85,7 @@ class ToolRetriever:
         k: int = 5,
         mode: Mode = "hybrid",
     ) -> None:
-        self.k = _at_least_one(k)
+        self.k = k
         self._ranker = Ranker(model=model, mode=mode)
         self._tools: dict[str, Tool] = {}
         self._named: dict[str, str] = {}  # the id of the tool of each name
@@ -93,6 +94,16 @@ class ToolRetriever:
 
     def __len__(self) -> int:
         return len(self._ranker)
+
+    @property
+    def k(self) -> int:
+        """How many tools to pick; may be set at any time."""
+        return self._k
+
+    @k.setter
+    def k(self, k: int) -> None:
+        check_k(k)
+        self._k = k
 
     @property
     def mode(self) -> Mode:
@@ -211,9 +222,3 @@ def _no_tool(given: Any) -> IndexingError:
         f"{shown} is no tool; give LangChain tools, functions with docstrings, pydantic classes, definitions in the "
         "form of OpenAI, Anthropic or MCP, or the parsed answer of an MCP server to tools/list."
     )
-
-
-def _at_least_one(k: int) -> int:
-    if k < 1:
-        raise IndexingError(f"k={k} must be at least 1.")
-    return k

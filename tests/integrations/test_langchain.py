@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from integration_data import PROMPTS, TEXTS
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
@@ -18,7 +19,8 @@ from pydantic import ValidationError
 
 from langchain_revela import RevelaEmbeddings, RevelaRetriever
 from revela_rag.corpus import load_corpus
-from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
+from revela_rag.encoder import Encoder
+from revela_rag.errors import CorpusError, IndexingError, IndexMismatchError, ModelError
 from revela_rag.index import Index, SyncReport
 
 QUERY = "when is the tax due?"
@@ -120,7 +122,18 @@ def test_what_is_set_later_counts(faiss_index):
     for field, value in {"k": 0, "search_type": "mmr", "index": str(faiss_index.path), "filters": {}}.items():
         with pytest.raises(ValidationError, match=field):
             setattr(retriever, field, value)
-    retriever.search_kwargs = {"filters": {"team": "people"}}
+    before = retriever.model_dump()
+    for field, value, message in (
+        ("search_kwargs", {"filters": {"team": "people"}}, "filters"),
+        ("search_kwargs", {"k": 0}, "k=0"),
+        ("search_kwargs", {"search_type": "mmr"}, "mmr"),
+        ("search_kwargs", {"filter": {"lines": {"$gt": 2}}}, "lines"),
+        ("filter", {"lines": {"$gt": 2}}, "lines"),
+    ):
+        with pytest.raises(IndexingError, match=message):
+            setattr(retriever, field, value)
+    assert retriever.model_dump() == before
+    retriever.search_kwargs["filters"] = {"team": "people"}
     with pytest.raises(IndexingError, match="filters"):
         retriever.invoke("cache")
 
@@ -301,11 +314,60 @@ def test_from_documents_keeps_metadata(store, encoder, tmp_path):
     assert retriever.index.store == store
 
 
+class Unused(Encoder):
+    """A model that must not be asked."""
+
+    def __init__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("store", ["faiss", "chroma"])
+def test_from_no_documents_is_an_empty_index(store, encoder, tmp_path):
+    retriever = RevelaRetriever.from_documents(iter([]), model=encoder, path=tmp_path / "index", store=store)
+    assert retriever.invoke(QUERY) == [] and retriever.invoke(QUERY, filter={"team": "people"}) == []
+    retriever.index.add(load_corpus([Document(page_content=TEXTS["tax.md"])]).chunks)
+    assert [document.page_content for document in retriever.invoke(QUERY)] == [TEXTS["tax.md"]]
+    with pytest.raises(CorpusError, match="No usable text"):
+        RevelaRetriever.from_documents([Document(page_content=" ")], model=encoder, path=tmp_path / "other")
+
+
+def test_an_index_is_opened_as_told(faiss_index, encoder, tmp_path):
+    path = tmp_path / "index"
+    documents = [Document(page_content=TEXTS["tax.md"])]
+    settings = {"lock_timeout": 0.05, "auto_refresh": False}
+    built = RevelaRetriever.from_documents(documents, model=encoder, path=path, **settings)
+    opened = RevelaRetriever(index=path, model=encoder, **settings)
+    with FileLock(path / ".lock"):
+        for retriever in (built, opened):
+            assert retriever.index.auto_refresh is False
+            with pytest.raises(IndexingError, match=r"0\.05 s.*lock_timeout"):
+                retriever.index.delete(["x"])
+    for setting, value in settings.items():
+        with pytest.raises(IndexingError, match=f"{setting} is for an index given as a directory"):
+            RevelaRetriever(index=faiss_index, **{setting: value})
+
+
 def test_from_documents_can_be_run_again_and_checks_its_arguments_first(encoder, tmp_path):
     documents, path = [Document(page_content=text) for text in TEXTS.values()], tmp_path / "index"
-    with pytest.raises(IndexingError, match="top_k: no field"):
-        RevelaRetriever.from_documents(documents, model=encoder, path=path, top_k=2)
-    assert not path.exists()
+    for wrong, message in (
+        ({"top_k": 2}, "top_k: no field"),
+        ({"index": None}, "index: no field"),
+        ({"k": 0}, "greater than or equal to 1"),
+        ({"search_type": "mmr"}, "search_type"),
+        ({"search_kwargs": {"k": 3, "fetch_k": 20}}, "fetch_k"),
+        ({"search_kwargs": {"k": 0}}, "k=0"),
+        ({"search_kwargs": {"search_type": "mmr"}}, "mmr"),
+        ({"search_kwargs": {"filter": {"year": {"$gt": 2020}}}}, "year"),
+        ({"filter": {"year": {"$gt": 2020}}}, "year"),
+        ({"filter": lambda metadata: True}, "filter"),
+        ({"with_scores": "maybe"}, "with_scores"),
+        ({"store": "pinecone"}, "pinecone"),
+        ({"max_words": 3}, "max_words"),
+        ({"model": "./nowhere"}, "nowhere"),
+    ):
+        with pytest.raises((IndexingError, ValueError), match=message):
+            RevelaRetriever.from_documents(documents, **{"model": Unused(), "path": path, **wrong})
+        assert not path.exists()
     for _ in range(2):
         retriever = RevelaRetriever.from_documents(documents, model=encoder, path=path, overwrite=True, k=2)
         assert len(retriever.invoke(QUERY)) == 2

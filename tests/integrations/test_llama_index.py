@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from integration_data import PROMPTS, TEXTS
 from llama_index.core import Document, SimpleDirectoryReader, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
@@ -272,9 +273,15 @@ def test_what_is_set_later_counts(faiss_index):
     assert [node.node_id for node in retriever.retrieve("password leave")] == [
         hit.chunk.id for hit in faiss_index.search("password leave", k=2, mode="lexical")
     ]
-    retriever.mode = "mmr"
-    with pytest.raises(IndexingError, match="mmr"):
-        retriever.retrieve(QUERY)
+    for setting, value, message in (
+        ("mode", "mmr", "mmr"),
+        ("similarity_top_k", 0, "similarity_top_k=0"),
+        ("similarity_top_k", None, "similarity_top_k=None"),
+        ("filters", equal(lines=float("nan")), "lines"),
+    ):
+        with pytest.raises(IndexingError, match=message):
+            setattr(retriever, setting, value)
+    assert (retriever.mode, retriever.similarity_top_k, retriever.filters) == ("lexical", 2, None)
 
 
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
@@ -341,6 +348,15 @@ async def test_query_engine(index):
 def test_an_index_on_disk_is_opened_without_pickle(faiss_index, no_pickle):
     nodes = RevelaRetriever(faiss_index.path, similarity_top_k=2).retrieve(QUERY)
     assert [node.node_id for node in nodes] == [hit.chunk.id for hit in faiss_index.search(QUERY, k=2)]
+
+
+def test_an_index_is_opened_as_told(faiss_index):
+    retriever = RevelaRetriever(faiss_index.path, lock_timeout=0.05, auto_refresh=False)
+    assert retriever.index.auto_refresh is False
+    with FileLock(faiss_index.path / ".lock"), pytest.raises(IndexingError, match=r"0\.05 s"):
+        retriever.index.delete(["x"])
+    with pytest.raises(IndexingError, match="lock_timeout is for an index given as a directory"):
+        RevelaRetriever(faiss_index, lock_timeout=1)
 
 
 def test_bad_input_is_named(index, other_model_path, tmp_path):

@@ -20,7 +20,9 @@ from llama_index.core.vector_stores.types import (
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
-from revela_rag.index.types import check_mode
+from revela_rag.index.filters import check_filter
+from revela_rag.index.types import check_k, check_mode
+from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
 
@@ -53,6 +55,9 @@ class RevelaRetriever(BaseRetriever):
             ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
         filters: ``==`` and ``in``, of lists also ``contains`` and ``any``, joined by ``and``; applied before the best
             nodes are taken.
+        lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
+        auto_refresh: of such an index: whether a search sees what other processes wrote, see
+            :meth:`revela_rag.Index.open`.
         kwargs: what every LlamaIndex retriever takes, such as ``callback_manager``.
 
     Raises:
@@ -73,16 +78,35 @@ class RevelaRetriever(BaseRetriever):
         similarity_top_k: int = 5,
         mode: Mode = "auto",
         filters: MetadataFilters | None = None,
+        lock_timeout: float | None = None,
+        auto_refresh: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        if similarity_top_k < 1:
-            raise IndexingError(f"similarity_top_k={similarity_top_k} must be at least 1.")
-        check_mode(mode)
         super().__init__(**kwargs)
         self.similarity_top_k = similarity_top_k
         self.mode = mode
         self.filters = filters
-        self.index = _open(index, model)
+        self.index = open_index(index, model=model, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
+
+    @property
+    def similarity_top_k(self) -> int:
+        """How many nodes to return; may be set at any time."""
+        return self._similarity_top_k
+
+    @similarity_top_k.setter
+    def similarity_top_k(self, similarity_top_k: int) -> None:
+        check_k(similarity_top_k, "similarity_top_k")
+        self._similarity_top_k = similarity_top_k
+
+    @property
+    def mode(self) -> Mode:
+        """How to search; may be set at any time."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        check_mode(mode)
+        self._mode: Mode = mode
 
     @property
     def filters(self) -> MetadataFilters | None:
@@ -92,7 +116,7 @@ class RevelaRetriever(BaseRetriever):
     @filters.setter
     def filters(self, filters: MetadataFilters | None) -> None:
         if filters is not None:
-            _mapping(filters)  # one that an index cannot answer is refused now, not by the first query
+            check_filter(_mapping(filters))  # one that an index cannot answer is refused now, not by the first query
         self._filters = filters
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -115,15 +139,6 @@ class RevelaRetriever(BaseRetriever):
             mean: np.ndarray = self.index.encoder.encode_queries(query.custom_embedding_strs).mean(axis=0)
             return mean
         return None
-
-
-def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:
-    if isinstance(index, Index):
-        if model is not None:
-            raise IndexingError("model is for an index given as a directory; this one is open and has its encoder.")
-        return index
-    encoder = model if model is None or isinstance(model, Encoder) else Encoder(model)
-    return Index.open(index, encoder=encoder)
 
 
 def _mapping(filters: MetadataFilters) -> dict[str, Any]:
