@@ -14,6 +14,7 @@ import numpy as np
 
 from revela_rag.backends import Backend, Role, Wrapped
 from revela_rag.errors import ModelError
+from revela_rag.forks import survive_forks
 from revela_rag.models import check_device, fingerprint, load_sentence_transformer, resolve_dtype, resolve_model
 from revela_rag.vocabulary import SAMPLED
 
@@ -116,6 +117,7 @@ class Encoder:
         """The model as a ``SentenceTransformer``, which encodes from now on; loads it on first use."""
         with self._load_lock:
             if not isinstance(self._backend, Wrapped):
+                survive_forks()
                 self._backend = self._unchanged(lambda: Wrapped(self._load()))
             return self._backend.model
 
@@ -132,6 +134,7 @@ class Encoder:
         """What computes; loads it on first use."""
         with self._load_lock:
             if self._backend is None:
+                survive_forks()
                 check_device(self._options["device"])
                 self._backend = self._unchanged(lambda: self._read() or Wrapped(self._load()))
             return self._backend
