@@ -14,6 +14,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnablePassthrough
+from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
@@ -43,6 +44,55 @@ def test_vectors_have_length_one_and_newlines_are_kept(model_path):
     vectors = embeddings.embed_documents(list(TEXTS.values()))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert embeddings.embed_documents([]) == []
+
+
+def test_texts_come_in_any_sequence(model_path):
+    embeddings = RevelaEmbeddings(model=model_path, device="cpu")
+    texts = list(TEXTS.values())
+    expected = embeddings.embed_documents(texts)
+    for given in (np.array(texts), np.array(texts, dtype=object), tuple(texts), iter(texts), Column(texts)):
+        assert embeddings.embed_documents(given) == expected
+    for empty in (np.array([]), (), iter([]), Column([])):
+        assert embeddings.embed_documents(empty) == []
+
+
+class Column(list):
+    """Like a pandas Series, it has no truth value."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("The truth value of a Series is ambiguous.")
+
+
+@pytest.mark.parametrize("first", ["query", "document"])
+async def test_a_cache_keeps_roles_and_models_apart(first, model_path, other_model_path, monkeypatch):
+    store = InMemoryByteStore()
+    bare, other = (RevelaEmbeddings(model=path, device="cpu") for path in (model_path, other_model_path))
+    cached = bare.cached(store)
+    both = {"query": cached.embed_query, "document": lambda text: cached.embed_documents([text])[0]}
+    for role in (first, *both):  # whichever comes first, a text has its two vectors
+        expected = bare.embed_query(QUERY) if role == "query" else bare.embed_documents([QUERY])[0]
+        assert both[role](QUERY) == expected
+    assert other.cached(store).embed_query(QUERY) == other.embed_query(QUERY) != bare.embed_query(QUERY)
+    assert len(list(store.yield_keys())) == 3
+    texts = [QUERY, "new", QUERY, "new"]
+    expected = bare.embed_documents(["new"])[0]
+    asked = []
+    encode = bare.encoder.encode_documents
+    monkeypatch.setattr(bare.encoder, "encode_documents", lambda texts: asked.append(list(texts)) or encode(texts))
+    found = await cached.aembed_documents(np.array(texts))
+    assert asked == [["new"]] and found[1] == found[3] == expected and found[0] == found[2]
+    assert await cached.aembed_query(QUERY) == cached.embed_query(QUERY)
+    before = len(list(store.yield_keys()))
+    assert bare.cached(store, queries=False).embed_query("unseen") == bare.embed_query("unseen")
+    assert len(list(store.yield_keys())) == before
+
+
+def test_a_namespace_names_the_role(model_path):
+    embeddings = RevelaEmbeddings(model=model_path, device="cpu")
+    assert embeddings.namespace() == embeddings.namespace("document") != embeddings.namespace("query")
+    assert embeddings.fingerprint in embeddings.namespace("query")
+    with pytest.raises(ModelError, match="role='passage'"):
+        embeddings.namespace("passage")
 
 
 async def test_async_embeddings_equal_sync_ones_and_leave_the_loop(encoder, monkeypatch):
