@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -338,6 +338,21 @@ class Encoder:
 
     def __repr__(self) -> str:
         return f"Encoder({self._name!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to load the model again, from where it is; one that was handed over goes along."""
+        left = ("_backend", "_load_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _backend=None, _load_lock=threading.RLock())
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same encoder: a copy of what holds one shares the loaded model."""
+        return self
 
 
 def _clean(text: str) -> str:

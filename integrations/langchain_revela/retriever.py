@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
 
 from revela_rag.corpus import load_corpus
 from revela_rag.encoder import Encoder
@@ -22,6 +22,9 @@ from revela_rag.index.types import check_k, check_mode
 from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
+
+#: In JSON an index is its path, from which a retriever opens it.
+_AS_PATH = PlainSerializer(lambda index: str(index.path), return_type=str, when_used="json")
 
 
 class RevelaRetriever(BaseRetriever):
@@ -66,7 +69,7 @@ class RevelaRetriever(BaseRetriever):
     # a misspelt field must not pass, nor a field be set to what it cannot be
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
 
-    index: Index = Field(repr=False)
+    index: Annotated[Index, _AS_PATH, WithJsonSchema({"type": "string", "format": "path"})] = Field(repr=False)
     k: int = Field(default=5, ge=1)
     search_type: Mode = "auto"
     filter: dict[str, Any] | None = None

@@ -92,6 +92,12 @@ class ToolRetriever:
         self._changing = threading.Lock()
         self.add(tools)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_changing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _changing=threading.Lock())
+
     def __len__(self) -> int:
         return len(self._ranker)
 

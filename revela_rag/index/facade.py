@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -399,6 +399,19 @@ class Index:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same index: a copy of what holds one shares it."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the index again, from where it is."""
+        manifest = self._current().manifest
+        settings = {"encoder": self._encoder, "lock_timeout": self._lock_timeout, "auto_refresh": self.auto_refresh}
+        return _reopen, (self.path, manifest, settings)
+
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _search(
@@ -475,3 +488,13 @@ class Index:
             report = writer.merge(self.path, staged, encoder=encoder, scope=scope, **options)
             self.refresh()
         return report
+
+
+def _reopen(path: Path, manifest: Manifest, settings: dict[str, Any]) -> Index:
+    index = Index.open(path, **settings)
+    try:
+        writer.check_identity(path, manifest, index.manifest)
+    except BaseException:
+        index.close()
+        raise
+    return index
