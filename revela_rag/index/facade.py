@@ -193,7 +193,7 @@ class Index:
         """Make the index hold exactly ``chunks``.
 
         Compares by chunk id. Only new chunks and those whose embedded text changed are embedded; a change of
-        metadata alone is written without the model. When nothing changed, nothing is written.
+        metadata alone is written without the model. When nothing changed, nothing is written but BM25 where it is gone.
 
         Args:
             chunks: what it shall hold.

@@ -138,12 +138,13 @@ class Snapshot:
                 try:
                     self._lexical = WordIndex.load(self.folder / LEXICAL_FOLDER)
                 except IndexingError:
-                    # not written by add and delete nor for very many chunks, or removed by a writer meanwhile
+                    # not written by add and delete nor for very many chunks, of an earlier version, or removed by a
+                    # writer meanwhile
                     slow = len(self.texts) > _QUICK
                     logger.log(
                         logging.WARNING if slow else logging.INFO,
-                        "Building the lexical index of %d chunks in memory: there is none in %s, "
-                        "a sync that changes it writes one.",
+                        "Building the lexical index of %d chunks in memory: there is none of this version in %s, "
+                        "a sync that changes it or finds none writes one.",
                         len(self.texts),
                         self.folder,
                     )

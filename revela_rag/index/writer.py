@@ -306,12 +306,23 @@ class _Job:
         """Publish, if anything changed or there was no index yet."""
         counts = self._counts
         report = SyncReport(**asdict(counts))
-        if not report.changed and self._old is not None and self._model() == self._old.model:
+        stale = lexical and self._old_folder is not None and not self._has_words(self._old_folder)
+        if not (report.changed or stale) and self._old is not None and self._model() == self._old.model:
             self._close()
             return report
         with disk_errors(self._workspace.root):
             self._publish(lexical)
         return report
+
+    def _has_words(self, folder: Path) -> bool:
+        """Whether there is the lexical index that a sync would write, as it would."""
+        if self._before is None or len(self._before) > LEXICAL_LIMIT:
+            return True
+        try:
+            WordIndex.load(folder / LEXICAL_FOLDER)
+        except IndexingError:
+            return False
+        return True
 
     def _publish(self, lexical: bool) -> None:
         texts, store = self._draft(None)
