@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from revela_rag.corpus.metadata import MOST_VALUES, plain
 from revela_rag.corpus.text import fold
 from revela_rag.errors import IndexingError
@@ -37,7 +39,7 @@ def conditions(filter: Mapping[str, Any]) -> list[tuple[str, list[Typed]]]:
         )
     found = []
     for key, wanted in filter.items():
-        values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset | np.ndarray) else [wanted]
         pairs = [typed(plain(value)) for value in values if not _is_huge(value)]
         finite = all(isfinite(pair[1]) for pair in pairs if pair is not None and pair[0] == "n")
         if not isinstance(key, str) or not finite or any(pair is None for pair in pairs):

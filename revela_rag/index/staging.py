@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index.generations import disk_errors
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
 
 __all__ = ["Batch", "Known", "Staged", "prepare"]
+
+logger = logging.getLogger(__name__)
 
 _LINES = 2048
 _IN_MEMORY = 32 * 2**20  # bytes; of more there is a temporary file beside the index, which goes with the process
@@ -70,7 +74,7 @@ def prepare(
         IndexingError: something is no chunk or cannot be stored, or there are more or fewer vectors than chunks.
     """
     rows = None if vectors is None else _unit_rows(vectors)
-    position, seen = 0, set[str]()
+    position, seen, report = 0, set[str](), CorpusReport()
     size = getattr(encoder, "window", min(size, 256) if show_progress else size)
     for chunk_batch in _batches(chunks, size, show_progress):
         given = None if rows is None else rows[position : position + len(chunk_batch)]
@@ -83,13 +87,15 @@ def prepare(
         for place, chunk in enumerate(chunk_batch):
             if not isinstance(chunk, Chunk):
                 raise IndexingError(f"An index holds Chunk objects, got {type(chunk).__name__}; see load_corpus.")
-            values = record(chunk)
+            values = record(chunk, report)
             if values[0] not in seen:
                 seen.add(values[0])
                 fresh.append((place, values))
         yield _compared(fresh, known([values[0] for _, values in fresh]), given, encoder)
     if rows is not None and position != len(rows):
         raise IndexingError(f"There are {len(rows)} vectors for {position} chunks; give one each.")
+    if report.left_out:
+        logger.warning("Metadata that is missing (NaN) was left out: %s.", report.left_out_summary("chunks"))
 
 
 def _compared(

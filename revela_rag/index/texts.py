@@ -19,6 +19,8 @@ from urllib.parse import quote
 
 import numpy as np
 
+from revela_rag.corpus.metadata import is_missing, plain
+from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.text import fold
 from revela_rag.corpus.types import Chunk, Part
 from revela_rag.errors import DiskError, IndexingError
@@ -42,21 +44,27 @@ PRAGMA user_version = 1;
 _VERSION = 1
 _COLUMNS = "id, text, title, document_id, position, kind, parts, metadata, origin"
 _GIVEN_ID = "\0id"  # the key in `attributes` of the id that a chunk's origin had; no metadata has it
-_SORTED = json.JSONEncoder(sort_keys=True)
 _VARIABLES = 500  # bound per statement; SQLite allows at least 999
 
 #: One chunk as it is stored: the values of ``_COLUMNS``.
 Record = tuple[str, str, str, str, int, str, str, str, str]
 
 
-def record(chunk: Chunk) -> Record:
+def record(chunk: Chunk, report: CorpusReport) -> Record:
     """A chunk as it is stored; equal records mean that nothing needs writing.
+
+    Metadata is stored as :func:`~revela_rag.corpus.metadata.plain` makes it where it is no JSON; what is missing (NaN)
+    is left out and counted in ``report``.
 
     Raises:
         IndexingError: the metadata cannot be written as JSON.
     """
+    left_out = [key for key, value in chunk.metadata.items() if any(map(is_missing, _values_in(value)))]
+    for key in left_out:
+        report.leave_out(str(key))
     try:
-        metadata, origin = _SORTED.encode(dict(chunk.metadata)), _SORTED.encode(dict(chunk.origin))
+        metadata = _SORTED.encode({key: value for key, value in chunk.metadata.items() if key not in left_out})
+        origin = _SORTED.encode(dict(chunk.origin))
         parts = json.dumps([[part.role, part.text] for part in chunk.parts]) if chunk.parts else "[]"
     except (TypeError, ValueError) as error:
         raise IndexingError(
@@ -66,6 +74,23 @@ def record(chunk: Chunk) -> Record:
     texts = (clean(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
     id_, text, title, document = texts
     return (id_, text, title, document, int(chunk.position), str(chunk.kind), parts, metadata, origin)
+
+
+def _as_json(value: Any) -> Any:
+    made = plain(value)
+    if made is None:
+        raise TypeError(f"a {type(value).__name__} is no JSON")
+    return made
+
+
+_SORTED = json.JSONEncoder(sort_keys=True, default=_as_json)
+
+
+def _values_in(given: Any) -> Sequence[Any]:
+    """The values of a list, tuple, set or array, or the one that is none of these."""
+    if isinstance(given, np.ndarray):
+        return list(given.flat)
+    return list(given) if isinstance(given, list | tuple | set | frozenset) else [given]
 
 
 def embedded(values: Record) -> str:

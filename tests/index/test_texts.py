@@ -4,10 +4,14 @@ import json
 import sqlite3
 import unicodedata
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 
+import numpy as np
 import pytest
 
-from revela_rag.index import Index
+from revela_rag.errors import IndexingError
+from revela_rag.index import Index, SyncReport
 
 from .support import FakeEncoder, chunk, chunks, numbers
 
@@ -74,6 +78,28 @@ def test_ids_that_were_given_find_and_delete(plain):
     changed = replace(named[1], origin={"id": "own-2"})
     assert plain.add([changed]).updated == 1
     assert numbers_of(plain.get(["own-2", "own-1"])) == [51, 53]
+
+
+def test_odd_values_are_kept_where_json_can_hold_them(path, encoder, store, caplog):
+    kept = {"price": Decimal("19.90"), "when": datetime(2024, 1, 2), "count": np.int64(3), "share": np.float32(0.5)}
+    kept |= {"flag": np.bool_(True), "day": np.datetime64("2024-01-02"), "many": [1.5, 2.5], "few": np.array([1, 2])}
+    lost = {"nan": float("nan"), "inf": float("-inf"), "none": Decimal("NaN"), "list": [1.0, float("nan")]}
+    lost |= {"nat": np.datetime64("NaT"), "array": np.array([np.nan])}
+    given = [chunk(0, **kept, **lost), chunk(1, nan=float("nan"))]
+    with caplog.at_level("WARNING"), Index.build(given, encoder=encoder, path=path, store=store) as index:
+        assert "'nan' of 2 chunks" in caplog.text and "'array' of 1 chunks" in caplog.text
+        (hit,) = index.search("q", filter={"number": 0})
+        found = dict(hit.chunk.metadata)
+        assert found == {"number": 0, "language": "python", "even": True} | {
+            "price": 19.9, "when": "2024-01-02T00:00:00", "count": 3, "share": 0.5, "flag": True, "day": "2024-01-02",
+            "many": [1.5, 2.5], "few": [1, 2],
+        }  # fmt: skip
+        json.dumps(found, allow_nan=False)
+        for name, value in kept.items():
+            assert len(index.search("q", filter={name: value})) == 1, name
+        assert index.sync(given) == SyncReport(unchanged=2)
+    with pytest.raises(IndexingError, match="a bytes is no JSON"):
+        Index.build([chunk(0, raw=b"x")], encoder=encoder, path=path.parent / "other")
 
 
 def test_metadata_cannot_pose_as_an_id(plain):
