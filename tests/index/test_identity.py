@@ -85,8 +85,10 @@ def test_a_relative_model_folder_stays_what_it_was(tmp_path, monkeypatch):
         model.save(str(tmp_path / name / "model"))
     monkeypatch.chdir(tmp_path / "one")
     encoder = Encoder("model", device="cpu")
+    function = pytest.importorskip("revela_rag.index.chroma_function").RevelaEmbeddingFunction("model")
     fingerprint = Encoder(tmp_path / "one" / "model", device="cpu").fingerprint
     monkeypatch.chdir(tmp_path / "two")
     assert encoder.model_path == encoder.name == str(tmp_path / "one" / "model")
     assert encoder.fingerprint == fingerprint
+    assert function.get_config() == function.get_config() | {"model": encoder.name, "fingerprint": fingerprint}
     assert encoder.encode_documents(["a"]).tolist() == [[1.0, 0.0]]
