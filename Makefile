@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo demo-quick test test-fast lint types clean
+.PHONY: help demo demo-quick test test-fast test-oldest lint types clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,12 @@ test: $(VENV)/.dev  ## Install and run every test, in WORKERS=2 processes
 test-fast: $(VENV)/.dev  ## Install and run the fast tests only
 	$(PYTEST) -m "not slow"
 
+test-oldest:  ## Install the oldest supported versions beside it, and run the tests of hostile files (4 minutes)
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/fire/oldest.txt \
+	  -e '.[training,chroma]' pytest pytest-asyncio pytest-timeout
+	$(VENV)-oldest/bin/python -m pytest tests/fire
+
 lint: $(VENV)/.dev  ## ruff: errors, imports, docstrings, formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +37,7 @@ types: $(VENV)/.dev  ## mypy
 	$(BIN)/mypy
 
 clean:  ## Remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV)-oldest .pytest_cache .mypy_cache .ruff_cache build dist
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -77,7 +77,7 @@ def compute(
         weights.retain_grad()
     else:
         weights = tensors[f"{case}.weights"].clone().requires_grad_()
-    objective = RevelaObjective(lm, v_norm="no_v_norm" not in case, attention=attention)
+    objective = RevelaObjective(lm, read="published", v_norm="no_v_norm" not in case, attention=attention)
     output = objective(tensors["input_ids"], tensors["attention_mask"], tensors["labels"], weights=weights)
     output.loss.backward()
     ours |= {"loss": output.loss, "baseline_loss": output.baseline_loss, "logits": output.logits}

@@ -15,7 +15,17 @@ import numpy as np
 from revela_rag.backends import Backend, Role, Wrapped
 from revela_rag.errors import ModelError
 from revela_rag.forks import survive_forks
-from revela_rag.models import check_device, fingerprint, load_sentence_transformer, resolve_dtype, resolve_model
+from revela_rag.memory import is_out_of_memory
+from revela_rag.models import (
+    check_device,
+    check_model,
+    fetch_model,
+    fingerprint,
+    load_sentence_transformer,
+    resolve_dtype,
+    resolve_model,
+)
+from revela_rag.safety import model_errors
 from revela_rag.vocabulary import SAMPLED
 
 if TYPE_CHECKING:
@@ -30,6 +40,8 @@ Loaded = TypeVar("Loaded", bound=Backend)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # sentence-transformers looks for them in this order
 _WINDOW = 2048  # texts that are tokenised and sorted together, and held at a time
+_PROBE = "A short text that shows whether a model works."
+_MOST_TOKENS = 50  # of one character of it
 _CPU_TOKENS, _GPU_TOKENS = 1024, 32_768  # per forward pass: what the caches of a core hold; what keeps a GPU busy
 
 
@@ -137,13 +149,30 @@ class Encoder:
                 survive_forks()
                 check_device(self._options["device"])
                 self._backend = self._unchanged(lambda: self._read() or Wrapped(self._load()))
+                try:
+                    self._probe(self._backend)
+                except BaseException:
+                    self._backend = None
+                    raise
             return self._backend
+
+    def _probe(self, backend: Backend) -> None:
+        """Encode one text before anything relies on the model."""
+        with model_errors(self._name, "does not work"):
+            tokens = len(backend.tokenize([_PROBE], "")[0])
+        if tokens > _MOST_TOKENS * len(_PROBE):
+            raise ModelError(
+                f"The tokenizer of {self._name!r} makes {tokens:,} tokens of {len(_PROBE)} characters; do not use it."
+            )
+        self._window([_PROBE], "query")
 
     def _unchanged(self, load: Callable[[], Loaded]) -> Loaded:
         """Load weights; refuse them if they are not those of the fingerprint, which an index may rely on already."""
         if self._given is not None or not Path(self._name).is_dir():
             return load()
-        known, loaded = self.fingerprint, load()
+        known = self.fingerprint
+        with model_errors(self._name):
+            loaded = load()
         if self._compute_fingerprint() != known:
             raise ModelError(
                 f"The model in {self._name!r} was replaced after it was opened; open it, and the index that uses it, "
@@ -157,6 +186,7 @@ class Encoder:
             return None
         from revela_rag.bert import BertModel
 
+        check_model(self._name)
         device = self._options["device"]
         dtype = resolve_dtype(self._options["dtype"], device)
         return BertModel.read(Path(self._name), device=device, max_length=self._max_length, dtype=dtype)
@@ -258,9 +288,14 @@ class Encoder:
         return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
 
     def _window(self, texts: Sequence[str], role: Role) -> np.ndarray:
+        """Texts → (n, d)."""
+        backend, cleaned = self._ready, [_clean(text) for text in texts]
+        with model_errors(self._name, "cannot encode a text"):
+            return self._encoded(backend, cleaned, role)
+
+    def _encoded(self, backend: Backend, cleaned: list[str], role: Role) -> np.ndarray:
         """Texts → (n, d), longest first, so that memory runs out at once or not at all."""
-        backend, prompt = self._ready, self._prompt(role)
-        cleaned = [_clean(text) for text in texts]
+        prompt = self._prompt(role)
         if role == "document" and (some := cleaned[: self._unseen]):
             warned = backend.look_for_unknown_tokens(some, self.name or "The model")
             self._unseen = 0 if warned else self._unseen - len(some)
@@ -294,8 +329,8 @@ class Encoder:
 
         try:
             return backend.embed(items, role)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             if len(items) == 1:
                 raise ModelError(
@@ -328,13 +363,7 @@ class Encoder:
     def _directory(self) -> Path | None:
         if self._given is not None:
             return None
-        if Path(self._name).is_dir():
-            return Path(self._name)
-        from huggingface_hub import try_to_load_from_cache
-
-        self._ready  # noqa: B018  (fetches it)
-        found = try_to_load_from_cache(self._name, "config.json")
-        return Path(found).parent if isinstance(found, str) else None
+        return fetch_model(self._name)
 
     def __repr__(self) -> str:
         return f"Encoder({self._name!r})"
@@ -369,15 +398,6 @@ def _clean(text: str) -> str:
 def _unit(vectors: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error).lower()
-    return "out of memory" in message or "can't allocate memory" in message
 
 
 def _name_of(model: Any) -> str:

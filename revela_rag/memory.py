@@ -1,11 +1,14 @@
-"""How much memory there is to work with."""
+"""How much memory there is to work with, and whether it ran out."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-__all__ = ["available_memory"]
+__all__ = ["available_memory", "is_out_of_memory"]
+
+_RAN_OUT = re.compile(r"out of memory|(?:can't|cannot|could not|failed to) allocate", re.IGNORECASE)
 
 _CONTAINER = Path("/sys/fs/cgroup")
 
@@ -25,6 +28,17 @@ def available_memory() -> int | None:
         return free if limit == "max" else max(0, min(free, int(limit) - int(used) + _reclaimable()))
     except (OSError, ValueError):
         return free
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: of a CUDA or Apple device, or of the machine.
+
+    Only some of these have a type of their own; the others are a ``RuntimeError`` whose words differ.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    # torch.OutOfMemoryError is a RuntimeError with these words, too
+    return isinstance(error, RuntimeError) and bool(_RAN_OUT.search(str(error)))
 
 
 def _machine() -> int | None:

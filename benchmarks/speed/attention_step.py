@@ -50,6 +50,8 @@ class Case:
     checkpointed: bool
     steps: int
     processor_time: bool
+    read: str = "published"
+    frozen: bool = False
 
     def to_json(self) -> str:
         """For the command line of a fresh process."""
@@ -62,14 +64,21 @@ class Case:
         return cls(**{**fields, "shape": Shape(**fields["shape"])})
 
     def flops(self, pairs: int) -> float:
-        """Operations of one step at the least: products of matrices alone, backward twice the forward."""
+        """Operations of one step at the least: products of matrices alone.
+
+        A backward costs twice the forward; where the LM is frozen once, and the base stream has none.
+        """
         shape, tokens = self.shape, self.size * self.length
         head = shape.hidden // shape.heads
         attention = 2 * shape.hidden * head * (shape.heads + shape.kv_heads)
-        layer = 2 * tokens * (2 * attention + 6 * shape.hidden * shape.intermediate)
-        causal = 2 * self.size * 4 * shape.hidden * self.length * (self.length + 1) / 2
+        layer = tokens * (2 * attention + 6 * shape.hidden * shape.intermediate)
+        causal = self.size * 4 * shape.hidden * self.length * (self.length + 1) / 2
         read = pairs * 4 * shape.hidden * self.length**2
-        return 3.0 * (shape.layers * (layer + causal + read) + 2 * tokens * shape.hidden * shape.vocabulary)
+        head = 2 * tokens * shape.hidden * shape.vocabulary
+        base, cross = (1.0, 2.0) if self.frozen else (3.0, 3.0)
+        # attention has no weights: its backward always costs twice its forward
+        streams = (base + cross) * layer + (base + 3.0) * causal + 3.0 * read
+        return shape.layers * streams + cross * head
 
     def bytes(self, parameters: int) -> float:
         """Bytes moved at the least: weights read twice, gradients written, each layer's input written and read."""
@@ -89,14 +98,16 @@ def run_case(case: Case) -> dict[str, Any]:
         num_key_value_heads=shape.kv_heads,
         intermediate_size=shape.intermediate,
         vocab_size=shape.vocabulary,
-        max_position_embeddings=case.length,
+        max_position_embeddings=2 * case.length,
         tie_word_embeddings=True,
         initializer_range=0.05,  # large enough that what is read matters to the loss
     )
     lm = LlamaForCausalLM(config).to(case.device, getattr(torch, case.dtype)).train()
+    lm.requires_grad_(not case.frozen)
     if case.checkpointed:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
-    objective = RevelaObjective(lm, attention=case.attention, min_weight=case.min_weight)
+    read: Any = case.read
+    objective = RevelaObjective(lm, read=read, attention=case.attention, min_weight=case.min_weight)
     ids = torch.randint(shape.vocabulary, (case.size, case.length)).to(case.device)
     queries, passages = (x.to(case.device).requires_grad_() for x in planted(case.size))
 

@@ -29,9 +29,10 @@ from revela_training.distributed import World
 from revela_training.embedding import pool, tokenize
 from revela_training.lm import load_lm
 from revela_training.model import RevelaModel
+from revela_training.precision import use_bf16
 from revela_training.step import Embeddings, Step
 from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
-from revela_training.trainer import train, use_bf16
+from revela_training.trainer import train
 from revela_training.units import make_units
 
 GROUPS = 40
@@ -80,7 +81,7 @@ class Loop:
         self.tokenising = time.perf_counter() - start
         self.collator = GroupCollator(reader, passages=passages)
         self.model = RevelaModel(self.retriever, lm, self.config, cached=cached).to(self.device)
-        self.model.joint = True
+        self.model.retriever_learns = True
         self.model.train()
         self.groups = [self.dataset[i] for i in range(2)]
 

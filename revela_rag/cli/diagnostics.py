@@ -181,7 +181,9 @@ def _chroma() -> tuple[bool, str]:
     import chromadb
     import numpy as np
 
-    client = chromadb.EphemeralClient(settings=chromadb.Settings(anonymized_telemetry=False))
+    from revela_rag.index.chroma_safety import settings
+
+    client = chromadb.EphemeralClient(settings=settings())
     name = "revela-doctor"
     collection = client.get_or_create_collection(
         name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from revela_rag.encoder import Encoder
-from revela_rag.errors import IndexMismatchError, MissingExtraError, ModelError
+from revela_rag.errors import IndexingError, IndexMismatchError, MissingExtraError, ModelError
+from revela_rag.index.chroma_safety import named_functions, stored_settings
 
 try:
     from chromadb.api.types import Documents, EmbeddingFunction
@@ -85,11 +86,18 @@ class RevelaEmbeddingFunction(EmbeddingFunction[Documents]):
         return list(self.encoder.encode_queries(list(input)))
 
     def check(self, collection: Any) -> None:
-        """Make sure that a collection was built by this model.
+        """Make sure that a collection was built by this model, and that Chroma would build no other function for it.
 
         Raises:
             IndexMismatchError: it was built by another one; both are named.
+            IndexingError: its configuration or schema names another function, which could run code.
         """
+        others = {*named_functions(stored_settings(collection))} - {self.name()}
+        if others:
+            raise IndexingError(
+                f"The collection {collection.name!r} names the embedding function {min(others)!r}, which Chroma would "
+                "build and which could run code. Make a new collection and embed the documents again."
+            )
         stored = (collection.configuration_json.get("embedding_function") or {}).get("config") or {}
         ours = self.encoder.fingerprint
         if stored.get("fingerprint") != ours:
@@ -130,6 +138,9 @@ class RevelaEmbeddingFunction(EmbeddingFunction[Documents]):
         for key in ("model", "fingerprint"):
             if not isinstance(config.get(key), str):
                 raise ModelError(f"The embedding function's {key!r} is {config.get(key)!r}; it must be a string.")
+        length = config.get("max_length")
+        if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
+            raise ModelError(f"The embedding function's 'max_length' is {length!r}; it must be a number of tokens.")
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
         """A model may move to another place, but must stay the same model.

@@ -29,6 +29,7 @@ import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
 from revela_rag.forks import survive_forks
+from revela_rag.index.chroma_safety import check_collection, check_database, settings
 from revela_rag.index.faiss_store import pairs
 from revela_rag.index.segments import Segment, bitmap
 
@@ -249,19 +250,24 @@ def _remove(private: Path | None) -> None:
 def _client(data: Path) -> Any:
     try:
         import chromadb
-        from chromadb.config import Settings
     except ImportError as error:
         raise MissingExtraError("chromadb", "chroma", "an index with store='chroma'") from error
-    return chromadb.PersistentClient(str(data), settings=Settings(anonymized_telemetry=False))
+    return chromadb.PersistentClient(str(data), settings=settings())
 
 
 def _connect(data: Path, create: dict[str, Any] | None = None, *, name: Path | None = None) -> tuple[Any, Any]:
-    """A client and the collection, new where its configuration is given; errors speak of ``name``."""
+    """A client and the collection, new where its configuration is given; errors speak of ``name``.
+
+    Every client is made here, so that no database is opened unchecked.
+    """
     with _errors(name or data):
+        check_database(data)
         client = _client(data)
         try:
             if create is None:
-                return client, client.get_collection(_COLLECTION, embedding_function=None)
+                collection = client.get_collection(_COLLECTION, embedding_function=None)
+                check_collection(collection, data)
+                return client, collection
             return client, client.create_collection(_COLLECTION, configuration=create, embedding_function=None)
         except BaseException:
             client.close()

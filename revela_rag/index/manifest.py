@@ -145,8 +145,11 @@ class Manifest:
         Sizes are always compared, hashes for files up to 64 MiB; ``full`` hashes every file.
 
         Raises:
-            IndexingError: a file is missing, truncated or altered.
+            IndexingError: a file is missing, truncated or altered, or no file at all but a pipe or a device.
         """
+        for file in folder.rglob("*"):
+            if not file.is_file() and not file.is_dir():
+                raise IndexingError(f"{str(file)!r} is not a regular file, or is gone; build the index again.")
         for name, entry in self.files.items():
             file = folder / name
             try:

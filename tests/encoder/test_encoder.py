@@ -194,11 +194,12 @@ def test_out_of_memory_at_one_text_is_an_error(model_dir, monkeypatch):
         encoder.encode_documents(TEXTS)
 
 
-def test_other_runtime_errors_pass_through(model_dir, monkeypatch):
+def test_other_errors_name_the_model_and_keep_their_cause(model_dir, monkeypatch):
     encoder = Encoder(model_dir, device="cpu")
     _failing(encoder, 0, RuntimeError("shapes do not match"), monkeypatch)
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(ModelError, match=r"cannot encode a text: shapes do not match \(RuntimeError\)") as caught:
         encoder.encode_documents(TEXTS)
+    assert str(model_dir) in str(caught.value) and isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_eight_threads_share_one_encoder(model_dir, encoder):

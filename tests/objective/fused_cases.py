@@ -133,7 +133,7 @@ def test_the_whole_objective(checkpointed, make_lm, make_batch):
 
     def step(lm, attention):
         leaf = weights.detach().clone().requires_grad_()
-        output = RevelaObjective(lm, attention=attention)(ids, mask, weights=leaf)
+        output = RevelaObjective(lm, read="published", attention=attention)(ids, mask, weights=leaf)
         output.loss.backward()
         return output.loss, leaf.grad, {name: p.grad for name, p in lm.named_parameters()}
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import copy
+import functools
+import sys
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from revela_training.objective import RevelaObjective
+from revela_training import objective as library
 from revela_training.weights import ObjectiveError
+
+
+@pytest.fixture(autouse=True, params=["joint", "published"])
+def read(request, monkeypatch):
+    """Every test for both ways to read neighbours."""
+    own = functools.partial(library.RevelaObjective, read=request.param)
+    monkeypatch.setattr(sys.modules[__name__], "RevelaObjective", own)
+    return request.param
+
+
+RevelaObjective = library.RevelaObjective
 
 
 def _step(lm, batch):

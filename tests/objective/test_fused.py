@@ -158,4 +158,4 @@ def test_kernels_that_fail_are_left_with_one_line(kernel, why, monkeypatch, capl
 def test_an_objective_that_insists_says_why(make_lm, make_batch):
     ids, mask, weights = make_batch()
     with pytest.raises(ObjectiveError, match="on cpu"):
-        RevelaObjective(make_lm(), attention="triton")(ids, mask, weights=weights)
+        RevelaObjective(make_lm(), read="published", attention="triton")(ids, mask, weights=weights)

@@ -16,7 +16,7 @@ from .oracle import oracle
 def _step(lm, batch, **settings):
     ids, mask, weights = batch
     lm, weights = copy.deepcopy(lm), weights.detach().clone().requires_grad_()
-    output = RevelaObjective(lm, **settings)(ids, mask, weights=weights)
+    output = RevelaObjective(lm, read="published", **settings)(ids, mask, weights=weights)
     output.loss.backward()
     return output, weights.grad, {name: p.grad for name, p in lm.named_parameters()}
 
@@ -50,9 +50,9 @@ def test_the_reference_is_the_slow_loop(v_norm, make_lm, make_batch):
 def test_what_the_reference_cannot_do_is_refused(make_lm, make_batch):
     lm, (ids, mask, weights) = make_lm().train(), make_batch()
     with pytest.raises(ObjectiveError, match=r"reference attends to every pair, got min_weight = 0\.1"):
-        RevelaObjective(lm, attention="reference", min_weight=0.1)
+        RevelaObjective(lm, read="published", attention="reference", min_weight=0.1)
     with pytest.raises(ObjectiveError, match="attention must be one of auto, triton, sdpa, reference"):
-        RevelaObjective(lm, attention="dense")
+        RevelaObjective(lm, read="published", attention="dense")
     lm.gradient_checkpointing_enable()
     with pytest.raises(ObjectiveError, match="checkpointing"):
-        RevelaObjective(lm, attention="reference")(ids, mask, weights=weights)
+        RevelaObjective(lm, read="published", attention="reference")(ids, mask, weights=weights)

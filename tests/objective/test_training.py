@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import sys
 
 import pytest
 import torch
@@ -10,8 +12,19 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaModel
 
 from revela_rag.errors import ModelError
-from revela_training.objective import RevelaObjective
+from revela_training import objective as library
 from revela_training.weights import similarity_weights
+
+
+@pytest.fixture(autouse=True, params=["joint", "published"])
+def read(request, monkeypatch):
+    """Every test for both ways to read neighbours."""
+    own = functools.partial(library.RevelaObjective, read=request.param)
+    monkeypatch.setattr(sys.modules[__name__], "RevelaObjective", own)
+    return request.param
+
+
+RevelaObjective = library.RevelaObjective
 
 
 def _lora(model, **changes):

@@ -120,7 +120,7 @@ def test_reads_its_neighbours_in_the_objective(bundled):
     partner = torch.zeros(4, 4)
     partner[0, 1] = partner[1, 0] = partner[2, 3] = partner[3, 2] = 1.0
     stranger = partner[[2, 3, 0, 1]]
-    objective = RevelaObjective(model)
+    objective = RevelaObjective(model, read="published")
     with torch.no_grad():
         right = objective(batch["input_ids"], batch["attention_mask"], weights=partner)
         wrong = objective(batch["input_ids"], batch["attention_mask"], weights=stranger)
@@ -157,7 +157,7 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_damaged_folder_is_a_clear_error(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "model.safetensors").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match="could not be loaded"):
+    with pytest.raises(ModelError, match="cannot be loaded"):
         load_lm(tmp_path)
 
 

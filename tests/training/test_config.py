@@ -62,11 +62,15 @@ def test_file_beats_preset_and_call_beats_file(tmp_path: Path) -> None:
     assert (cfg.v_norm, cfg.max_steps, cfg.query_part, cfg.strengths) == (True, 9, "whole", (0.5, 1.0))
 
 
-def test_the_bundled_lm_reads_with_v_norm_and_others_by_preset() -> None:
-    assert resolve([], preset="code", config=None, changes={}).v_norm
-    assert not resolve([], preset="code", config=None, changes={"v_norm": False}).v_norm
-    assert not resolve([], preset="code", config=None, changes={"lm": "some-lm"}).v_norm
-    assert resolve([], preset="prose", config=None, changes={"lm": "some-lm"}).v_norm
+def test_every_lm_reads_jointly_but_for_the_published_preset() -> None:
+    for preset in ("prose", "code"):
+        for lm in ("bundled", "some-lm"):
+            cfg = resolve([], preset=preset, config=None, changes={"lm": lm})
+            assert (cfg.read, cfg.standardize, cfg.temperature, cfg.dual) == ("joint", True, 0.3, False)
+    published = resolve([], preset="published", config=None, changes={"lm": "some-lm"})
+    assert (published.read, published.standardize, published.temperature) == ("published", False, 1e-4)
+    assert not resolve([], preset="code", config=None, changes={"lm": "some-lm", "read": "published"}).v_norm
+    assert resolve([], preset="prose", config=None, changes={"lm": "some-lm", "read": "published"}).v_norm
 
 
 def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_path: Path) -> None:
@@ -74,15 +78,25 @@ def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_pat
         return resolve([], preset="auto", config=None, changes=changes)
 
     assert (resolved().revela_weight, resolved().lm_warmup_steps) == (0.0, 0)
-    assert (resolved(lm="some-lm").revela_weight, resolved(lm="some-lm").lm_warmup_steps) == (1.0, 50)
+    assert resolved(lm="some-lm").revela_weight == 1.0
     assert resolved(contrastive_weight=0.0).revela_weight == 1.0
     bundled = resolved(lm="bundled")
-    assert (bundled.revela_weight, bundled.v_norm, bundled.lm_lr) == (1.0, True, 5e-4)
+    assert (bundled.revela_weight, bundled.lm_lr) == (1.0, 5e-4)
     assert resolved(revela_weight=0.3).revela_weight == 0.3
     assert resolved(revela_weight=0.0, lm="some-lm").revela_weight == 0.0
     assert resolve([], preset="published", config=None, changes={}).revela_weight == 1.0
     with pytest.raises(TrainingError, match="contrastive_weight"):
         AdaptConfig(revela_weight=0.0, contrastive_weight=0.0)
+
+
+def test_a_plain_language_model_is_trained_inside_and_reads_for_itself(lm_dir: Path, base_dir: Path) -> None:
+    raw = resolve([], preset="auto", config=None, changes={"base": str(lm_dir)})
+    assert (raw.adapter, raw.lm, raw.revela_weight, raw.self_distillation) == ("lora", str(lm_dir), 1.0, 0.0)
+    assert (raw.lora_rank, raw.retriever_lr, raw.strengths) == (32, 4e-4, (1.0,))
+    other = resolve([], preset="auto", config=None, changes={"base": str(lm_dir), "lm": "bundled", "lora_rank": 8})
+    assert (other.lm, other.lora_rank) == ("bundled", 8)
+    trained = resolve([], preset="auto", config=None, changes={"base": str(base_dir)})
+    assert (trained.lm, trained.revela_weight) == (None, 0.0)
 
 
 def test_settings_that_change_nothing_without_an_lm_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -96,7 +110,7 @@ def test_settings_that_change_nothing_without_an_lm_are_named(tmp_path: Path, ca
     file = tmp_path / "settings.toml"
     file.write_text("v_norm = true\nseed = 3\n")
     assert "no effect of v_norm:" in warned(config=file)
-    assert "no effect of dual:" in warned(config=AdaptConfig(dual=False, seed=3))
+    assert "no effect of dual:" in warned(config=AdaptConfig(dual=True, seed=3))
     for preset in ("auto", "code", "published"):
         assert not warned(preset, seed=3)
     assert not warned(config=file, lm="some-lm")

@@ -68,7 +68,7 @@ def test_self_distillation_takes_a_share_of_the_target_from_the_base(base_dir: P
     texts = [f"{word} of day {i}" for i, word in enumerate(["apple", "river", "engine", "window", "garden", "bridge"])]
     cached = (retriever.embed_base(texts, "document"),) * 3 if adapter == "linear" else None
     model = RevelaModel(retriever, None, AdaptConfig(self_distillation=0.25), cached=cached).train()
-    model.joint = True
+    model.retriever_learns = True
     with torch.no_grad():
         for parameter in retriever.trainable_parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -137,7 +137,7 @@ def test_lora_encodes_each_text_once_and_queries_with_their_prompt(base_dir: Pat
     config = AdaptConfig(adapter="lora", revela_weight=0.0)
     retriever = TrainableRetriever(str(base_dir), adapter="lora", lora_rank=4, query_prompt="find: ", max_length=32)
     model = RevelaModel(retriever, None, config)
-    model.joint = True
+    model.retriever_learns = True
     collator = GroupCollator(
         None,
         passages=tokenize_for_retriever(texts, retriever, "document"),
@@ -174,5 +174,6 @@ def test_steps_follow_the_number_of_pairs(pairs: int, joint: int) -> None:
     cfg = plan_steps(dataset, AdaptConfig(adapter="linear", lm_warmup_steps=50, contrastive_pairs=64), World())
     assert cfg.max_steps == 50 + joint
     assert len(dataset) == 2 * (50 + joint)
+    assert plan_steps(dataset, AdaptConfig(adapter="lora", contrastive_weight=0.0), World()).max_steps == 150
     assert plan_steps(dataset, AdaptConfig(max_steps=7), World()).max_steps == 7
-    assert plan_steps(dataset, AdaptConfig(contrastive_weight=0.0), World()).max_steps == 350
+    assert plan_steps(dataset, AdaptConfig(adapter="linear", contrastive_weight=0.0), World()).max_steps == 300

@@ -267,8 +267,19 @@ def test_a_time_limit_is_no_reason_not_to_go_on_and_is_told(run, monkeypatch: py
 
 def test_nan_leaves_no_model(run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="loss is"):
-        run(lm_lr=float("inf"), max_steps=20)
+        run(read="published", lm_lr=float("inf"), max_steps=20)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_language_model_becomes_a_retriever(run, lm_dir: Path) -> None:
+    result = run(base=str(lm_dir), lm=None, contrastive_weight=0.0)
+    report = result.report
+    assert (report["config"]["adapter"], report["config"]["lm"]) == ("lora", str(lm_dir))
+    log = report["log"]
+    assert any(entry.get("baseline_loss", 0) > 0 for entry in log)
+    assert any(entry.get("retriever_grad_norm", 0) > 0 for entry in log)
+    prompts = json.loads((result.path / "config_sentence_transformers.json").read_text())["prompts"]
+    assert (prompts["query"], prompts["document"]) == ("Query: ", "Passage: ")
 
 
 KILLED = """
@@ -357,10 +368,12 @@ def test_lora_starts_from_its_seed(base_dir: Path) -> None:
 def test_an_lm_of_few_positions_reads_fewer_tokens(lm_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     reader = AutoModelForCausalLM.from_pretrained(lm_dir)
     reader.config.max_position_embeddings = 32
-    assert within_positions(AdaptConfig(max_tokens=64), reader).max_tokens == 32
+    assert within_positions(AdaptConfig(max_tokens=64, read="published"), reader).max_tokens == 32
     assert "at most 32 tokens" in caplog.text
-    for cfg in (AdaptConfig(max_tokens=24), AdaptConfig(max_tokens=32)):
+    for length in (24, 32):
+        cfg = AdaptConfig(max_tokens=length, read="published")
         assert within_positions(cfg, reader) is cfg
+    assert within_positions(AdaptConfig(max_tokens=32), reader).max_tokens == 16  # neighbours lie in a text's past
     assert within_positions(AdaptConfig(), None) == AdaptConfig()
 
 

@@ -191,7 +191,7 @@ def test_first_half_of_a_text() -> None:
 def test_the_retriever_gradient_can_be_scaled(parts) -> None:
     def gradient(scale: float) -> torch.Tensor:
         model, dataset, collator = parts(CONFIG.replace(revela_weight=scale))
-        model.joint = True
+        model.retriever_learns = True
         with torch.no_grad():
             for parameter in model.retriever.parameters():
                 if parameter.requires_grad:

@@ -80,7 +80,7 @@ def build(config: AdaptConfig, world: World, base: str, lm: str, corpus: str) ->
 def first_gradients(case: str, world: World, sources: list[str]) -> dict[str, torch.Tensor]:
     config = settings(case, world)
     model, dataset, collator = build(config, world, *sources)
-    model.joint = True
+    model.retriever_learns = True
     model.train()
     with torch.no_grad():
         for parameter in model.retriever.trainable_parameters():

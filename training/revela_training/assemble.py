@@ -23,6 +23,7 @@ from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.lm import load_lm
 from revela_training.model import first_half
+from revela_training.precision import compute_dtype, use_bf16
 from revela_training.pseudo_queries import PseudoQuery, pseudo_queries
 from revela_training.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
 from revela_training.units import Unit
@@ -47,7 +48,7 @@ _FULL_TRAINING_LIMIT = 100_000_000
 _PASSAGES_PER_PSEUDO = 4  # passages read for word frequencies, for each that gives queries
 _CONTRASTIVE_EPOCHS = 5
 _JOINT_STEPS = {"linear": (20, 150), "lora": (20, 24)}
-_STEPS_WITHOUT_CONTRAST = 300
+_STEPS_WITHOUT_CONTRAST = {"linear": 300, "lora": 150}
 _ONE_HOT = 0.999  # of all texts' largest weights the mean: 1e-4 kept to 0.9997, 1e-3 to 0.989, 0.02 to 0.83
 _EMBEDDED_AT_ONCE = 256  # what an interruption loses
 
@@ -105,7 +106,8 @@ def _pseudo(
 def plan_steps(dataset: GroupDataset, cfg: AdaptConfig, world: World) -> AdaptConfig:
     """The settings with ``max_steps`` filled in, and the data set made as long."""
     if cfg.max_steps is None:
-        joint = _STEPS_WITHOUT_CONTRAST
+        assert cfg.adapter != "auto"
+        joint = _STEPS_WITHOUT_CONTRAST[cfg.adapter]
         if cfg.contrastive_weight:
             shown = max(1, cfg.contrastive_pairs or 0) * cfg.groups_per_step * world.size
             fewest, most = _JOINT_STEPS[cfg.adapter]
@@ -136,9 +138,13 @@ def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
     """The LM, trainable as the settings say, and its tokenizer; two times None where the objective is left out."""
     if cfg.revela_weight == 0:
         return None, None
+    training = "frozen" if cfg.lm_training == "auto" and cfg.read == "joint" else cfg.lm_training
     model: Any
-    model, tokenizer = load_lm(cfg.lm, trust_remote_code=cfg.trust_remote_code)
-    training = cfg.lm_training
+    model, tokenizer = load_lm(
+        cfg.lm,
+        dtype="bfloat16" if training == "frozen" and use_bf16(cfg) else "float32",
+        trust_remote_code=cfg.trust_remote_code,
+    )
     if training == "auto":
         training = "full" if model.num_parameters() < _FULL_TRAINING_LIMIT else "lora"
     if training == "frozen":
@@ -160,8 +166,9 @@ def build_lm(cfg: AdaptConfig) -> tuple[Any, Any]:
 
 
 def within_positions(cfg: AdaptConfig, reader: Any) -> AdaptConfig:
-    """The settings with ``max_tokens`` no larger than what an LM has positions for."""
+    """The settings with ``max_tokens`` no larger than what an LM has positions for: twice that in joint reading."""
     positions = getattr(getattr(reader, "config", None), "max_position_embeddings", None)
+    positions = positions // 2 if positions and cfg.read == "joint" else positions
     if not positions or (cfg.max_tokens or 160) <= positions:
         return cfg
     logger.warning("The LM reads at most %d tokens: max_tokens=%s is lowered to that.", positions, cfg.max_tokens)
@@ -174,8 +181,8 @@ def warn_of_one_hot(log: Sequence[Mapping[str, float]], cfg: AdaptConfig) -> Non
     if largest and min(largest) >= _ONE_HOT:
         logger.warning(
             "The in-batch weights were one-hot from the first step to the last (max_weight %.4f or more), so the "
-            "objective taught the retriever next to nothing: raise temperature=%g (0.02 suits supervised models), or "
-            "set standardize=true.",
+            "objective taught the retriever next to nothing: raise temperature=%g (0.3 suits standardised rows, 0.02 "
+            "cosines of supervised models).",
             min(largest),
             cfg.temperature,
         )
@@ -237,7 +244,10 @@ def cache(
 
     def embed(name: str, inputs: Sequence[str], role: Role) -> torch.Tensor:
         def block(some: Sequence[str]) -> np.ndarray:
-            return retriever.embed_base(list(some), role, max_length=cfg.retriever_max_tokens).numpy(force=True)
+            made = retriever.embed_base(
+                list(some), role, max_length=cfg.retriever_max_tokens, compute_dtype=compute_dtype(cfg)
+            )
+            return made.numpy(force=True)
 
         blocks = [inputs[start : start + _EMBEDDED_AT_ONCE] for start in range(0, len(inputs), _EMBEDDED_AT_ONCE)]
         values = []

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from revela_rag.errors import ModelError
 from revela_rag.models import resolve_model
+from revela_rag.safety import model_errors
 
 from .adapters import (
     LinearAdapter,
@@ -103,7 +104,8 @@ class TrainableRetriever(nn.Module):
                 module.p = 0.0
         for module in list(self.model)[1:]:
             module.float()
-        self.dimension = self._pool(["a"], "document", self.max_length).shape[-1]
+        with model_errors(base, "does not work"):
+            self.dimension = self._pool(["a"], "document", self.max_length).shape[-1]
         self.strength = 1.0
         self._attention = getattr(self.backbone.config, "_attn_implementation", None)
         self.adapter: LinearAdapter | None = None

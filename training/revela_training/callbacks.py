@@ -68,7 +68,7 @@ class Warmup(TrainerCallback):
     ) -> None:
         """Let the retriever move from its step on."""
         model = self._trainer.revela
-        model.joint = state.global_step >= self._trainer.warmup_steps
+        model.retriever_learns = state.global_step >= self._trainer.warmup_steps
 
 
 class Alarms(TrainerCallback):
@@ -83,7 +83,7 @@ class Alarms(TrainerCallback):
     ) -> None:
         """Note the norm, and stop after many zeros."""
         model = self._trainer.revela
-        if not model.joint:
+        if not model.retriever_learns:
             return
         gradients = [p.grad for p in model.retriever.parameters() if p.grad is not None]
         norm = math.sqrt(sum(float(full_tensor(g.float().pow(2).sum())) for g in gradients))
@@ -91,7 +91,7 @@ class Alarms(TrainerCallback):
         self._dead = self._dead + 1 if norm == 0.0 else 0
         if self._dead >= _DEAD_STEPS:
             why = f"at temperature={self._trainer.config.temperature} the in-batch weights are saturated. Raise the "
-            why += "temperature (0.02 suits supervised models), or set standardize=true."
+            why += "temperature (0.3 suits standardised rows, 0.02 cosines of supervised models)."
             if model.objective is None:
                 why = "the corpus gives no pairs to contrast, and revela_weight=0 leaves nothing else. Raise it."
             raise TrainingError(f"No gradient reached the retriever for {_DEAD_STEPS} steps: {why}")
@@ -156,7 +156,7 @@ class TimeLimit(TrainerCallback, ExportableState):
     ) -> None:
         """Refuse what taught the retriever nothing."""
         config = self._trainer.config
-        if not self._trainer.revela.joint and state.global_step < args.max_steps:
+        if not self._trainer.revela.retriever_learns and state.global_step < args.max_steps:
             spent = time.monotonic() - self._start
             raise TrainingError(
                 f"time_limit={self._seconds:g} ended within the LM's warm-up: {state.global_step} of its "

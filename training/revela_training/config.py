@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from revela_rag.errors import TrainingError
 
-__all__ = ["PRESETS", "AdaptConfig", "load_config"]
+__all__ = ["PRESETS", "RAW_DECODER", "AdaptConfig", "load_config"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,7 @@ class AdaptConfig:
         base: sentence-transformers or Hugging Face model to adapt, a directory or a name.
         lm: causal LM that reads the texts, "bundled" for the one in the package. None leaves the objective out, see
             ``revela_weight``; where that asks for it all the same, the bundled LM reads.
+        read: how it reads its neighbours, ``"joint"`` or ``"published"``, see `revela_training.RevelaObjective`.
         adapter: ``"linear"`` trains one d x d map on cached embeddings (seconds), ``"lora"`` low-rank updates inside
             the backbone (minutes on a CPU). ``"auto"`` takes LoRA for up to 1,500 chunks of prose, such as tool
             catalogues, and the linear map for all else and where the gate refuses LoRA.
@@ -33,14 +34,15 @@ class AdaptConfig:
         lora_alpha: LoRA scale numerator, the scale is alpha / r (paper: 64).
         lora_dropout: LoRA dropout probability (paper: 0.1).
         lm_training: train the LM's own weights (``"full"``), low-rank updates (``"lora"``) or not at all
-            (``"frozen"``); ``"auto"`` takes full below 100 million parameters.
+            (``"frozen"``); ``"auto"`` leaves an LM frozen that reads jointly, which it can as it stands, and else takes
+            full below 100 million parameters.
         temperature: softmax temperature of the in-batch weights. In standard deviations of a row of similarities
             when ``standardize`` is set, in units of cosine otherwise.
         standardize: standardise each row of similarities before the softmax, so that one temperature serves
             backbones with spread and with bunched cosines.
-        v_norm: normalise what is read from a neighbour by the attended value norms. Paper: on for prose, off for
-            code; the bundled LM was trained with it, so it is on wherever that LM reads.
-        dual: add the loss of the stream without neighbours, which keeps the LM a language model.
+        v_norm: in published reading, normalise what is read from a neighbour by the attended value norms. Paper: on for
+            prose, off for code.
+        dual: add the loss of the stream without neighbours, which keeps an LM that trains a language model.
         query_part: what of a text the retriever encodes as query, ``"first_half"`` or ``"whole"``.
         group_size: texts that can read each other, B.
         groups_per_step: independent groups in one step, G, of each process where there are several.
@@ -49,7 +51,7 @@ class AdaptConfig:
         retriever_chunk: texts the LoRA retriever encodes at once, encoding them again for the gradient (GradCache);
             None keeps all activations until memory runs out.
         precision: ``"bf16"`` runs LM and backbone under autocast, ``"fp32"`` does not, ``"auto"`` takes bf16 on GPUs
-            that have it, and for LoRA on CPUs that do. Weights, similarities and losses are float32 in any case.
+            and CPUs that have it. Weights, similarities and losses are float32 in any case.
         shard: split LM, gradients and optimizer state between the processes (FSDP2) instead of repeating them.
         neighbours: units in each group that are BM25 neighbours of its seed; the rest is drawn at random.
         batching: ``"related"`` fills a group with neighbours and random units, ``"interleave"`` cuts groups out of
@@ -60,7 +62,8 @@ class AdaptConfig:
         retriever_max_tokens: tokens of each text that the retriever encodes in training; None takes 96 for LoRA on a
             CPU, else 160 (paper).
         max_words: words of a prose chunk.
-        lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still.
+        lm_warmup_steps: steps in which the LM learns to read neighbours while the retriever stands still; an LM that is
+            frozen needs none.
         max_steps: optimiser steps in all, warm-up included; None takes as many as show each contrastive pair five
             times, after the warm-up between 20 and 150, or 24 for LoRA: more made people's queries fare worse.
         time_limit: seconds for training, of each adapter tried; None for no limit. Steps are planned to fit after a
@@ -100,15 +103,16 @@ class AdaptConfig:
 
     base: str = "all-MiniLM-L6-v2"
     lm: str | None = None
+    read: Literal["joint", "published"] = "joint"
     adapter: Literal["auto", "linear", "lora"] = "auto"
     lora_rank: int = 64
     lora_alpha: int = 64
     lora_dropout: float = 0.0
     lm_training: Literal["auto", "full", "lora", "frozen"] = "auto"
-    temperature: float = 0.02
-    standardize: bool = False
+    temperature: float = 0.3
+    standardize: bool = True
     v_norm: bool = True
-    dual: bool = True
+    dual: bool = False
     query_part: Literal["first_half", "whole"] = "whole"
     group_size: int = 16
     groups_per_step: int = 2
@@ -116,13 +120,13 @@ class AdaptConfig:
     retriever_chunk: int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     shard: bool = False
-    neighbours: int = 3
+    neighbours: int = 6
     batching: Literal["auto", "related", "interleave"] = "auto"
-    min_weight: float = 0.01
+    min_weight: float = 0.03
     max_tokens: int | None = None
     retriever_max_tokens: int | None = None
     max_words: int = 120
-    lm_warmup_steps: int = 50
+    lm_warmup_steps: int = 0
     max_steps: int | None = None
     time_limit: float | None = None
     retriever_lr: float | None = None
@@ -148,7 +152,7 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name))
-        _check(self.temperature > 0, "temperature", self.temperature, "a positive number such as 0.02")
+        _check(self.temperature > 0, "temperature", self.temperature, "a positive number such as 0.3")
         _check(self.group_size >= 2, "group_size", self.group_size, "at least 2 texts, 16 is the paper's")
         _check(self.groups_per_step >= 1, "groups_per_step", self.groups_per_step, "1 or more")
         _check(
@@ -211,6 +215,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "prose": {"v_norm": True, "query_part": "first_half"},
     "code": {"v_norm": False, "query_part": "whole"},
     "published": {
+        "read": "published",
         "temperature": 1e-4,
         "standardize": False,
         "adapter": "lora",
@@ -230,6 +235,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lm_lr": 1e-4,
         "strengths": (1.0,),
     },
+}
+
+#: What suits a base that is a plain language model, which knows nothing of retrieval: there is nothing to keep.
+RAW_DECODER: Mapping[str, Any] = {
+    "adapter": "lora",
+    "lora_rank": 32,
+    "lora_alpha": 32,
+    "retriever_lr": 4e-4,
+    "query_part": "first_half",
+    "groups_per_step": 1,
+    "self_distillation": 0.0,
+    "strengths": (1.0,),
+    "max_eval_queries": 200,
+    "max_eval_documents": 1000,
 }
 
 

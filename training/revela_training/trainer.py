@@ -36,6 +36,7 @@ from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World, clip_gradients, copy_whole, shard_lm, start_world, wants_shards
 from revela_training.model import RevelaModel
+from revela_training.precision import use_bf16
 from revela_training.step import Step
 
 __all__ = ["RevelaTrainer", "latest_checkpoint", "train"]
@@ -252,16 +253,6 @@ def total_steps(config: AdaptConfig) -> int:
     if config.max_steps is None:
         raise TrainingError("max_steps is None, and only a data set can fill it in: use plan_steps, or give a number.")
     return config.max_steps
-
-
-def use_bf16(config: AdaptConfig) -> bool:
-    """Whether LM and backbone run under bfloat16 autocast."""
-    if config.precision == "auto":
-        if torch.cuda.is_available():
-            return torch.cuda.is_bf16_supported()
-        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return config.adapter == "lora" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return config.precision == "bf16"
 
 
 def train(

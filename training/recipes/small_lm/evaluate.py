@@ -64,7 +64,7 @@ def among_neighbours(model: nn.Module, groups: Groups) -> dict[str, dict[str, fl
     """Bits per byte and nats per token of grouped texts: alone, with their neighbours, with random neighbours."""
     from revela_training import RevelaObjective
 
-    objective = RevelaObjective(model, v_norm=True, dual=False, min_weight=0.01)
+    objective = RevelaObjective(model, read="published", v_norm=True, dual=False, min_weight=0.01)
     sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     numbers = range(len(groups.texts))
     generator = torch.Generator().manual_seed(0)

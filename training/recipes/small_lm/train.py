@@ -225,7 +225,7 @@ def losses(args: argparse.Namespace, model: LlamaForCausalLM, tokenizer: PreTrai
     )
     if args.value_norm > 0 and not (args.output / "state.json").is_file():
         rescale_values(model, groups(0, shuffle=False)[0]["input_ids"].to(device), norm=args.value_norm)
-    objective = RevelaObjective(model, v_norm=True, dual=True, min_weight=args.min_weight)
+    objective = RevelaObjective(model, read="published", v_norm=True, dual=True, min_weight=args.min_weight)
 
     def neighbours(step: int) -> tuple[Tensor, dict[str, float], int]:
         batch, weights = groups(step)

@@ -9,13 +9,14 @@ Shapes: G groups of B texts, N = G * B, H query heads, K key/value heads, L toke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from revela_training.interface import CausalLM
+from revela_training.interface import CausalLM, Layers
 
 __all__ = ["read_twice", "reference_attention"]
 
@@ -75,8 +76,8 @@ def read_twice(
     *,
     key_mask: Tensor | None,
     v_norm: bool,
-) -> Tensor:
-    """Final hidden states of base and cross stream, (2N, L, hidden), in two passes of the LM.
+) -> tuple[Tensor | None, Tensor]:
+    """Final hidden states of base and cross stream, (N, L, hidden) each, in two passes of the LM.
 
     Args:
         lm: the LM.
@@ -86,40 +87,30 @@ def read_twice(
         weights: (G, B, B).
         key_mask: (N, L) bool, true for real tokens; None when all are.
         v_norm: as for `reference_attention`.
-
-    Returns:
-        The base stream's rows, then the cross stream's.
     """
-    recorder = _Recorder()
-    base = lm.hidden_states(input_ids, mask, positions, recorder)
-    reader = _DenseReader(recorder.layers, weights, key_mask, v_norm)
-    return torch.cat([base, lm.hidden_states(input_ids, mask, positions, reader)])
-
-
-@dataclass
-class _Recorder:
-    """Keeps what every layer of the first pass can be read by."""
-
-    layers: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, output: Tensor, arguments: dict[str, Any]
-    ) -> Tensor:
-        self.layers[module] = key, value
-        return output
+    base, layers = lm.recorded(input_ids, mask, positions)
+    reader = _DenseReader(layers, weights, key_mask, v_norm)
+    return base, lm.hidden_states(input_ids, mask, positions, reader)
 
 
 @dataclass(frozen=True)
 class _DenseReader:
     """Adds, in the second pass, what all the texts of a group read in the first."""
 
-    layers: dict[nn.Module, tuple[Tensor, Tensor]]
+    layers: Layers
     weights: Tensor
     key_mask: Tensor | None
     v_norm: bool
 
     def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, output: Tensor, arguments: dict[str, Any]
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        own: Callable[[], Tensor],
+        mask: Tensor | None,
+        arguments: dict[str, Any],
     ) -> Tensor:
         scaling = arguments.get("scaling")
         read = reference_attention(
@@ -131,4 +122,4 @@ class _DenseReader:
             v_norm=self.v_norm,
             softcap=arguments.get("softcap"),
         )
-        return output + read.transpose(1, 2)
+        return own() + read.transpose(1, 2)

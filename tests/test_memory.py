@@ -1,8 +1,26 @@
 """The memory that a run may plan with."""
 
 import pytest
+import torch
 
 from revela_rag import memory
+
+
+@pytest.mark.parametrize(
+    ("error", "memory_ran_out"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough; Cannot allocate memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("shapes differ"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_whatever_it_is_called(error, memory_ran_out):
+    assert memory.is_out_of_memory(error) is memory_ran_out
 
 
 @pytest.fixture
