@@ -270,7 +270,7 @@ class Index:
             opened = self._current().manifest
             what: dict[str, Any] = {"ids": listed, "documents": named, "filter": filter}
             deleted = writer.delete(self.path, **what, timeout=self._lock_timeout, opened=opened)
-            self.refresh()
+            self._take_up(warm=True)
         if not deleted and (listed or named or filter):
             asked = ", ".join(f"{name}={shorten(repr(value), 200)}" for name, value in what.items() if value)
             logger.warning("Nothing was deleted from %r: it has no chunk for %s.", str(self.path), asked)
@@ -486,7 +486,7 @@ class Index:
             opened = self._current().manifest
             options: dict[str, Any] = {"keep": keep, "timeout": self._lock_timeout, "opened": opened}
             report = writer.merge(self.path, staged, encoder=encoder, scope=scope, **options)
-            self.refresh()
+            self._take_up(warm=True)
         return report
 
 

@@ -28,7 +28,7 @@ from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot, store_class
 from revela_rag.index.staging import Batch, Staged, prepare
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, embedded
 from revela_rag.index.types import SyncReport, VectorStore
-from revela_rag.index.words import LEXICAL_LIMIT, WordIndex
+from revela_rag.index.words import LEXICAL_LIMIT, are_current, write_words
 
 if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
@@ -68,7 +68,7 @@ def build(
         options: dict[str, Any] = {"encoder": encoder, "vectors": vectors, "show_progress": show_progress}
         for batch in prepare(chunks, lambda ids: {}, size=_BATCH, **options):
             job.take(batch)
-        return job.finish(lexical=True)
+        return job.finish()
 
 
 def stage(
@@ -118,7 +118,7 @@ def merge(
             job.prune(staged, keep)
         elif scope == "documents":
             job.replace(staged)
-        return job.finish(lexical=scope == "index")
+        return job.finish(stale_words=scope == "index")
 
 
 def delete(
@@ -135,7 +135,7 @@ def delete(
         check_identity(root, opened, workspace.current)
         job = _Job(workspace, None, fresh=False)
         job.delete(ids, documents, filter)
-        return job.finish(lexical=False).deleted
+        return job.finish().deleted
 
 
 def model_entry(encoder: Encoder, *, prompts: bool = True) -> ModelEntry:
@@ -181,6 +181,7 @@ class _Job:
         self._vectors: VectorStore | None = None
         self._dimension = self._old.dimension if self._old else None
         self._counts = _Counts()
+        self._altered: list[int] = []  # rows that have another embedded text than before
 
     # -- reading what comes in ---------------------------------------------------------------------------------
 
@@ -220,6 +221,7 @@ class _Job:
             for row, values in (*described, *((row, values) for row, values, _ in moved)):
                 texts.update(row, values)
             replaced = [row for row, _, _ in moved]
+            self._altered += replaced
             store.remove(np.array(replaced, dtype=np.int64))
             store.add(np.array(rows + replaced, dtype=np.int64), vectors)
         self._counts.added += len(new)
@@ -302,34 +304,31 @@ class _Job:
         assert self._encoder is not None
         return self._encoder.dimension
 
-    def finish(self, *, lexical: bool) -> SyncReport:
-        """Publish, if anything changed or there was no index yet."""
+    def finish(self, *, stale_words: bool = False) -> SyncReport:
+        """Publish, if anything changed or there was no index yet, or ``stale_words`` and its words need writing."""
         counts = self._counts
         report = SyncReport(**asdict(counts))
-        stale = lexical and self._old_folder is not None and not self._has_words(self._old_folder)
+        stale = stale_words and self._old_folder is not None and not self._has_words(self._old_folder)
         if not (report.changed or stale) and self._old is not None and self._model() == self._old.model:
             self._close()
             return report
         with disk_errors(self._workspace.root):
-            self._publish(lexical)
+            self._publish()
         return report
 
     def _has_words(self, folder: Path) -> bool:
         """Whether there is the lexical index that a sync would write, as it would."""
         if self._before is None or len(self._before) > LEXICAL_LIMIT:
             return True
-        try:
-            WordIndex.load(folder / LEXICAL_FOLDER)
-        except IndexingError:
-            return False
-        return True
+        return are_current(folder / LEXICAL_FOLDER, self._before.rows())
 
-    def _publish(self, lexical: bool) -> None:
+    def _publish(self) -> None:
         texts, store = self._draft(None)
         store.save()
-        if lexical and len(texts) <= LEXICAL_LIMIT:
-            words = WordIndex.build(texts.rows(), texts.texts(), texts.documents())
-            words.save(self._workspace.folder / LEXICAL_FOLDER)
+        if len(texts) <= LEXICAL_LIMIT:
+            folder = self._workspace.folder / LEXICAL_FOLDER
+            source = self._old_folder / LEXICAL_FOLDER if self._old_folder else None
+            write_words(folder, texts.rows(), texts.texts, source=source, altered=self._altered)
         count = len(texts)
         texts.save()
         assert self._dimension is not None
