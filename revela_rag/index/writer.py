@@ -7,12 +7,14 @@ lock for moments.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from revela_rag.encoder import Encoder
 
 __all__ = ["Scope", "build", "check_identity", "delete", "merge", "mismatch", "model_entry", "stage"]
+
+logger = logging.getLogger(__name__)
 
 #: What a write makes equal to what comes in; see :func:`merge`.
 Scope = Literal["chunks", "documents", "index"]
@@ -135,7 +139,12 @@ def delete(
         check_identity(root, opened, workspace.current)
         job = _Job(workspace, None, fresh=False)
         job.delete(ids, documents, filter)
-        return job.finish().deleted
+        deleted = job.finish().deleted
+    if not deleted and (ids or documents or filter):
+        what = {"ids": ids, "documents": documents, "filter": filter}
+        asked = ", ".join(f"{name}={shorten(repr(value), 200)}" for name, value in what.items() if value)
+        logger.warning("Nothing was deleted from %r: it has no chunk for %s.", str(root), asked)
+    return deleted
 
 
 def model_entry(encoder: Encoder, *, prompts: bool = True) -> ModelEntry:
