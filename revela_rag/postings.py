@@ -55,41 +55,60 @@ class Postings:
     ) -> Postings:
         """Count what :func:`revela_rag.terms.read_terms` read; without ``pairs`` neighbours are not looked at."""
         lengths = np.array([len(document) for document in documents], dtype=np.int32)
-        terms = np.frombuffer(b"".join(map(bytes, documents)), dtype=np.intc).astype(np.int64)
-        texts = np.repeat(np.arange(len(documents)), lengths)
+        terms = np.frombuffer(b"".join(map(bytes, documents)), dtype=np.intc)
+        texts = np.repeat(np.arange(len(documents), dtype=np.int32), lengths)
+        single = _grouped(terms, texts, None)
         beside = texts[1:] == texts[:-1] if pairs else np.zeros(max(0, len(texts) - 1), dtype=bool)
-        keys = _keys(terms[:-1], terms[1:])[beside]
-        return _counted(vocabulary, terms, texts, None, keys, texts[1:][beside], None, lengths)
+        double = _grouped(_keys(terms[:-1][beside], terms[1:][beside]), texts[1:][beside], None)
+        return cls._of_columns(vocabulary, single, double, lengths)
 
     @classmethod
     def merged(cls, parts: Sequence[tuple[Postings, np.ndarray]]) -> Postings:
         """The postings of several, one behind the other, without the texts that are marked False in (n,) bool."""
         vocabulary: dict[str, int] = {}
-        found: list[tuple[np.ndarray, ...]] = []
+        singles: list[tuple[np.ndarray, ...]] = []
+        doubles: list[tuple[np.ndarray, ...]] = []
         offset = 0
         for part, keep in parts:
-            numbers = np.fromiter(
-                (vocabulary.setdefault(term, len(vocabulary)) for term in part.vocabulary), dtype=np.int64
+            numbers = np.array(
+                [vocabulary.setdefault(term, len(vocabulary)) for term in part.vocabulary], dtype=np.int64
             )
-            texts = (np.cumsum(keep) - 1 + offset)[part.places]
-            kept, terms = keep[part.places], len(part.vocabulary)
-            columns = np.repeat(np.arange(len(part.starts) - 1), np.diff(part.starts))
-            single, double = kept & (columns < terms), kept & (columns >= terms)
-            first, second = (numbers[side] if len(numbers) else _NOTHING for side in _sides(part.pairs))
-            keys = _keys(first, second)[columns[double] - terms]
-            found.append(
-                (
-                    numbers[columns[single]] if len(numbers) else _NOTHING,
-                    texts[single],
-                    part.counts[single].astype(np.int64),
-                    keys,
-                    texts[double],
-                    part.counts[double].astype(np.int64),
-                    part.lengths[keep],
-                )
-            )
+            first, second = _sides(part.pairs)
+            texts = (np.cumsum(keep) - 1 + offset).astype(np.int32)
+            for found, keys, starts in (
+                (singles, numbers, part.starts[: len(numbers) + 1]),
+                (doubles, _keys(numbers[first], numbers[second]), part.starts[len(numbers) :]),
+            ):
+                some = slice(starts[0], starts[-1])
+                kept = keep[part.places[some]]
+                columns = np.repeat(keys, np.diff(starts))
+                found.append((columns[kept], texts[part.places[some][kept]], part.counts[some][kept]))
             offset += int(keep.sum())
-        return _counted(vocabulary, *(np.concatenate(column) for column in zip(*found, strict=True)))
+        lengths = np.concatenate([part.lengths[keep] for part, keep in parts])
+        # texts ascend within a part's column and from part to part, as grouping needs it
+        single, double = (
+            _grouped(*(np.concatenate(each) for each in zip(*found, strict=True))) for found in (singles, doubles)
+        )
+        return cls._of_columns(vocabulary, single, double, lengths)
+
+    @classmethod
+    def _of_columns(
+        cls, vocabulary: Mapping[str, int], single: _Columns, double: _Columns, lengths: np.ndarray
+    ) -> Postings:
+        """Put the columns of terms and of pairs side by side; terms without any text are left out."""
+        held = np.zeros(len(vocabulary), dtype=bool)
+        held[single.keys] = True
+        names = [name for name, kept in zip(vocabulary, held.tolist(), strict=True) if kept]
+        first, second = (np.cumsum(held, dtype=np.int64)[side] - 1 for side in _sides(double.keys))
+        counts = np.concatenate([single.counts, double.counts])
+        return cls(
+            {name: number for number, name in enumerate(names)},
+            _keys(first, second),
+            np.concatenate([[0], np.cumsum(np.concatenate([single.widths, double.widths]))]).astype(np.int64),
+            np.concatenate([single.texts, double.texts]),
+            counts.astype(np.min_scalar_type(int(counts.max(initial=0)))),
+            lengths,
+        )
 
     def of_term(self, term: str) -> tuple[np.ndarray, np.ndarray]:
         """The texts that hold a term, and how often."""
@@ -175,41 +194,32 @@ def _sides(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys >> 32, keys & 0xFFFFFFFF
 
 
-def _counted(
-    vocabulary: Mapping[str, int],
-    terms: np.ndarray,
-    texts: np.ndarray,
-    term_counts: np.ndarray | None,
-    keys: np.ndarray,
-    key_texts: np.ndarray,
-    key_counts: np.ndarray | None,
-    lengths: np.ndarray,
-) -> Postings:
-    """Postings of terms and pairs of texts, in any order; terms without any are left out.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """Postings grouped by c ascending keys, of which each has ``widths`` texts."""
 
-    Counts of None mean that each is one occurrence, and that there may be several in a text.
+    keys: np.ndarray
+    widths: np.ndarray
+    texts: np.ndarray
+    counts: np.ndarray
+
+
+def _grouped(keys: np.ndarray, texts: np.ndarray, counts: np.ndarray | None) -> _Columns:
+    """Group occurrences by key and text; the texts of a key ascend.
+
+    Counts of None mean that each is one occurrence; otherwise a text comes once for a key.
     """
-    held = np.zeros(len(vocabulary), dtype=bool)
-    held[terms] = True
-    renumbered = np.cumsum(held) - 1
-    names = [name for name, kept in zip(vocabulary, held.tolist(), strict=True) if kept]
-    first, second = (renumbered[side] if len(vocabulary) else side for side in _sides(keys))
-    pairs, which = np.unique(_keys(first, second), return_inverse=True)
-    columns = np.concatenate([renumbered[terms] if len(vocabulary) else terms, len(names) + which])
-    order = columns * max(1, len(lengths)) + np.concatenate([texts, key_texts])
-    if term_counts is None or key_counts is None:
-        order, counts = np.unique(order, return_counts=True)
+    order = np.argsort(keys, kind="stable")
+    keys, texts = keys[order], texts[order]
+    another = np.ones(len(keys), dtype=bool)
+    another[1:] = keys[1:] != keys[:-1]
+    if counts is not None:
+        counts = counts[order]
     else:
-        counts = np.concatenate([term_counts, key_counts])
-        sorter = np.argsort(order)
-        order, counts = order[sorter], counts[sorter]
-    columns, places = np.divmod(order, max(1, len(lengths)))
-    widths = np.bincount(columns, minlength=len(names) + len(pairs))
-    return Postings(
-        {name: number for number, name in enumerate(names)},
-        pairs,
-        np.concatenate([[0], np.cumsum(widths)]).astype(np.int64),
-        places.astype(np.int32),
-        counts.astype(np.min_scalar_type(int(counts.max(initial=0)))),
-        lengths.astype(np.int32),
-    )
+        heads = another.copy()
+        heads[1:] |= texts[1:] != texts[:-1]
+        places = np.flatnonzero(heads)
+        counts = np.diff(places, append=len(keys))
+        keys, texts, another = keys[places], texts[places], another[places]
+    starts = np.flatnonzero(another)
+    return _Columns(keys[starts], np.diff(starts, append=len(keys)), texts, counts)
