@@ -181,7 +181,7 @@ def _chroma() -> tuple[bool, str]:
     import chromadb
     import numpy as np
 
-    from revela_rag.index.chroma_safety import settings
+    from revela_rag.index.stores.chroma_safety import settings
 
     client = chromadb.EphemeralClient(settings=settings())
     name = "revela-doctor"

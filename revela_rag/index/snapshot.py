@@ -14,30 +14,18 @@ from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, largest
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
+from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
-from revela_rag.index.types import Hit, VectorStore
+from revela_rag.index.types import Hit
 from revela_rag.index.words import WordIndex, are_current
 
-__all__ = ["LEXICAL_FOLDER", "Snapshot", "store_class"]
+__all__ = ["LEXICAL_FOLDER", "Snapshot"]
 
 logger = logging.getLogger(__name__)
 
 LEXICAL_FOLDER = "lexical"
 _RETRIES = 20
 _QUICK = 20_000  # chunks whose words are read in some seconds
-
-
-def store_class(store: str) -> type[VectorStore]:
-    """The class behind a store's name."""
-    if store == "faiss":
-        from revela_rag.index.faiss_store import FaissStore
-
-        return FaissStore
-    if store == "chroma":
-        from revela_rag.index.chroma_store import ChromaStore
-
-        return ChromaStore
-    raise IndexingError(f"store={store!r} is not one of 'faiss', 'chroma'.")
 
 
 class Snapshot:

@@ -17,7 +17,7 @@ import numpy as np
 
 from revela_rag.context import surroundings
 from revela_rag.errors import IndexingError
-from revela_rag.index.segments import link
+from revela_rag.index.stores.segments import link
 from revela_rag.lexical import BM25, best_places
 from revela_rag.postings import Postings
 from revela_rag.terms import Analyzer, read_terms

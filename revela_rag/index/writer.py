@@ -22,12 +22,12 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
-from revela_rag.index.approximate import KINDS
 from revela_rag.index.filters import clean
 from revela_rag.index.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
-from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot, store_class
+from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
 from revela_rag.index.staging import Batch, Staged, prepare
+from revela_rag.index.stores import check_kind, store_class
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, embedded
 from revela_rag.index.types import SyncReport, VectorStore
 from revela_rag.index.words import LEXICAL_LIMIT, are_current, write_words
@@ -58,10 +58,7 @@ def build(
 ) -> SyncReport:
     """Write an index of ``chunks`` as the new generation of ``root``."""
     store_class(store)
-    if kind not in KINDS or (kind != "flat" and store != "faiss"):
-        raise IndexingError(
-            f"kind={kind!r} is not one of {', '.join(KINDS)} of store='faiss'; leave it out for Chroma."
-        )
+    check_kind(store, kind)
     with writing(root, timeout=timeout, create=True, overwrite=overwrite) as workspace:
         if workspace.current is not None and not overwrite:
             raise IndexingError(

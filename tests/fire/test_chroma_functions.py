@@ -15,7 +15,7 @@ from revela_rag.cli.app import app
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
-from revela_rag.index.chroma_safety import check_database, named_functions
+from revela_rag.index.stores.chroma_safety import check_database, named_functions
 
 chromadb = pytest.importorskip("chromadb")
 
@@ -230,7 +230,7 @@ def test_a_change_in_the_log_of_the_database_counts(path, attacker, tmp_path):
 def test_a_database_that_answers_us_otherwise_than_chroma(path, attacker, canary, where, monkeypatch):
     """A view can tell the versions of SQLite apart: what Chroma has read is checked as well."""
     tamper(path, where=where, function=attacker)
-    monkeypatch.setattr("revela_rag.index.chroma_store.check_database", lambda data: None)
+    monkeypatch.setattr("revela_rag.index.stores.chroma_store.check_database", lambda data: None)
     with pytest.raises(IndexingError, match=REFUSED.format("attack")):
         Index.open(path, encoder=FakeEncoder())
     assert not canary.exists()

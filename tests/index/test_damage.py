@@ -7,7 +7,7 @@ import pytest
 
 from revela_rag.errors import IndexingError, ModelError
 from revela_rag.index import Index
-from revela_rag.index.faiss_store import FaissStore
+from revela_rag.index.stores.faiss_store import FaissStore
 from revela_rag.index.texts import TextStore
 
 from .support import DIMENSION, chunks

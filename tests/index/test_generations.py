@@ -188,7 +188,7 @@ def test_a_kill_at_any_moment_leaves_the_old_index(tmp_path, encoder, store):
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 WRITERS = [
     "revela_rag.index.writer.shutil.copyfile",
-    "revela_rag.index.faiss_store.FaissStore.save",
+    "revela_rag.index.stores.faiss_store.FaissStore.save",
     "revela_rag.postings.np.save",
     "revela_rag.index.writer.describe_files",
     "revela_rag.index.generations._sync",

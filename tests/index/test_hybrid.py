@@ -167,7 +167,7 @@ def test_changed_indexes(built, encoder, monkeypatch):
 @pytest.mark.parametrize("exact_below", [10_000, 10])
 def test_both_stores_rank_alike(tmp_path, monkeypatch, exact_below):
     pytest.importorskip("chromadb")
-    from revela_rag.index import chroma_store
+    from revela_rag.index.stores import chroma_store
 
     monkeypatch.setattr(chroma_store, "EXACT_BELOW", exact_below)  # 10: cosines come from Chroma itself
     monkeypatch.setattr(snapshot, "DEPTH", 5)
@@ -184,7 +184,7 @@ def test_both_stores_rank_alike(tmp_path, monkeypatch, exact_below):
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-sq8"])
 def test_cosines_are_exact_in_every_kind(path, monkeypatch, kind):
-    from revela_rag.index import approximate, faiss_store
+    from revela_rag.index.stores import approximate, faiss_store
 
     for module in (approximate, faiss_store):
         monkeypatch.setattr(module, "LEAST", 200)
