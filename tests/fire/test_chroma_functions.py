@@ -273,7 +273,7 @@ def test_a_file_of_settings_beside_the_user_is_not_read(tmp_path, canary, monkey
     monkeypatch.syspath_prepend(tmp_path)
     assert chromadb.Settings().chroma_api_impl == implementation
     with Index.build(chunks(5), encoder=FakeEncoder(), path=tmp_path / "index", store="chroma") as index:
-        client = index._snapshot.vectors._client
+        client = index._current().vectors._client
         assert type(client._server).__name__ == "RustBindingsAPI" and len(index.search("q", k=9)) == 5
     checks = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["checks"]
     assert next(check for check in checks if check["name"] == "chroma")["status"] == "ok"
