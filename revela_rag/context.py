@@ -132,14 +132,24 @@ class DocumentContext:
         found[many] = ((1 - self.share) * found[many] + self.share * around) / self.lengths[places[many]]
         return np.clip(found, -1.0, 1.0)
 
-    def fused(self, query: np.ndarray, rows: np.ndarray, own: np.ndarray, lexical: np.ndarray) -> np.ndarray:
-        """(b,) hybrid scores of a query's candidates, see :func:`revela_rag.fusion.fused_scores`.
+    def rank_hybrid(
+        self, query: np.ndarray, rows: np.ndarray, own: np.ndarray, lexical: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best of a query's candidates by cosines in context and BM25 together.
 
         Args:
             query: (d,) unit vector.
-            rows: (b,) of the candidates, ascending: of ties the first rows count as the best.
+            rows: (b,) of the candidates: at least the hundred best by cosine and the hundred best by BM25.
             own: (b,) cosines of the chunks alone, which say who the hundred best by cosine are.
             lexical: (b,) BM25 scores.
+            k: at most this many.
+
+        Returns:
+            Places among the candidates and their scores, see :func:`revela_rag.fusion.fused_scores`, best first; of
+            equal ones the better cosine, then the first in the order given.
         """
-        cosines = self.cosines(query, rows, own)
-        return fused_scores(cosines, lexical, cosine_step=self.step, core=candidates(own, lexical))
+        order = np.argsort(rows)  # of ties the first rows are among the hundred best
+        core = order[candidates(own[order], lexical[order])]
+        scores = fused_scores(self.cosines(query, rows, own), lexical, cosine_step=self.step, core=core)
+        best = np.lexsort((-own, -scores))[:k]
+        return best, scores[best]

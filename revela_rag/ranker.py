@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from revela_rag.context import DocumentContext
 from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
-from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores
+from revela_rag.fusion import DEPTH, candidates
 from revela_rag.index import Mode
 from revela_rag.index.types import check_mode
 from revela_rag.lexical import LexicalIndex
@@ -26,13 +27,13 @@ class _Ranked:
 
     texts: dict[str, str]
     vectors: np.ndarray  # (texts, dimension), unit rows, in their order
-    step: float
+    context: DocumentContext  # each text is a document of its own
     lexical: LexicalIndex
 
     @classmethod
     def of(cls, texts: dict[str, str], vectors: np.ndarray) -> _Ranked:
-        step = cosine_step(len(vectors), vectors.__getitem__) if texts else COSINE_STEP
-        return cls(texts, vectors, step, LexicalIndex.build(texts, texts.values()))
+        context = DocumentContext.build(np.arange(len(texts)), texts, vectors.__getitem__)
+        return cls(texts, vectors, context, LexicalIndex.build(texts, texts.values()))
 
 
 class Ranker:
@@ -109,15 +110,15 @@ class Ranker:
         ranked, mode = self._ranked, self.mode
         if not ranked.texts:
             return []
-        words = ranked.lexical.scores(query)
-        if mode == "lexical":
-            places, scores = np.flatnonzero(words), words[words > 0]
-        else:
-            cosines = ranked.vectors @ self._encoder.encode_queries([query])[0]
-            places, scores = np.arange(len(cosines)), cosines
-            if mode != "dense":
-                places = candidates(cosines, words, max(k, DEPTH))
-                scores = fused_scores(cosines[places], words[places], cosine_step=ranked.step)
         ids = list(ranked.texts)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [(ids[places[at]], float(scores[at])) for at in best]
+        if mode == "lexical":
+            return ranked.lexical.search(query, k)
+        vector = self._encoder.encode_queries([query])[0]
+        cosines = ranked.vectors @ vector
+        if mode == "dense":
+            best = np.argsort(-cosines, kind="stable")[:k]
+            return [(ids[place], float(cosines[place])) for place in best]
+        words = ranked.lexical.scores(query)
+        places = candidates(cosines, words, max(k, DEPTH))
+        order, scores = ranked.context.rank_hybrid(vector, places, cosines[places], words[places], k)
+        return [(ids[place], float(score)) for place, score in zip(places[order], scores, strict=True)]

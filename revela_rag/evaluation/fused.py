@@ -57,10 +57,10 @@ def fused_run(
             bm25, depth = words.scores_in_context(queries[query_id]), 2 * k
             while len(run[query_id]) < k:
                 found = candidates(own, bm25, max(depth, DEPTH))
-                scores = context.fused(vector, found, own[found], bm25[found])
+                order, scores = context.rank_hybrid(vector, found, own[found], bm25[found], depth)
                 best: dict[str, float] = {}
-                for place in np.lexsort((-own[found], -scores))[:depth].tolist():
-                    best.setdefault(names[found[place]], float(scores[place]))
+                for place, score in zip(found[order].tolist(), scores.tolist(), strict=True):
+                    best.setdefault(names[place], score)
                 run[query_id] = dict(list(best.items())[:k])
                 if depth >= len(rows):
                     break

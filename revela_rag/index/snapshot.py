@@ -95,11 +95,8 @@ class Snapshot:
                 cosines.update(zip(missing, exact.tolist(), strict=True))
             found_rows, close = np.array(list(cosines), dtype=np.int64), np.array(list(cosines.values()))
             bm25_of = bm25[np.searchsorted(rows, found_rows).clip(max=len(rows) - 1)]
-            ascending = np.argsort(found_rows)
-            scores = np.empty(len(close))
-            scores[ascending] = context.fused(vector, found_rows[ascending], close[ascending], bm25_of[ascending])
-            order = np.argsort(-scores, kind="stable")[:k]
-            ranked = list(zip(found_rows[order].tolist(), scores[order].tolist(), strict=True))
+            order, scores = context.rank_hybrid(vector, found_rows, close, bm25_of, k)
+            ranked = list(zip(found_rows[order].tolist(), scores.tolist(), strict=True))
             hits.append(self._hits(ranked, cosines))
         return hits
 
