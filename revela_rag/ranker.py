@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores
 from revela_rag.index import Mode
 from revela_rag.index.types import check_mode
 from revela_rag.lexical import LexicalIndex
+from revela_rag.model.encoder import Encoder
 
 __all__ = ["Ranker"]
 

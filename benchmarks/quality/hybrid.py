@@ -31,7 +31,7 @@ from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores, largest, rrf
 from revela_rag.lexical import PAIR_WEIGHT, LexicalIndex
-from revela_training.backbone import TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 
 METRIC = "nDCG@10"
 SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)

@@ -21,15 +21,15 @@ import torch
 from report import best_seconds, machine, table, write
 
 from revela_rag.corpus import load_corpus
-from revela_training.backbone import TrainableRetriever
 from revela_training.batching import Group, GroupDataset, bm25_neighbours
 from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
-from revela_training.embedding import pool, tokenize
 from revela_training.lm import load_lm
 from revela_training.model import RevelaModel
 from revela_training.precision import use_bf16
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.embedding import pool, tokenize
 from revela_training.step import Embeddings, Step
 from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
 from revela_training.trainer import train

@@ -7,7 +7,7 @@ from pathlib import Path
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 
-from revela_rag.encoder import Dtype, Encoder
+from revela_rag.model.encoder import Dtype, Encoder
 
 __all__ = ["RevelaEmbeddings"]
 

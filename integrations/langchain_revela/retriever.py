@@ -13,9 +13,9 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field
 
 from revela_rag.corpus import load_corpus
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
+from revela_rag.model.encoder import Encoder
 
 __all__ = ["RevelaRetriever"]
 

@@ -205,7 +205,7 @@ def _language_model() -> tuple[bool, str]:
 
 
 def _demo_model() -> tuple[bool, str]:
-    from revela_rag.models import DEFAULT_BASE, resolve_model
+    from revela_rag.model.find import DEFAULT_BASE, resolve_model
 
     place = resolve_model(DEFAULT_BASE)
     return True, f"{DEFAULT_BASE}, " + (

@@ -17,8 +17,8 @@ from revela_rag.evaluation.vectors import cached_vectors, passages
 if TYPE_CHECKING:
     import numpy as np
 
-    from revela_rag.encoder import Encoder
     from revela_rag.index import Hit, Index
+    from revela_rag.model.encoder import Encoder
     from revela_rag.retriever import Retriever
     from revela_rag.terms import Analyzer
 
@@ -82,8 +82,8 @@ def evaluate(
     elif hasattr(model, "search"):
         run = _searched(model, data, depth)
     else:
-        from revela_rag.encoder import Encoder
         from revela_rag.index.words import WordIndex
+        from revela_rag.model.encoder import Encoder
 
         hybrid = text_model is not None and text_model.startswith("hybrid:")
         encoder = model if isinstance(model, Encoder) else Encoder(_bare(model), **encoder_options)

@@ -16,7 +16,7 @@ from revela_rag.corpus.text import WIDE
 from revela_rag.errors import DiskError
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["cached_vectors", "passages"]
 

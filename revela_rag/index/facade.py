@@ -19,7 +19,7 @@ from revela_rag.index.types import Hit, Mode, SyncReport, check_mode
 from revela_rag.index.words import LEXICAL_LIMIT
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["Index"]
 
@@ -368,7 +368,7 @@ class Index:
         return report
 
     def _find_encoder(self) -> Encoder:
-        from revela_rag.encoder import Encoder
+        from revela_rag.model.encoder import Encoder
 
         manifest = self.manifest
         recorded = manifest.model

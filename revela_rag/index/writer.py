@@ -27,7 +27,7 @@ from revela_rag.index.types import SyncReport, VectorStore
 from revela_rag.index.words import LEXICAL_LIMIT, WordIndex
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["build", "delete", "merge", "model_entry"]
 

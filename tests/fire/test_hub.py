@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import load_sentence_transformer
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.find import load_sentence_transformer
+from revela_rag.model.open import open_backbone
 from revela_training.lm import load_lm
-from revela_training.loading import open_backbone
 
 from .support import change, routed
 

@@ -4,15 +4,15 @@ import json
 import shutil
 
 import pytest
-from encoder.conftest import llama
+from model.conftest import llama
 from safetensors.torch import load_file, save_file
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model, fingerprint, load_sentence_transformer
-from revela_rag.safety import model_errors
-from revela_training.backbone import TrainableRetriever
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.find import check_model, fingerprint, load_sentence_transformer
+from revela_rag.model.safety import model_errors
 from revela_training.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
 
 from .support import TYPES, change, dense, routed, transformer_in
 

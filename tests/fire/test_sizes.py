@@ -7,13 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from encoder.conftest import llama
+from model.conftest import llama
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.find import check_model
+from revela_rag.model.open import open_backbone
 from revela_training.lm import load_lm
-from revela_training.loading import open_backbone
 
 from .support import change, dense
 

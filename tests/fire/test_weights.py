@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model, load_sentence_transformer
-from revela_training.loading import open_backbone
+from revela_rag.model.find import check_model, load_sentence_transformer
+from revela_rag.model.open import open_backbone
 
 from .support import TYPES, change, dense, modules, routed
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from revela_rag.errors import TrainingError
-from revela_training.backbone import TrainableRetriever
 from revela_training.batching import GroupDataset
 from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.lm import load_lm
 from revela_training.model import RevelaModel, first_half
+from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.step import Step
 from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
 from revela_training.units import make_units
@@ -105,7 +105,7 @@ def test_pieces_give_the_gradients_of_one_graph(
 
 
 def test_the_gradient_cache_repeats_dropout(parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revela_training.embedding._PIECE_TOKENS", (10**6, 10**6))
+    monkeypatch.setattr("revela_training.retriever.embedding._PIECE_TOKENS", (10**6, 10**6))
     model, batch = parts(CONFIG.replace(lora_dropout=0.3), "lora")
     # one chunk of all texts draws what the plain path draws
     plain = step_gradients(model, batch, CONFIG)

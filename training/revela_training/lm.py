@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revela_rag.errors import ModelError
-from revela_rag.gguf import without_gguf
-from revela_rag.models import check_model, fetch_model
-from revela_rag.safety import model_errors
+from revela_rag.model.find import check_model, fetch_model
+from revela_rag.model.gguf import without_gguf
+from revela_rag.model.safety import model_errors
 
 if TYPE_CHECKING:
     import torch

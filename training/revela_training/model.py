@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from revela_training.backbone import TrainableRetriever
 from revela_training.config import AdaptConfig
 from revela_training.distributed import full_tensor
-from revela_training.embedding import pool
 from revela_training.objective import RevelaObjective
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.embedding import pool
 from revela_training.weights import similarity_weights
 
 __all__ = ["Reading", "RevelaModel", "first_half"]

@@ -11,9 +11,9 @@ import torch
 
 from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
+from revela_rag.model.open import is_raw_decoder
 from revela_training.config import PRESETS, RAW_DECODER, AdaptConfig, load_config
 from revela_training.lm import BUNDLED
-from revela_training.loading import is_raw_decoder
 
 __all__ = ["resolve_configs"]
 

@@ -21,8 +21,8 @@ from revela_rag.errors import TrainingError
 from revela_rag.memory import available_memory, is_out_of_memory
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
-from revela_training.embedding import like_length, rows_of
 from revela_training.model import RevelaModel
+from revela_training.retriever.embedding import like_length, rows_of
 from revela_training.tokens import trim
 
 __all__ = ["Embeddings", "Step", "StepResult"]

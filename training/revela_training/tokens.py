@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from revela_rag.errors import ModelError
-from revela_training.embedding import tokenize
+from revela_training.retriever.embedding import tokenize
 from revela_training.workspace import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from revela_training.backbone import Role, TrainableRetriever
+    from revela_training.retriever.backbone import Role, TrainableRetriever
 
 __all__ = ["TokenStore", "tokenize_for_lm", "tokenize_for_retriever", "trim"]
 

@@ -16,10 +16,10 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.types import check_mode
+from revela_rag.model.encoder import Encoder
 
 __all__ = ["RevelaRetriever"]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from revela_rag.errors import ModelError
-from revela_rag.safety.files import json_object
+from revela_rag.model.safety.files import json_object
 
 __all__ = ["WEIGHT_FILES", "check_weights", "weight_bytes"]
 

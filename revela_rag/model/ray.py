@@ -1,8 +1,8 @@
 """Embedding on many machines: an encoder whose documents are computed by workers of Ray Data.
 
-It stands in for an :class:`~revela_rag.encoder.Encoder` when an index is built or synced, so chunking, comparing and
-writing stay in one process and the index is the same. A worker that dies is replaced and its texts are computed again;
-a writer that dies leaves the index as it was.
+It stands in for an :class:`~revela_rag.model.encoder.Encoder` when an index is built or synced, so chunking, comparing
+and writing stay in one process and the index is the same. A worker that dies is replaced and its texts are computed
+again; a writer that dies leaves the index as it was.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexMismatchError, MissingExtraError, ModelError
+from revela_rag.model.encoder import Encoder
 
 __all__ = ["RayEncoder"]
 
@@ -30,7 +30,7 @@ class RayEncoder:
         model: a directory that every worker can read at the same path, a hub id or ``"all-MiniLM-L6-v2"``.
         workers: how many there are; None means one per CPU of the cluster, or per GPU share of ``gpus_per_worker``.
         gpus_per_worker: GPUs that one worker takes; a share such as 0.5 is possible.
-        options: further keyword arguments of :class:`~revela_rag.encoder.Encoder`.
+        options: further keyword arguments of :class:`~revela_rag.model.encoder.Encoder`.
 
     Raises:
         MissingExtraError: ray is not installed.

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model, fetch_model, resolve_model
-from revela_rag.safety import model_errors
-
-from .layout import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
+from revela_rag.model.find import check_model, fetch_model, resolve_model
+from revela_rag.model.safety import model_errors
+from revela_rag.model.st_format import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

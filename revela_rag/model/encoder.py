@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from revela_rag.backends import Backend, Role, Wrapped
 from revela_rag.errors import ModelError
 from revela_rag.memory import is_out_of_memory
-from revela_rag.models import (
+from revela_rag.model.backends import Backend, Role, Wrapped
+from revela_rag.model.find import (
     check_device,
     check_model,
     fetch_model,
@@ -24,8 +24,8 @@ from revela_rag.models import (
     resolve_dtype,
     resolve_model,
 )
-from revela_rag.safety import model_errors
-from revela_rag.vocabulary import SAMPLED
+from revela_rag.model.safety import model_errors
+from revela_rag.model.unknown_tokens import SAMPLED
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -51,8 +51,8 @@ class Encoder:
     model is loaded on first use. One encoder may be used by many threads at once.
 
     Texts are tokenised together, sorted by their number of tokens and computed in batches of equal numbers of tokens,
-    so that little of the work is padding. A plain BERT retriever is computed by :class:`revela_rag.bert.BertModel`,
-    any other by sentence-transformers.
+    so that little of the work is padding. A plain BERT retriever is computed by
+    :class:`revela_rag.model.bert.BertModel`, any other by sentence-transformers.
 
     Args:
         model: a directory, a hub id, ``"all-MiniLM-L6-v2"``, or a loaded ``SentenceTransformer``.
@@ -179,7 +179,7 @@ class Encoder:
         """A plain model without the seconds that sentence-transformers takes to import."""
         if self._given is not None or not Path(self._name).is_dir() or self._options["trust_remote_code"]:
             return None
-        from revela_rag.bert import BertModel
+        from revela_rag.model.bert import BertModel
 
         check_model(self._name)
         device = self._options["device"]
@@ -213,7 +213,7 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the vectors, see :func:`revela_rag.models.fingerprint`.
+        """Hash of all that decides the vectors, see :func:`revela_rag.model.find.fingerprint`.
 
         Needs no loaded model when the model is a directory. A ``SentenceTransformer`` that was handed over is
         hashed as it is in memory, so it never equals the hash of a directory.

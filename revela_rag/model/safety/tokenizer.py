@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from revela_rag.errors import ModelError
-from revela_rag.safety.files import json_object, walk
+from revela_rag.model.safety.files import json_object, walk
 
 __all__ = ["check_tokenizer"]
 

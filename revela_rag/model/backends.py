@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from revela_rag.vocabulary import warn_of_unknown_tokens
+from revela_rag.model.unknown_tokens import warn_of_unknown_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -52,7 +52,7 @@ class Backend(Protocol):
         ...
 
     def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
-        """Whether it warned that the model has no tokens for much of these texts, see :mod:`revela_rag.vocabulary`."""
+        """Whether it warned of texts without tokens, see :mod:`revela_rag.model.unknown_tokens`."""
         ...
 
     def embed(self, items: Sequence[Any], role: Role) -> np.ndarray:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from encoder.conftest import WORDS, sentence_transformer
 
 from revela_rag.corpus.types import Chunk, chunk_id
-from revela_rag.encoder import Encoder
 from revela_rag.errors import MissingExtraError, ModelError
-from revela_rag.index import Index, SyncReport, ray_encoder
-from revela_rag.index.ray_encoder import RayEncoder
+from revela_rag.index import Index, SyncReport
+from revela_rag.model import ray as ray_encoder
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.ray import RayEncoder
+
+from .conftest import WORDS, sentence_transformer
 
 
 def texts(count: int) -> list[Chunk]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from revela_rag.errors import ModelError
-from revela_rag.safety.files import json_object, read_json, walk
-from revela_rag.safety.weights import WEIGHT_FILES, weight_bytes
+from revela_rag.model.safety.files import json_object, read_json, walk
+from revela_rag.model.safety.weights import WEIGHT_FILES, weight_bytes
 
 __all__ = ["MOST_LAYERS", "check_settings", "check_sizes"]
 

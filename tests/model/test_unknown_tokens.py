@@ -4,7 +4,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from revela_rag import Encoder
-from revela_rag.vocabulary import warn_of_unknown_tokens
+from revela_rag.model.unknown_tokens import warn_of_unknown_tokens
 
 FOREIGN = "☃ ☂ ☁ ☀ ★ ☆ ☎ ☏ ☐ ☑ ☒ ☓"
 

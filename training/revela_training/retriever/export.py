@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from revela_rag.errors import ModelError
-from revela_rag.models import fingerprint
-
-from .adapters import check_strength, lora_state_dict, merged_state_dict, set_lora_strength
-from .atomic import check_output, replace_directory
-from .backbone import TrainableRetriever
-from .layout import (
+from revela_rag.model.find import fingerprint
+from revela_rag.model.st_format import (
     pooling_config,
     pooling_modes,
     write_dense,
@@ -23,6 +19,10 @@ from .layout import (
     write_sentence_config,
     write_tokenizer,
 )
+
+from .adapters import check_strength, lora_state_dict, merged_state_dict, set_lora_strength
+from .atomic import check_output, replace_directory
+from .backbone import TrainableRetriever
 
 __all__ = ["check_output", "export_model"]
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from revela_rag.errors import ModelError
-from revela_rag.models import resolve_model
-from revela_rag.safety import model_errors
+from revela_rag.model.find import resolve_model
+from revela_rag.model.open import MAX_INFERENCE_LENGTH, Dtype, open_backbone
+from revela_rag.model.safety import model_errors
 
 from .adapters import (
     LinearAdapter,
@@ -24,7 +25,6 @@ from .adapters import (
     trainable_state_dict,
 )
 from .embedding import embed_batches, pool, tokenize
-from .loading import MAX_INFERENCE_LENGTH, Dtype, open_backbone
 
 __all__ = ["Role", "TrainableRetriever"]
 
@@ -37,7 +37,7 @@ class TrainableRetriever(nn.Module):
     Embeddings of the base are unit vectors x, of the retriever unit vectors z; both are float32 (n, d).
 
     Args:
-        base: model directory, alias or hub id, as `revela_rag.models.resolve_model` takes it. Both
+        base: model directory, alias or hub id, as `revela_rag.model.find.resolve_model` takes it. Both
             sentence-transformers and raw transformers models work, see `open_backbone`.
         adapter: "linear" trains a map on the embeddings of the frozen backbone, which can be computed once
             and kept; "lora" trains low-rank updates of every linear layer.

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from revela_rag import gguf as library
 from revela_rag.errors import MissingExtraError, ModelError
-from revela_rag.models import resolve_model
+from revela_rag.model import gguf as library
+from revela_rag.model.find import resolve_model
 from revela_training.lm import load_lm
 
 _WORDS = ["<unk>", "<s>", "</s>", *"abcdefgh", "Ġ", "ab", "cd", "Ġa"]

@@ -4,6 +4,6 @@
 headers of weights, and imports nothing heavy. :func:`model_errors` is the other: what a library raises afterwards.
 """
 
-from revela_rag.safety.door import check_model, listed_modules, model_errors
+from revela_rag.model.safety.door import check_model, listed_modules, model_errors
 
 __all__ = ["check_model", "listed_modules", "model_errors"]

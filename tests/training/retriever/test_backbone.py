@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer
 
 from revela_rag.errors import ModelError
-from revela_training.adapters import lora_layers, merged
-from revela_training.backbone import TrainableRetriever
-from revela_training.embedding import pool
+from revela_training.retriever.adapters import lora_layers, merged
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.embedding import pool
 
 DECODERS = ["llama", "qwen2", "mamba2", "lfm2"]
 
@@ -40,7 +40,7 @@ def test_encoder_pools_the_mean(backbones, retriever, texts):
 def test_batch_composition_does_not_matter(retriever, texts, kind, monkeypatch):
     model = retriever(kind, "lora")
     together = model.embed(texts, "query")
-    monkeypatch.setattr("revela_training.embedding._PIECE_TOKENS", (1, 1))
+    monkeypatch.setattr("revela_training.retriever.embedding._PIECE_TOKENS", (1, 1))
     alone = model.embed(texts, "query")
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
     assert (together[0] @ together[1]) < 0.99  # different texts are told apart
