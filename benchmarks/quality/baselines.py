@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from revela_rag.errors import TrainingError
+from revela_rag.model.st_format import Role
 from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
-from revela_training.retriever.backbone import Role, TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import tokenize
 
 METHODS = ("contrastive", "ict", "simcse", "tsdae")

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from revela_rag.model.encoder import Encoder
-from revela_training.retriever.backbone import Role, TrainableRetriever
+from revela_rag.model.st_format import Role
+from revela_training.retriever.backbone import TrainableRetriever
 
 _BLOCK = 1024  # texts between two commits
 _SELECT = 500  # keys in one query

@@ -30,7 +30,7 @@ from systems import SYSTEMS, UNTRAINED, Bench, identity
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from revela_rag.errors import RevelaError
-from revela_rag.model.find import fingerprint
+from revela_rag.model.fingerprint import fingerprint
 from revela_training.lm import bundled_lm_path
 
 SMOKE: dict[str, Any] = {

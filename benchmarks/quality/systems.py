@@ -20,12 +20,13 @@ from sets import Task
 from revela_rag.evaluation import Run, dense_run, fused_run, lexical_run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.index.words import WordIndex
+from revela_rag.model.st_format import Role
 from revela_training import adapt, job
 from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
 from revela_training.job import AdaptResult
 from revela_training.precision import use_bf16
-from revela_training.retriever.backbone import Role, TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
 ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {

@@ -5,36 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from revela_rag.model.open import input_module, read_length
+from revela_rag.model.st_format import Role, role_prompts
 from revela_rag.model.unknown_tokens import warn_of_unknown_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Backend", "Role", "Wrapped"]
-
-Role = Literal["query", "document"]
+__all__ = ["Backend", "Wrapped"]
 
 
 class Backend(Protocol):
     """A loaded model that many threads may use at once."""
 
     @property
-    def prompts(self) -> Mapping[str, str]:
-        """Texts that are put before an input, by name."""
-        ...
-
-    @property
-    def default_prompt_name(self) -> str | None:
-        """The prompt that is meant when none is named."""
+    def prompts(self) -> Mapping[Role, str]:
+        """What is put before a text, by role."""
         ...
 
     @property
     def max_length(self) -> int:
-        """Tokens kept of a text; 0 when the model does not say."""
+        """Tokens kept of a document; 0 when the model keeps all, or does not say."""
         ...
 
     @property
@@ -47,8 +42,8 @@ class Backend(Protocol):
         """Whether it computes on the CPU."""
         ...
 
-    def tokenize(self, texts: Sequence[str], prompt: str) -> list[Any]:
-        """Texts made ready for :meth:`embed`; ``len`` of each is its number of tokens."""
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[Any]:
+        """Texts behind their prompt, made ready for :meth:`embed`; ``len`` of each is its number of tokens."""
         ...
 
     def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
@@ -74,22 +69,13 @@ class Wrapped:
 
     def __init__(self, model: SentenceTransformer) -> None:
         self.model = model
+        self.prompts = role_prompts(model.prompts)
         self._lock = threading.Lock()  # its tokenizer takes one caller at a time
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        """See :class:`Backend`."""
-        return {name: prompt or "" for name, prompt in (self.model.prompts or {}).items()}
-
-    @property
-    def default_prompt_name(self) -> str | None:
-        """See :class:`Backend`."""
-        return self.model.default_prompt_name
 
     @property
     def max_length(self) -> int:
         """See :class:`Backend`."""
-        return int(self.model.max_seq_length or 0)
+        return read_length(self.model, "document")
 
     @property
     def dimension(self) -> int | None:
@@ -102,24 +88,28 @@ class Wrapped:
         """See :class:`Backend`."""
         return str(self.model.device).startswith("cpu")
 
-    def tokenize(self, texts: Sequence[str], prompt: str) -> list[Any]:
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[Any]:
         """Only counts the tokens; sentence-transformers makes them again itself, as it alone knows all its options."""
-        tokenizer = getattr(self.model, "tokenizer", None)
-        if not callable(tokenizer):
-            return [_Sized(text, 1 + len(prompt + text) // 4) for text in texts]
-        limit = self.max_length or None
-        with self._lock:
-            found = tokenizer([prompt + text for text in texts], truncation=limit is not None, max_length=limit)
-        return [_Sized(text, len(ids)) for text, ids in zip(texts, found["input_ids"], strict=True)]
+        behind = [self.prompts[role] + text for text in texts]
+        ids = self._token_ids(behind, role)
+        sizes = [1 + len(text) // 4 for text in behind] if ids is None else [len(one) for one in ids]
+        return [_Sized(text, tokens) for text, tokens in zip(texts, sizes, strict=True)]
 
     def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
         """See :class:`Backend`."""
-        tokenizer = getattr(self.model, "tokenizer", None)
+        ids = self._token_ids(list(texts), "document")
+        tokenizer = getattr(input_module(self.model, "document"), "tokenizer", None)
+        return ids is not None and warn_of_unknown_tokens(ids, getattr(tokenizer, "unk_token_id", None), name)
+
+    def _token_ids(self, texts: list[str], role: Role) -> list[list[int]] | None:
+        """None for a tokenizer that is not of transformers."""
+        tokenizer = getattr(input_module(self.model, role), "tokenizer", None)
         if not callable(tokenizer):
-            return False
+            return None
+        limit = read_length(self.model, role) or None
         with self._lock:
-            found = tokenizer(list(texts), truncation=bool(self.max_length), max_length=self.max_length or None)
-        return warn_of_unknown_tokens(found["input_ids"], getattr(tokenizer, "unk_token_id", None), name)
+            ids: list[list[int]] = tokenizer(texts, truncation=limit is not None, max_length=limit)["input_ids"]
+        return ids
 
     def embed(self, items: Sequence[Any], role: Role) -> np.ndarray:
         """See :class:`Backend`."""
@@ -127,6 +117,7 @@ class Wrapped:
         with self._lock:
             vectors = encode(
                 [item.text for item in items],
+                prompt=self.prompts[role],
                 batch_size=len(items),
                 show_progress_bar=False,
                 convert_to_numpy=True,

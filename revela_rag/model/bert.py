@@ -10,7 +10,6 @@ Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,7 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from revela_rag.model.backends import Role
+from revela_rag.model.safety import listed_modules
+from revela_rag.model.safety.files import json_object
+from revela_rag.model.safety.tokenizer import stored_tokenizer
+from revela_rag.model.st_format import Role, read_pooling, read_settings, read_stored
+from revela_rag.model.tokenizing import normalizer_settings
 from revela_rag.model.unknown_tokens import warn_of_unknown_tokens
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["BertModel"]
 
 _SMALL = 512  # tokens; smaller batches (queries) run beside each other, larger ones one by one, which bounds memory
-_PREFIX = "sentence_transformers."
+_PREFIX = "sentence_transformers"
 _TRANSFORMER = {
     "max_seq_length": None,  # any value
     "do_lower_case": (False,),
@@ -50,14 +53,6 @@ _TOKENIZER = {
     "padding_side": ("right",),
     "truncation_side": ("right",),
 }
-_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 _DENSE = {
     "in_features": None,
     "out_features": None,
@@ -76,8 +71,7 @@ class BertModel:
     """Tokenizer, encoder, pooling and the layers after it. Any number of threads may use one.
 
     Attributes:
-        prompts: texts by name, such as ``"query"``, that are put before an input.
-        default_prompt_name: which one is meant when none is named.
+        prompts: texts that are put before an input, by role.
         max_length: tokens kept of a text, special tokens included.
         dimension: length of the vectors.
         device: where it computes.
@@ -93,13 +87,11 @@ class BertModel:
         mean: bool,
         dimension: int,
         max_length: int,
-        prompts: Mapping[str, str],
-        default_prompt_name: str | None,
+        prompts: Mapping[Role, str],
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self.prompts = dict(prompts)
-        self.default_prompt_name = default_prompt_name
         self.max_length = max_length
         self.dimension = dimension
         self.device = device
@@ -113,7 +105,7 @@ class BertModel:
 
     @classmethod
     def read(cls, path: Path, *, device: str | None, max_length: int | None, dtype: str) -> BertModel | None:
-        """Load the model in a directory that :func:`revela_rag.model.find.check_model` has passed.
+        """Load the model in a directory that :func:`revela_rag.model.safety.check_model` has passed.
 
         Args:
             path: the directory.
@@ -134,24 +126,23 @@ class BertModel:
 
     @classmethod
     def _read(cls, path: Path, *, device: str | None, max_length: int | None, dtype: str) -> BertModel | None:
-        listing = _json(path / "modules.json")
-        kinds = [str(entry["type"]).rpartition(".")[2] for entry in listing]
-        folders = [path / str(entry["path"]) for entry in listing]
-        trusted = all(str(entry["type"]).startswith(_PREFIX) for entry in listing)
+        parts = [(class_.rpartition("."), folder) for folder, class_, _ in listed_modules(path)]
+        kinds, folders = [name[2] for name, _ in parts], [folder for _, folder in parts]
+        trusted = all(name[0].startswith(_PREFIX) for name, _ in parts)
         if not trusted or kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
             return None
         root = folders[0]
-        config, settings = _json(root / "config.json"), _json(root / "sentence_bert_config.json", {})
-        words = _json(root / "tokenizer_config.json", {})
-        general = _json(path / "config_sentence_transformers.json", {})
+        config, settings = json_object(root / "config.json"), read_settings(root)
+        words, stored = json_object(root / "tokenizer_config.json"), read_stored(path)
         known = _fits(settings, _TRANSFORMER, only=True) and _fits(config, _CONFIG) and _fits(words, _TOKENIZER)
-        pooling = _pooling(folders[1])
+        modes, said = read_pooling(folders[1])
+        usual = said.pop("include_prompt", True) is True and not said and modes in (["mean"], ["cls"])
         if (
             not known
             or config["model_type"] != "bert"
-            or pooling is None
-            or general.get("model_type", "SentenceTransformer") != "SentenceTransformer"
-            or general.get("truncate_dim")
+            or not usual
+            or stored.kind != "SentenceTransformer"
+            or stored.truncate_dim
             or (root / "adapter_config.json").exists()
         ):
             return None
@@ -176,17 +167,16 @@ class BertModel:
             if dense is None:
                 return None
             after.append(dense)
-            dimension = int(_json(folder / "config.json")["out_features"])
+            dimension = int(json_object(folder / "config.json")["out_features"])
         return cls(
             tokenizer=tokenizer,
             weights={name: tensor.to(place) for name, tensor in weights.items()},
             config=config,
             after=after,
-            mean=pooling == "mean",
+            mean=modes == ["mean"],
             dimension=dimension,
             max_length=longest,
-            prompts={"query": "", "document": "", **(general.get("prompts") or {})},  # as sentence-transformers does
-            default_prompt_name=general.get("default_prompt_name"),
+            prompts=stored.prompts,
             device=place,
             dtype=getattr(torch, dtype),
         )
@@ -222,15 +212,18 @@ class BertModel:
                 )
             )
 
-    def tokenize(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
-        """Token numbers of each text behind ``prompt``, special tokens included, cut to ``max_length``."""
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+        """Token numbers of each text behind its prompt, special tokens included, cut to ``max_length``."""
+        return self._tokens(texts, self.prompts[role])
+
+    def _tokens(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
 
     def look_for_unknown_tokens(self, texts: Sequence[str], name: str) -> bool:
         """See :class:`revela_rag.model.backends.Backend`."""
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         number = None if unknown is None else self._tokenizer.token_to_id(unknown)
-        return warn_of_unknown_tokens(self.tokenize(texts, ""), number, name)
+        return warn_of_unknown_tokens(self._tokens(texts, ""), number, name)
 
     @property
     def on_cpu(self) -> bool:
@@ -277,10 +270,6 @@ class BertModel:
         return vectors
 
 
-def _json(file: Path, missing: Any = None) -> Any:
-    return missing if missing is not None and not file.is_file() else json.loads(file.read_bytes())
-
-
 def _fits(settings: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...] | None], *, only: bool = False) -> bool:
     """Whether every setting has a value that is understood; with ``only``, whether all settings are known."""
     for key, allowed in expected.items():
@@ -289,36 +278,14 @@ def _fits(settings: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...] | 
     return not only or not set(settings) - set(expected)
 
 
-def _pooling(folder: Path) -> str | None:
-    """``"mean"`` or ``"cls"``; None for everything else."""
-    config = _json(folder / "config.json")
-    modes = [name for key, name in _MODES.items() if config.pop(key, False)]
-    if "pooling_mode" in config:
-        given = config.pop("pooling_mode")
-        modes = [given] if isinstance(given, str) else list(given)
-    usual = config.pop("include_prompt", True) is True
-    config.pop("word_embedding_dimension", None)
-    config.pop("embedding_dimension", None)
-    return str(modes[0]) if usual and not config and modes in (["mean"], ["cls"]) else None
-
-
 def _tokenizer(
     root: Path, words: Mapping[str, Any], settings: Mapping[str, Any], config: Mapping[str, Any], max_length: int | None
 ) -> tuple[Any, int]:
     """The tokenizer, cutting but not padding, and where it cuts."""
     from tokenizers import Tokenizer
 
-    stored = _json(root / "tokenizer.json")
-    normalizer = stored.get("normalizer") or {}
-    if normalizer.get("type") == "BertNormalizer":
-        # transformers makes BERT's normalizer anew from these settings, so they must say what the file says
-        pairs = (
-            ("do_lower_case", "lowercase"),
-            ("strip_accents", "strip_accents"),
-            ("tokenize_chinese_chars", "handle_chinese_chars"),
-        )
-        if any(key in words and words[key] != normalizer.get(name) for key, name in pairs):
-            return None, 0
+    if normalizer_settings(words, stored_tokenizer(root / "tokenizer.json")):
+        return None, 0  # transformers would make BERT's normalizer anew from them
     tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
     positions = int(config["max_position_embeddings"])
     own = settings.get("max_seq_length") or min(int(words.get("model_max_length") or positions), positions)
@@ -332,7 +299,7 @@ def _dense(folder: Path, device: torch.device) -> Callable[[torch.Tensor], torch
     import torch
     from safetensors.torch import load_file
 
-    config = _json(folder / "config.json")
+    config = json_object(folder / "config.json")
     if not _fits(config, _DENSE, only=True):
         return None
     state = load_file(folder / "model.safetensors")

@@ -8,23 +8,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from revela_rag.errors import ModelError
 from revela_rag.memory import is_out_of_memory
-from revela_rag.model.backends import Backend, Role, Wrapped
-from revela_rag.model.find import (
-    check_device,
-    check_model,
-    fetch_model,
-    fingerprint,
-    load_sentence_transformer,
-    resolve_dtype,
-    resolve_model,
-)
-from revela_rag.model.safety import model_errors
+from revela_rag.model.backends import Backend, Wrapped
+from revela_rag.model.find import fetch_model, resolve_model
+from revela_rag.model.fingerprint import fingerprint, memory_fingerprint
+from revela_rag.model.open import Dtype, check_device, open_model, resolve_dtype, set_length
+from revela_rag.model.safety import check_model, model_errors
+from revela_rag.model.st_format import Role
 from revela_rag.model.unknown_tokens import SAMPLED
 
 if TYPE_CHECKING:
@@ -36,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 Loaded = TypeVar("Loaded", bound=Backend)
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # sentence-transformers looks for them in this order
 _WINDOW = 2048  # texts that are tokenised and sorted together, and held at a time
 _PROBE = "A short text that shows whether a model works."
 _MOST_TOKENS = 50  # of one character of it
@@ -131,10 +124,10 @@ class Encoder:
 
     def _load(self) -> SentenceTransformer:
         if self._given is None:
-            return load_sentence_transformer(self._name, max_length=self._max_length, **self._options)
+            return open_model(self._name, max_length=self._max_length, **self._options)
         model = self._given.eval()
         if self._max_length is not None:
-            model.max_seq_length = self._max_length
+            set_length(model, self._max_length)
         return model
 
     @property
@@ -154,7 +147,7 @@ class Encoder:
     def _probe(self, backend: Backend) -> None:
         """Encode one text before anything relies on the model."""
         with model_errors(self._name, "does not work"):
-            tokens = len(backend.tokenize([_PROBE], "")[0])
+            tokens = len(backend.tokenize([_PROBE], "query")[0])
         if tokens > _MOST_TOKENS * len(_PROBE):
             raise ModelError(
                 f"The tokenizer of {self._name!r} makes {tokens:,} tokens of {len(_PROBE)} characters; do not use it."
@@ -198,22 +191,22 @@ class Encoder:
 
     @property
     def max_length(self) -> int:
-        """Tokens kept of a text, special tokens and prompt included."""
+        """Tokens kept of a document, special tokens and prompt included; 0 for all."""
         return self._max_length or self._ready.max_length
 
     @property
     def query_prompt(self) -> str:
         """What is put before every query."""
-        return self._prompt("query")
+        return self._ready.prompts["query"]
 
     @property
     def document_prompt(self) -> str:
         """What is put before every document."""
-        return self._prompt("document")
+        return self._ready.prompts["document"]
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the vectors, see :func:`revela_rag.model.find.fingerprint`.
+        """Hash of all that decides the vectors, see :func:`revela_rag.model.fingerprint.fingerprint`.
 
         Needs no loaded model when the model is a directory. A ``SentenceTransformer`` that was handed over is
         hashed as it is in memory, so it never equals the hash of a directory.
@@ -270,12 +263,6 @@ class Encoder:
                 advance(len(window))
                 yield vectors
 
-    def _prompt(self, role: Role) -> str:
-        prompts = self._ready.prompts
-        names = ("query",) if role == "query" else _DOCUMENT_PROMPTS
-        name = next((name for name in names if name in prompts), self._ready.default_prompt_name)
-        return str(prompts.get(name) or "") if name else ""
-
     def _encode(self, texts: Sequence[str], role: Role, show_progress: bool) -> np.ndarray:
         blocks = list(self.encode_stream(texts, role=role, show_progress=show_progress))
         if not blocks:
@@ -290,14 +277,13 @@ class Encoder:
 
     def _encoded(self, backend: Backend, cleaned: list[str], role: Role) -> np.ndarray:
         """Texts → (n, d), longest first, so that memory runs out at once or not at all."""
-        prompt = self._prompt(role)
         if role == "document" and (some := cleaned[: self._unseen]):
             warned = backend.look_for_unknown_tokens(some, self.name or "The model")
             self._unseen = 0 if warned else self._unseen - len(some)
-        items = backend.tokenize(cleaned, prompt)
+        items = backend.tokenize(cleaned, role)
         empty = [place for place, item in enumerate(items) if not len(item)]
         for place in empty:  # decoders without special tokens cannot read nothing at all
-            items[place] = backend.tokenize(["."], prompt)[0]
+            items[place] = backend.tokenize(["."], role)[0]
         order = sorted(range(len(items)), key=lambda place: -len(items[place]))
         vectors: np.ndarray | None = None
         start = 0
@@ -350,7 +336,7 @@ class Encoder:
 
     def _compute_fingerprint(self) -> str:
         directory = self._directory()
-        value = _hash_model(self.model) if directory is None else fingerprint(directory)
+        value = memory_fingerprint(self.model) if directory is None else fingerprint(directory)
         if self._max_length is not None and self._given is None:
             value = hashlib.sha256(f"{value} max_length={self._max_length}".encode()).hexdigest()
         return value
@@ -391,27 +377,6 @@ def _recorded(model: Any, resolved: str) -> str:
     if not isinstance(model, str | Path):
         return ""
     return str(Path(resolved).absolute()) if Path(model).expanduser().is_dir() else str(model).strip()
-
-
-def _hash_model(model: Any) -> str:
-    """Fingerprint of a model in memory: its tensors, its vocabulary, and how it prompts, pools and cuts."""
-    import torch
-
-    digest = hashlib.sha256(b"revela-fingerprint-memory-1")
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    tokenizer = getattr(model, "tokenizer", None)
-    read = getattr(tokenizer, "get_vocab", dict)
-    modules = [(type(part).__name__, getattr(part, "pooling_mode", None)) for part in model]
-    rest = (
-        modules,
-        sorted((model.prompts or {}).items()),
-        model.max_seq_length,
-        model.truncate_dim,
-    )
-    digest.update(repr((rest, sorted(read().items()))).encode("utf-8", "replace"))
-    return digest.hexdigest()
 
 
 class _progress:

@@ -1,196 +1,139 @@
-"""Opening a backbone: a sentence-transformers model as it is, a raw transformers model made into one."""
+"""The one way a model is opened, to serve and to be trained: as a SentenceTransformer that has passed the door."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from revela_rag.errors import ModelError
-from revela_rag.model.find import check_model, fetch_model, resolve_model
-from revela_rag.model.safety import model_errors
-from revela_rag.model.st_format import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
+from revela_rag.model.find import fetch_model, resolve_model
+from revela_rag.model.raw import is_raw, is_raw_decoder, stage
+from revela_rag.model.safety import check_model, model_errors
+from revela_rag.model.st_format import Role
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["Dtype", "append_eos", "is_decoder", "is_raw_decoder", "open_backbone"]
+__all__ = ["Dtype", "check_device", "input_module", "open_model", "read_length", "resolve_dtype", "set_length"]
 
+#: ``"auto"`` is bfloat16 on a GPU that has it, else float32.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-# Longest input of a raw backbone after export, in tokens, where the model itself allows it (Revela, section
-# 4).
-MAX_INFERENCE_LENGTH = 2048
-DECODER_PROMPTS = {"query": "Query: ", "document": "Passage: "}
-_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer"}
+_NO_LIMIT = 10**6  # tokens; what libraries write where there is none is larger
 
 
-def open_backbone(
-    source: str | Path,
+def open_model(
+    name_or_path: str | Path,
     *,
     device: str | None = None,
+    max_length: int | None = None,
     dtype: Dtype = "float32",
     trust_remote_code: bool = False,
 ) -> SentenceTransformer:
-    """Load ``source`` as a SentenceTransformer that ends in a pooled sentence embedding.
+    """Load a model, from safetensors and without code of its own.
 
-    A sentence-transformers directory keeps its modules, prompts and lengths. A raw transformers directory
-    becomes Transformer, Pooling, Normalize: mean pooling for encoders; for decoders, attention or
-    state-space, the state of an end-of-sequence token that the tokenizer itself appends, right padding, and
-    the prompts "Query: " and "Passage: ".
+    A sentence-transformers directory keeps its modules, prompts and lengths; a raw transformers directory becomes a
+    retriever as :mod:`revela_rag.model.raw` says.
 
     Args:
-        source: directory, or hub id (downloaded without anything that would have to be unpickled).
-        device: torch device; None picks the best one there is.
-        dtype: type the backbone's weights are held in; "auto" is that of the checkpoint.
-        trust_remote_code: run Python files that come with the model.
+        name_or_path: anything :func:`revela_rag.model.find.resolve_model` takes.
+        device: as torch names it; None picks the best there is.
+        max_length: tokens kept of a text; None keeps the model's own setting.
+        dtype: type of the weights, see :data:`Dtype`.
+        trust_remote_code: let the model bring Python code of its own.
 
     Raises:
-        ModelError: the model is missing, has no safetensors weights, needs its own code, or cannot be loaded.
+        ModelError: it does not exist, is unsafe or cannot be loaded.
     """
-    from sentence_transformers import SentenceTransformer
-
-    directory = fetch_model(str(source))
+    name = resolve_model(name_or_path, trust_remote_code=trust_remote_code)
+    check_device(device)
+    directory = fetch_model(name)
     check_model(directory, trust_remote_code=trust_remote_code)
-    arguments: dict[str, Any] = {
+    options: dict[str, Any] = {
         "device": device,
         "trust_remote_code": trust_remote_code,
         "local_files_only": True,
-        "model_kwargs": {"use_safetensors": True, "dtype": dtype},
+        "model_kwargs": {"use_safetensors": True, "dtype": resolve_dtype(dtype, device)},
     }
-    with model_errors(source):
-        if (directory / "modules.json").is_file():
-            return SentenceTransformer(str(directory), **arguments)
-        with tempfile.TemporaryDirectory() as staged:
-            _stage(directory, Path(staged), trust_remote_code=trust_remote_code)
-            model = SentenceTransformer(staged, **arguments)
-        transformer: Any = model[0]
-        ends = model.tokenizer("a")["input_ids"][-1]
-        if is_decoder(transformer.auto_model.config) and ends != model.tokenizer.eos_token_id:
-            raise ModelError(f"The tokenizer of {source} cannot be made to end texts with its end-of-sequence token.")
+    with model_errors(name):
+        model = _open_raw(directory, options) if is_raw(directory) else _open(directory, options)
+    for module in _input_modules(model):
+        tokenizer: Any = getattr(module, "tokenizer", None)
+        if getattr(tokenizer, "pad_token", "") is None:
+            tokenizer.pad_token = tokenizer.eos_token
+    if max_length is not None:
+        set_length(model, max_length)
+    return model.eval()
+
+
+def _open(directory: str | Path, options: dict[str, Any]) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(directory), **options)
+
+
+def _open_raw(directory: Path, options: dict[str, Any]) -> SentenceTransformer:
+    with tempfile.TemporaryDirectory() as staged:
+        stage(directory, Path(staged), trust_remote_code=options["trust_remote_code"])
+        model = _open(staged, options)
+    ends = model.tokenizer("a")["input_ids"][-1:]
+    if is_raw_decoder(directory) and ends != [model.tokenizer.eos_token_id]:
+        raise ModelError(f"The tokenizer of {directory} cannot be made to end texts with its end-of-sequence token.")
     return model
 
 
-def is_decoder(config: PretrainedConfig) -> bool:
-    """Whether a transformers configuration is of a causal language model rather than an encoder."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    kind = config.model_type
-    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return causal and getattr(config, "is_causal", None) is not False
+def input_module(model: SentenceTransformer, role: Role) -> Any:
+    """The module that reads the texts of a role: the first, or inside of a router the first on the role's way."""
+    ways = getattr(model[0], "sub_modules", None)
+    if ways is None:
+        return model[0]
+    names = (role, getattr(model[0], "default_route", None), *ways)
+    return ways[next(name for name in names if name in ways)][0]
 
 
-def is_raw_decoder(base: str | Path, *, trust_remote_code: bool = False) -> bool:
-    """Whether a base is a language model that nobody has made into a retriever yet.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    from transformers import AutoConfig
-
-    directory = fetch_model(resolve_model(base, trust_remote_code=trust_remote_code))
-    check_model(directory, trust_remote_code=trust_remote_code)
-    if (directory / "modules.json").is_file():
-        return False
-    with model_errors(base):
-        return is_decoder(AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code))
+def read_length(model: SentenceTransformer, role: Role) -> int:
+    """Tokens kept of a text of a role; 0 for all."""
+    length = getattr(input_module(model, role), "max_seq_length", None)
+    return int(length) if length and length < _NO_LIMIT else 0
 
 
-def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The same fast tokenizer, ending every text with its end-of-sequence token.
+def set_length(model: SentenceTransformer, length: int) -> None:
+    """Cut texts to so many tokens, wherever the model cuts at all: static embeddings do not."""
+    for module in _input_modules(model):
+        if (getattr(module, "max_seq_length", None) or 0) < math.inf:
+            module.max_seq_length = length
 
-    The token comes from the post-processor stored in ``tokenizer.json``, so every program that reads the file
-    appends it, and truncation leaves room for it. Padding goes to the right; the padding token is the
-    end-of-sequence token where there is none.
+
+def _input_modules(model: SentenceTransformer) -> list[Any]:
+    query, document = input_module(model, "query"), input_module(model, "document")
+    return [query] if query is document else [query, document]
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that torch does not know or cannot reach here.
 
     Raises:
-        ModelError: the tokenizer is not a fast one or has no end-of-sequence token.
+        ModelError: naming it.
     """
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
+    if device is None or device == "cpu":
+        return
+    import torch
 
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    eos = tokenizer.eos_token
-    if backend is None or eos is None:
-        lacking = "tokenizer.json" if backend is None else "eos_token in tokenizer_config.json"
-        raise ModelError(f"The tokenizer has no {lacking}; a decoder used as a retriever pools at that token.")
-    text = tokenizer("a", add_special_tokens=False)["input_ids"]
-    ids = tokenizer("a")["input_ids"]
-    if ids[-1] != tokenizer.eos_token_id:
-        start = next(at for at in range(len(ids)) if ids[at : at + len(text)] == text)
-        after = [*ids[start + len(text) :], tokenizer.eos_token_id]
-        state = json.loads(backend.to_str())
-        state["post_processor"] = _template(state["post_processor"], ids[:start], after, backend)
-        backend = Tokenizer.from_str(json.dumps(state))
-    # The generic class takes tokenizer.json at its word, and drops add_bos_token, which would override it.
-    special = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        **{"pad_token": eos, **special},
-        model_max_length=tokenizer.model_max_length,
-        padding_side="right",
-        truncation_side="right",
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"The device {device!r} cannot be used here ({reason}); try 'cpu', or leave it out."
+        ) from error
 
 
-def _template(old: Any, before: list[int], after: list[int], backend: Any) -> dict[str, Any]:
-    """Post-processor that puts the tokens ``before`` and ``after`` around a text, in place of ``old``.
+def resolve_dtype(dtype: str, device: str | None) -> str:
+    """What ``"auto"`` means on a device: ``"bfloat16"`` on a GPU that has it, else ``"float32"``."""
+    if dtype != "auto":
+        return dtype
+    import torch
 
-    It has to be one template: a second one in a sequence takes the tokens of the first for texts of their own.
-    """
-
-    def around(sequence: str, type_id: int) -> list[dict[str, Any]]:
-        first, last = (
-            [{"SpecialToken": {"id": backend.id_to_token(id_), "type_id": type_id}} for id_ in part]
-            for part in (before, after)
-        )
-        return [*first, {"Sequence": {"id": sequence, "type_id": type_id}}, *last]
-
-    names = {backend.id_to_token(id_): id_ for id_ in (*before, *after)}
-    template = {
-        "type": "TemplateProcessing",
-        "single": around("A", 0),
-        "pair": around("A", 0) + around("B", 1),
-        "special_tokens": {name: {"id": name, "ids": [id_], "tokens": [name]} for name, id_ in names.items()},
-    }
-    parts = old["processors"] if old and old["type"] == "Sequence" else [old] if old else []
-    kept = [part for part in parts if part["type"] == "ByteLevel"]  # only mends offsets
-    return {"type": "Sequence", "processors": [*kept, template]} if kept else template
-
-
-def _stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:
-    """Describe the raw model in ``source`` as a sentence-transformers directory that borrows its weights."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    decoder = is_decoder(config)
-    if decoder:
-        tokenizer = append_eos(tokenizer)
-    length = _inference_length(config, tokenizer)
-    for file in source.iterdir():
-        if file.name == "config.json" or file.suffix == ".py":
-            shutil.copyfile(file, staged / file.name)
-        elif file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json"):
-            (staged / file.name).symlink_to(file.resolve())
-    folders = write_modules(staged, ["Transformer", "Pooling", "Normalize"])
-    modes = ["lasttoken" if decoder else "mean"]
-    write_json(folders[1] / "config.json", pooling_config(config.get_text_config().hidden_size, modes))
-    prompts = DECODER_PROMPTS if decoder else {"query": "", "document": ""}
-    write_sentence_config(staged, max_length=length, prompts=prompts)
-    write_tokenizer(staged, tokenizer, max_length=length)
-
-
-def _inference_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    positions = getattr(config, "max_position_embeddings", None) or MAX_INFERENCE_LENGTH
-    if config.model_type in _POSITIONS_AFTER_PADDING:
-        positions -= (config.pad_token_id or 0) + 1
-    return min(positions, tokenizer.model_max_length, MAX_INFERENCE_LENGTH)
+    on_gpu = (device or "cuda").startswith("cuda") and torch.cuda.is_available()
+    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"

@@ -152,7 +152,7 @@ def test_asking_for_the_model_changes_nothing_but_who_computes(model_dir):
 def test_queries_of_several_threads_are_computed_beside_each_other(model_dir, monkeypatch):
     model = BertModel.read(model_dir, device="cpu", max_length=None, dtype="float32")
     texts = ["how do i open", "a file", "three four five", "return one two"]
-    wanted = [model.embed(model.tokenize([text], ""), "query") for text in texts]
+    wanted = [model.embed(model.tokenize([text], "query"), "query") for text in texts]
     forward, together = model._forward, threading.Barrier(len(texts), timeout=30)
 
     def waiting(tokens, lengths):
@@ -161,7 +161,7 @@ def test_queries_of_several_threads_are_computed_beside_each_other(model_dir, mo
 
     monkeypatch.setattr(model, "_forward", waiting)
     with ThreadPoolExecutor(len(texts)) as pool:
-        found = list(pool.map(lambda text: model.embed(model.tokenize([text], ""), "query"), texts))
+        found = list(pool.map(lambda text: model.embed(model.tokenize([text], "query"), "query"), texts))
     np.testing.assert_array_equal(np.concatenate(found), np.concatenate(wanted))
 
 

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from revela_rag.errors import ModelError
 from revela_rag.model.encoder import Encoder
-from revela_rag.model.find import fingerprint
+from revela_rag.model.fingerprint import fingerprint
 
 TEXTS = ["how do i open a file", "def f ( x )", "one", "two three four five one two three", "file"]
 
@@ -127,19 +127,6 @@ def test_the_fingerprint_of_a_loaded_model_follows_its_weights(model_dir):
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
     assert Encoder(model).fingerprint != before
-
-
-@pytest.mark.parametrize("kind", ["bert_dir", "llama_dir"])
-def test_a_plain_directory_is_pooled_by_its_kind(kind, request):
-    path = request.getfixturevalue(kind)
-    encoder = Encoder(path, device="cpu")
-    found = encoder.encode_documents(TEXTS)
-    tokenizer, model = encoder.model.tokenizer, encoder.model[0].auto_model
-    for text, vector in zip(TEXTS, found, strict=True):
-        with torch.no_grad():
-            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
-        pooled = states.mean(0) if kind == "bert_dir" else states[-1]
-        np.testing.assert_allclose(vector, torch.nn.functional.normalize(pooled, dim=0).numpy(), atol=1e-5)
 
 
 def test_a_plain_directory_survives_odd_texts(bert_dir, llama_dir):

@@ -8,9 +8,10 @@ import torch
 
 from revela_rag.errors import MissingExtraError, ModelError
 from revela_rag.model.encoder import Encoder
-from revela_rag.model.find import DEFAULT_BASE, fingerprint, load_sentence_transformer, resolve_model
+from revela_rag.model.find import DEFAULT_BASE, resolve_model
+from revela_rag.model.open import open_model
 
-from .conftest import bert, sentence_transformer
+from .conftest import bert
 
 
 @pytest.fixture
@@ -47,28 +48,16 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     with pytest.raises(ModelError, match=r"'my-retreiver' is no directory here, and the hub .*not known"):
-        load_sentence_transformer("my-retreiver")
+        open_model("my-retreiver")
     assert asked == ["my-retreiver"]
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_a_device_that_is_not_there(model_dir, device):
     with pytest.raises(ModelError, match=f"device '{device}' cannot be used here"):
-        load_sentence_transformer(model_dir, device=device)
+        open_model(model_dir, device=device)
     with pytest.raises(ModelError, match=f"device '{device}' cannot be used here"):
         Encoder(model_dir, device=device).encode_queries(["x"])
-
-
-def test_the_tokenizers_length_counts_where_nothing_else_says(copy):
-    settings, words = copy / "sentence_bert_config.json", copy / "tokenizer_config.json"
-    said = json.loads(settings.read_text()) if settings.exists() else {}
-    found = []
-    for length in (None, 64):
-        settings.write_text(json.dumps({**said, "max_seq_length": length}))
-        for most in (32, 16):
-            words.write_text(json.dumps({**json.loads(words.read_text()), "model_max_length": most}))
-            found.append(fingerprint(copy))
-    assert found[0] != found[1] and found[2] == found[3]
 
 
 def test_a_missing_path_object_is_never_taken_for_a_hub_id():
@@ -94,7 +83,7 @@ def test_pickled_weights_are_refused_before_anything_opens_them(tmp_path, monkey
     path = bert(tmp_path / "pickled", safe=False)
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("a pickle was opened"))
     with pytest.raises(ModelError, match=r"pytorch_model\.bin.*pickle"):
-        load_sentence_transformer(path)
+        open_model(path)
 
 
 def test_pickled_weights_of_a_later_module_are_refused(copy):
@@ -115,7 +104,7 @@ def test_code_of_the_models_own_needs_trust(copy):
     (copy / "modules.json").write_text(json.dumps(listing))
     (copy / "evil.py").write_text("raise SystemExit('code was run')")
     with pytest.raises(ModelError, match="trust_remote_code=True"):
-        load_sentence_transformer(copy)
+        open_model(copy)
     assert resolve_model(copy, trust_remote_code=True) == str(copy)
 
 
@@ -137,7 +126,7 @@ def test_a_damaged_module_list_is_refused(copy, content):
 def test_damaged_weights_give_a_model_error(copy):
     (copy / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_sentence_transformer(copy)
+        open_model(copy)
 
 
 def test_the_default_base_is_checked_and_found():
@@ -159,54 +148,3 @@ def test_a_missing_default_base_names_the_extra(monkeypatch):
     monkeypatch.setattr("revela_rag.model.find.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"revela-rag\[demo\]"):
         resolve_model(DEFAULT_BASE)
-
-
-def test_fingerprint_is_the_same_for_a_copy(model_dir, copy):
-    assert fingerprint(copy) == fingerprint(model_dir)
-    (copy / "README.md").write_text("a card")
-    (copy / "revela.json").write_text("{}")
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "transformers_version": "0"}))
-    assert fingerprint(copy) == fingerprint(model_dir)
-
-
-def _prompts(path):
-    (path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "other "}}))
-
-
-def _pooling(path):
-    config = {"word_embedding_dimension": 24, "pooling_mode_cls_token": True}
-    (path / "1_Pooling" / "config.json").write_text(json.dumps(config))
-
-
-def _length(path):
-    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16, "do_lower_case": False}))
-
-
-def _weights(path):
-    shutil.copy(bert(path.parent / "other", seed=1) / "model.safetensors", path / "model.safetensors")
-
-
-def _tokenizer(path):
-    text = (path / "tokenizer.json").read_text()
-    (path / "tokenizer.json").write_text(text.replace('"five"', '"six"'))
-
-
-def _normalize(path):
-    listing = json.loads((path / "modules.json").read_text())
-    (path / "modules.json").write_text(json.dumps(listing[:2]))
-
-
-@pytest.mark.parametrize("change", [_prompts, _pooling, _length, _weights, _tokenizer, _normalize])
-def test_fingerprint_depends_on_all_that_decides_the_vectors(model_dir, copy, change):
-    change(copy)
-    assert fingerprint(copy) != fingerprint(model_dir)
-
-
-def test_fingerprint_of_a_missing_model(tmp_path):
-    with pytest.raises(ModelError, match="does not exist"):
-        fingerprint(tmp_path / "nothing")
-
-
-def test_two_models_differ(model_dir, tmp_path):
-    assert fingerprint(sentence_transformer(tmp_path / "b", seed=3)) != fingerprint(model_dir)

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from revela_rag.corpus import Chunk
 from revela_rag.evaluation import headings_by_document, without_headings
+from revela_rag.model.st_format import Role
 from revela_rag.model.unknown_tokens import SAMPLED, warn_of_unknown_tokens
 from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
 from revela_training.collate import GroupCollator
@@ -24,7 +25,7 @@ from revela_training.lm import load_lm
 from revela_training.model import first_half
 from revela_training.precision import use_bf16
 from revela_training.pseudo_queries import PseudoQuery, pseudo_queries
-from revela_training.retriever.backbone import Role, TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
 from revela_training.units import Unit
 from revela_training.workspace import Workspace

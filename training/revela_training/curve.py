@@ -14,6 +14,7 @@ import torch
 
 from revela_rag.corpus import Chunk
 from revela_rag.evaluation import RetrievalData, dense_run, score_run
+from revela_rag.model.st_format import Role
 from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, plan_steps
 from revela_training.batching import GroupDataset
 from revela_training.collate import GroupCollator
@@ -21,7 +22,7 @@ from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.model import RevelaModel
 from revela_training.precision import use_bf16
-from revela_training.retriever.backbone import Role, TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.step import Step
 from revela_training.units import Unit, make_units
 from revela_training.workspace import Workspace

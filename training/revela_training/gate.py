@@ -26,8 +26,8 @@ from revela_rag.evaluation import (
     score_run,
 )
 from revela_rag.index.words import WordIndex
+from revela_rag.model.st_format import Role
 from revela_training.evaluation_set import EvaluationSet
-from revela_training.retriever.backbone import Role
 
 __all__ = ["Embed", "Gate", "keep_base", "run_gate"]
 

@@ -15,6 +15,7 @@ import torch
 
 from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
+from revela_rag.model.st_format import Role
 from revela_training.assemble import (
     build_collator,
     build_dataset,
@@ -34,7 +35,7 @@ from revela_training.gate import Embed, Gate, keep_base, run_gate
 from revela_training.model import RevelaModel
 from revela_training.precision import use_bf16
 from revela_training.resolve import resolve_configs
-from revela_training.retriever.backbone import Role, TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.export import check_output, export_model
 from revela_training.trainer import train
 from revela_training.units import make_units, split_pairs

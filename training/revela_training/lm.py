@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revela_rag.errors import ModelError
-from revela_rag.model.find import check_model, fetch_model
+from revela_rag.model.find import fetch_model
 from revela_rag.model.gguf import without_gguf
-from revela_rag.model.safety import model_errors
+from revela_rag.model.safety import check_model, model_errors
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,8 @@ from revela_training.workspace import digest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from revela_training.retriever.backbone import Role, TrainableRetriever
+    from revela_rag.model.st_format import Role
+from revela_training.retriever.backbone import TrainableRetriever
 
 __all__ = ["TokenStore", "tokenize_for_lm", "tokenize_for_retriever", "trim"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from revela_rag.errors import ModelError
 from revela_rag.model.safety.files import json_object, walk
 
-__all__ = ["check_tokenizer"]
+__all__ = ["check_tokenizer", "stored_tokenizer"]
 
 _MOST_GROWTH = 100.0  # characters that a normaliser may make of one
 _MOST_ADDED = 1_000  # characters or tokens that may be put around a text
@@ -25,8 +25,7 @@ def check_tokenizer(folder: Path, root: Path) -> None:
     """
     file = folder / "tokenizer.json"
     if file.exists():
-        about = file.stat()
-        _check_stored(str(file), about.st_size, about.st_mtime_ns)
+        _check_stored(str(file), stored_tokenizer(file))
     settings = folder / "tokenizer_config.json"
     for key, value in json_object(settings).items():
         if not (isinstance(value, str) and value and key.endswith("_file")):
@@ -37,10 +36,25 @@ def check_tokenizer(folder: Path, root: Path) -> None:
             raise ModelError(f"{str(settings)!r} reads {value!r} as its {key}, outside the model; do not load it.")
 
 
-@lru_cache(maxsize=64)
-def _check_stored(name: str, size: int, modified: int) -> None:
-    file = Path(name)
-    stored = json_object(file)
+def stored_tokenizer(file: Path) -> dict[str, Any]:
+    """What a ``tokenizer.json`` says but for its vocabulary; read once, and again when its size or time changes.
+
+    Raises:
+        ModelError: it holds no JSON object.
+    """
+    about = file.stat()
+    return _stored(str(file), about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _stored(name: str, size: int, modified: int) -> dict[str, Any]:
+    stored = json_object(Path(name))
+    if isinstance(model := stored.get("model"), dict):
+        stored["model"] = {key: value for key, value in model.items() if key not in ("vocab", "merges")}
+    return stored
+
+
+def _check_stored(name: str, stored: dict[str, Any]) -> None:
     growth, added = 1.0, 0.0
     for part in ("normalizer", "pre_tokenizer"):
         for kind, step in walk(stored.get(part)):

@@ -13,7 +13,7 @@ from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 from transformers import AutoModel, PreTrainedModel
 
 from revela_rag.errors import DiskError, ModelError
-from revela_rag.model.find import fingerprint
+from revela_rag.model.fingerprint import fingerprint
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.export import check_output, export_model
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from revela_rag.errors import ModelError
-from revela_rag.model.find import resolve_model
-from revela_rag.model.open import MAX_INFERENCE_LENGTH, Dtype, open_backbone
+from revela_rag.model.open import Dtype, open_model, read_length
+from revela_rag.model.raw import MAX_LENGTH
 from revela_rag.model.safety import model_errors
+from revela_rag.model.st_format import Role, role_prompts
 
 from .adapters import (
     LinearAdapter,
@@ -26,9 +27,10 @@ from .adapters import (
 )
 from .embedding import embed_batches, pool, tokenize
 
-__all__ = ["Role", "TrainableRetriever"]
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
-Role = Literal["query", "document"]
+__all__ = ["TrainableRetriever"]
 
 
 class TrainableRetriever(nn.Module):
@@ -38,7 +40,7 @@ class TrainableRetriever(nn.Module):
 
     Args:
         base: model directory, alias or hub id, as `revela_rag.model.find.resolve_model` takes it. Both
-            sentence-transformers and raw transformers models work, see `open_backbone`.
+            sentence-transformers and raw transformers models work, see `revela_rag.model.open`.
         adapter: "linear" trains a map on the embeddings of the frozen backbone, which can be computed once
             and kept; "lora" trains low-rank updates of every linear layer.
         lora_rank: rank of the updates.
@@ -51,7 +53,7 @@ class TrainableRetriever(nn.Module):
         linear_bias: whether the linear map has a bias. Without one the exported model gives the same vectors
             even in programs that skip the normalisation before the map.
         device: torch device; None picks the best one there is.
-        dtype: type of the backbone's weights, "auto" as stored; adapters are always float32.
+        dtype: type of the backbone's weights; adapters are always float32.
         trust_remote_code: run Python files that come with the model.
 
     Attributes:
@@ -84,19 +86,19 @@ class TrainableRetriever(nn.Module):
     ) -> None:
         super().__init__()
         _check(adapter=adapter, lora_rank=lora_rank, lora_dropout=lora_dropout, max_length=max_length)
-        known = trust_remote_code and Path(base).is_dir()
-        source = str(base) if known else resolve_model(base)
         self.base_name = Path(base).resolve().name if Path(base).exists() else str(base)
         self.kind = adapter
-        self.model = open_backbone(source, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        self.model = open_model(base, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         kinds = [type(module).__name__ for module in self.model]
         if kinds[0] != "Transformer" or "Router" in kinds:
             raise ModelError(
                 f"{base} is made of {', '.join(kinds)}; only one Transformer for both roles can be adapted."
             )
-        self.prompts = _prompts(self.model.prompts, query_prompt, document_prompt)
-        own_length = self.model.max_seq_length or MAX_INFERENCE_LENGTH
-        self.inference_max_length = int(own_length) if own_length < 10**6 else MAX_INFERENCE_LENGTH
+        _truncate_in_a_layer(self.model)
+        given: dict[Role, str | None] = {"query": query_prompt, "document": document_prompt}
+        chosen: dict[Role, str] = {role: prompt for role, prompt in given.items() if prompt is not None}
+        self.prompts = role_prompts(self.model.prompts) | chosen
+        self.inference_max_length = read_length(self.model, "document") or MAX_LENGTH
         self.max_length = min(max_length, self.inference_max_length)
         self.model.requires_grad_(False).eval()
         for module in self.model.modules():
@@ -290,13 +292,15 @@ class TrainableRetriever(nn.Module):
             self.set_strength(before)
 
 
-def _prompts(own: Mapping[str, str | None], query: str | None, document: str | None) -> dict[str, str]:
-    """Prompt per role; models call that of documents by one of three names."""
-    stored = next((own[name] for name in ("document", "passage", "corpus") if own.get(name)), None) or ""
-    return {
-        "query": (own.get("query") or "") if query is None else query,
-        "document": stored if document is None else document,
-    }
+def _truncate_in_a_layer(model: SentenceTransformer) -> None:
+    """Keep the first ``truncate_dim`` numbers of a vector by a layer, behind which an adapter can stand."""
+    from sentence_transformers.models import Dense
+
+    kept, model.truncate_dim = model.truncate_dim, None
+    whole = model.get_sentence_embedding_dimension()
+    if kept and whole and kept < whole:
+        layer = Dense(whole, kept, bias=False, activation_function=nn.Identity(), init_weight=torch.eye(kept, whole))
+        model.add_module(str(len(model)), layer.to(model.device))
 
 
 def _check(*, adapter: str, lora_rank: int, lora_dropout: float, max_length: int) -> None:

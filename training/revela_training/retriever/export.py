@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from revela_rag.errors import ModelError
-from revela_rag.model.find import fingerprint
+from revela_rag.model.fingerprint import fingerprint
 from revela_rag.model.st_format import (
     pooling_config,
     pooling_modes,
+    with_role_prompts,
     write_dense,
     write_json,
     write_modules,
@@ -80,7 +81,7 @@ def _write(retriever: TrainableRetriever, directory: Path, strength: float, reco
     write_sentence_config(
         directory,
         max_length=length,
-        prompts={**retriever.model.prompts, **retriever.prompts},
+        prompts=with_role_prompts(retriever.model.prompts, retriever.prompts),
         lower_case=bool(getattr(retriever.model[0], "do_lower_case", False)),
         default_prompt=retriever.model.default_prompt_name,
     )
