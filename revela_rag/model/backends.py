@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from revela_rag.model.open import input_module, read_length
+from revela_rag.model.open import input_module, read_dimension, read_length
 from revela_rag.model.st_format import Role, role_prompts
 from revela_rag.model.unknown_tokens import warn_of_unknown_tokens
 
@@ -80,8 +80,7 @@ class Wrapped:
     @property
     def dimension(self) -> int | None:
         """See :class:`Backend`."""
-        read = getattr(self.model, "get_embedding_dimension", None) or self.model.get_sentence_embedding_dimension
-        return self.model.truncate_dim or read()
+        return read_dimension(self.model)
 
     @property
     def on_cpu(self) -> bool:

@@ -13,7 +13,7 @@ from revela_rag.errors import ModelError
 from revela_rag.model.raw import is_raw, raw_recipe
 from revela_rag.model.safety import listed_modules, model_errors
 from revela_rag.model.safety.files import json_object
-from revela_rag.model.st_format import GENERAL, SETTINGS, read_settings, read_stored
+from revela_rag.model.st_format import GENERAL, SETTINGS, pooling_modes, read_settings, read_stored
 from revela_rag.model.tokenizing import unlike_stored
 
 __all__ = ["file_sha256", "fingerprint", "memory_fingerprint"]
@@ -95,7 +95,7 @@ def memory_fingerprint(model: Any) -> str:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     tokenizer = getattr(model, "tokenizer", None)
     read = getattr(tokenizer, "get_vocab", dict)
-    modules = [(type(part).__name__, getattr(part, "pooling_mode", None)) for part in model]
+    modules = [(type(part).__name__, getattr(part, "pooling_mode", pooling_modes(part) or None)) for part in model]
     rest = (
         modules,
         sorted((model.prompts or {}).items()),
@@ -107,7 +107,7 @@ def memory_fingerprint(model: Any) -> str:
     for name, parts in ways.items():
         for part in parts:
             read = getattr(getattr(part, "tokenizer", None), "get_vocab", dict)
-            said = [getattr(part, key, None) for key in ("pooling_mode", "max_seq_length")]
+            said = [pooling_modes(part), getattr(part, "max_seq_length", None)]
             digest.update(repr((name, type(part).__name__, said, sorted(read().items()))).encode("utf-8", "replace"))
     return digest.hexdigest()
 

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from revela_rag.errors import ModelError
 from revela_rag.model.find import fetch_model, resolve_model
-from revela_rag.model.raw import is_raw, is_raw_decoder, stage
+from revela_rag.model.raw import is_raw, is_raw_decoder, positions, stage
 from revela_rag.model.safety import check_model, model_errors
 from revela_rag.model.st_format import Role
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["Dtype", "check_device", "input_module", "open_model", "read_length", "resolve_dtype", "set_length"]
+__all__ = [
+    "Dtype",
+    "check_device",
+    "input_module",
+    "open_model",
+    "read_dimension",
+    "read_length",
+    "resolve_dtype",
+    "set_length",
+]
 
 #: ``"auto"`` is bfloat16 on a GPU that has it, else float32.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -62,6 +71,7 @@ def open_model(
         tokenizer: Any = getattr(module, "tokenizer", None)
         if getattr(tokenizer, "pad_token", "") is None:
             tokenizer.pad_token = tokenizer.eos_token
+        _keep_to_positions(module)
     if max_length is not None:
         set_length(model, max_length)
     return model.eval()
@@ -83,6 +93,14 @@ def _open_raw(directory: Path, options: dict[str, Any]) -> SentenceTransformer:
     return model
 
 
+def _keep_to_positions(module: Any) -> None:
+    """Cut texts where a table of positions ends, should the settings promise more: a longer text would be an error."""
+    table = getattr(getattr(getattr(module, "auto_model", None), "embeddings", None), "position_embeddings", None)
+    rows = getattr(table, "num_embeddings", None)
+    if rows is not None and module.max_seq_length:
+        module.max_seq_length = min(module.max_seq_length, positions(module.auto_model.config, rows))
+
+
 def input_module(model: SentenceTransformer, role: Role) -> Any:
     """The module that reads the texts of a role: the first, or inside of a router the first on the role's way."""
     ways = getattr(model[0], "sub_modules", None)
@@ -96,6 +114,12 @@ def read_length(model: SentenceTransformer, role: Role) -> int:
     """Tokens kept of a text of a role; 0 for all."""
     length = getattr(input_module(model, role), "max_seq_length", None)
     return int(length) if length and length < _NO_LIMIT else 0
+
+
+def read_dimension(model: SentenceTransformer) -> int | None:
+    """Length of the vectors; None when only a forward pass can tell."""
+    read = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+    return model.truncate_dim or read()
 
 
 def set_length(model: SentenceTransformer, length: int) -> None:

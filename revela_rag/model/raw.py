@@ -28,7 +28,7 @@ from revela_rag.model.st_format import (
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["MAX_LENGTH", "append_eos", "is_raw", "is_raw_decoder", "raw_recipe", "stage"]
+__all__ = ["MAX_LENGTH", "append_eos", "is_raw", "is_raw_decoder", "positions", "raw_recipe", "stage"]
 
 #: Tokens kept of a text, where the model itself allows them.
 MAX_LENGTH = 2048
@@ -117,11 +117,14 @@ def stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:
     write_tokenizer(staged, tokenizer, max_length=length)
 
 
+def positions(config: PretrainedConfig, rows: int) -> int:
+    """How many tokens a table of positions serves; in some models the first rows stand for padding."""
+    return rows - ((config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0)
+
+
 def _length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    positions = getattr(config, "max_position_embeddings", None) or MAX_LENGTH
-    if config.model_type in _POSITIONS_AFTER_PADDING:
-        positions -= (config.pad_token_id or 0) + 1
-    return min(positions, tokenizer.model_max_length, MAX_LENGTH)
+    rows = getattr(config, "max_position_embeddings", None)
+    return min(positions(config, rows) if rows else MAX_LENGTH, tokenizer.model_max_length, MAX_LENGTH)
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

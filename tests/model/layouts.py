@@ -35,6 +35,12 @@ def cut_by_an_older_name(path: Path) -> Path:
     return path / "model"
 
 
+def promising_more_than_there_is(path: Path) -> Path:
+    sentence_transformer(path / "model")
+    edit(path / "model" / "sentence_bert_config.json", max_seq_length=64)  # of 32 positions
+    return path / "model"
+
+
 def router(path: Path, *, static: bool) -> Path:
     sides = [Transformer(str(bert(path / str(seed), seed=seed)), max_seq_length=16) for seed in (0, 1)]
     documents = [sides[0], Pooling(24)]

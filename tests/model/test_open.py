@@ -17,7 +17,18 @@ from revela_rag.model.encoder import Encoder
 from revela_training.retriever.backbone import TrainableRetriever
 
 from .conftest import bert, llama, sentence_transformer
-from .layouts import D, P, Q, cut_by_an_older_name, edit, router, static, truncated, with_dense
+from .layouts import (
+    D,
+    P,
+    Q,
+    cut_by_an_older_name,
+    edit,
+    promising_more_than_there_is,
+    router,
+    static,
+    truncated,
+    with_dense,
+)
 
 TEXTS = ["how do i open a file", "def f ( x )\nreturn x", "one", "two three four five one two three", "one " * 40]
 
@@ -98,6 +109,15 @@ def test_layouts_that_only_serve(tmp_path, name):
     same(served(path), plain(path, Q, P))
     with pytest.raises(ModelError, match="only one Transformer for both roles can be adapted"):
         TrainableRetriever(path, adapter="linear", device="cpu")
+
+
+def test_a_length_beyond_the_positions(tmp_path):
+    path = promising_more_than_there_is(tmp_path)
+    slow = Encoder(path, device="cpu")
+    slow.model  # noqa: B018
+    assert slow.max_length == Encoder(path, device="cpu").max_length == 32
+    same({"query": slow.encode_queries(TEXTS), "document": slow.encode_documents(TEXTS)}, served(path))
+    same(trained(path), served(path))
 
 
 def test_lengths_of_two_sides(tmp_path):

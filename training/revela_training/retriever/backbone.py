@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from revela_rag.errors import ModelError
-from revela_rag.model.open import Dtype, open_model, read_length
+from revela_rag.model.open import Dtype, open_model, read_dimension, read_length
 from revela_rag.model.raw import MAX_LENGTH
 from revela_rag.model.safety import model_errors
 from revela_rag.model.st_format import Role, role_prompts
@@ -297,7 +297,7 @@ def _truncate_in_a_layer(model: SentenceTransformer) -> None:
     from sentence_transformers.models import Dense
 
     kept, model.truncate_dim = model.truncate_dim, None
-    whole = model.get_sentence_embedding_dimension()
+    whole = read_dimension(model)
     if kept and whole and kept < whole:
         layer = Dense(whole, kept, bias=False, activation_function=nn.Identity(), init_weight=torch.eye(kept, whole))
         model.add_module(str(len(model)), layer.to(model.device))
