@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from sets import Task
 
+from revela_rag.corpus.types import titled
 from revela_rag.evaluation import Run, dense_run, fused_run, lexical_run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.index.words import WordIndex
@@ -181,7 +182,7 @@ class Bench:
 
     def _bm25(self) -> Run:
         data = self.task.data
-        texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+        texts = [titled(title, text) for title, text in data.corpus.values()]
         return lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus))
 
     def _runs(self, embed: Embed, strength: float) -> tuple[Run, Run]:

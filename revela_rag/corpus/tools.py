@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from revela_rag.corpus.identifiers import spoken
 from revela_rag.corpus.openapi import is_openapi, operations
 from revela_rag.corpus.schemas import flattened
 from revela_rag.corpus.signatures import parameters_of
 from revela_rag.corpus.text import squeeze
-from revela_rag.corpus.types import TEXT_FIELDS, Document
+from revela_rag.corpus.types import TEXT_FIELDS, Document, titled
 
 __all__ = ["LISTS", "definitions", "describe_tool", "tool_definition", "tool_document"]
 
@@ -21,7 +22,6 @@ LISTS = ("tools", "functions", "functionDeclarations", "function_declarations")
 _SCHEMAS = ("parameters", "inputSchema", "input_schema", "args", "arguments")
 _LISTED = ("required_parameters", "optional_parameters")
 _SEPARATORS = re.compile(r"[\s_./:#-]+")
-_SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]+")
 _DEEPEST, _MOST = 3, 100  # levels and number of parameters that are written out
 
 
@@ -106,15 +106,14 @@ def tool_document(record: Mapping[str, Any]) -> Document | None:
 def describe_tool(record: Mapping[str, Any]) -> str:
     """A definition as one text, as a chunk of it is embedded: the words of its name, then what it does and takes."""
     document = tool_document({"description": "", **record})
-    return f"{document.title}\n{document.text}" if document else str(record.get("name", ""))
+    return titled(document.title, document.text) if document else str(record.get("name", ""))
 
 
 def _words(name: str) -> str:
     """``getUserName``, ``get_user_name`` and ``mcp/get-user-name`` in words; a name with spaces stays as it is."""
     if re.search(r"\s", name.strip()):
         return squeeze(name)
-    pieces = [piece for part in _SEPARATORS.split(name) for piece in _SUBWORD.findall(part)]
-    return " ".join(piece if piece.isupper() else piece.lower() for piece in pieces)
+    return " ".join(piece for part in _SEPARATORS.split(name) for piece in spoken(part, rest=True))
 
 
 def _parameters(schema: Any, root: Any = None, above: str = "", depth: int = _DEEPEST) -> list[str]:

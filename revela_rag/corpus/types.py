@@ -18,6 +18,7 @@ __all__ = [
     "Part",
     "Scalar",
     "chunk_id",
+    "titled",
 ]
 
 Kind = Literal["prose", "code"]
@@ -97,12 +98,17 @@ class Chunk:
 
     @property
     def embedding_text(self) -> str:
-        """The text the retriever encodes: the title on a line of its own, then the text."""
-        return f"{self.title}\n{self.text}" if self.title else self.text
+        """The text the retriever encodes, see :func:`titled`."""
+        return titled(self.title, self.text)
 
     def part(self, roles: frozenset[str]) -> Part | None:
         """The first part whose role is in ``roles``, or None."""
         return next((part for part in self.parts if part.role in roles), None)
+
+
+def titled(title: str, text: str) -> str:
+    """A text as it is encoded, trained on and searched for words: behind its title, on a line of its own."""
+    return f"{title}\n{text}" if title else text
 
 
 def chunk_id(document_id: str, text: str, role: str = "passage") -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from revela_rag.corpus.types import titled
 from revela_rag.errors import CorpusError
 from revela_rag.evaluation.beir import RetrievalData, load_beir
 from revela_rag.evaluation.fused import fused_run
@@ -117,7 +118,7 @@ def _bm25(data: RetrievalData, depth: int, analyzer: Analyzer) -> Run:
 
 
 def _whole(data: RetrievalData) -> list[str]:
-    return [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+    return [titled(title, text) for title, text in data.corpus.values()]
 
 
 def _vectors(

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 
 from revela_rag.corpus.metadata import MOST_VALUES, plain
-from revela_rag.corpus.types import Chunk, Part
+from revela_rag.corpus.types import Chunk, Part, titled
 from revela_rag.errors import DiskError, IndexingError
 
 __all__ = ["TEXTS_FILE", "Record", "TextStore", "record"]
@@ -187,7 +187,7 @@ class TextStore:
     def texts(self) -> Iterator[str]:
         """The embedded text of every chunk, by row, without holding them all."""
         for _, title, text in self._pages("title, text"):
-            yield f"{title}\n{text}" if title else text
+            yield titled(title, text)
 
     def _pages(self, columns: str) -> Iterator[Any]:
         last = -1

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from revela_rag.corpus import Chunk
+from revela_rag.corpus.types import titled
 from revela_rag.evaluation import RetrievalData, dense_run, score_run
 from revela_rag.model.st_format import Role
 from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, plan_steps
@@ -155,7 +156,7 @@ class Curve:
             made = retriever.embed(texts, role, max_length=self.evaluated_tokens, compute_dtype=compute)
             return made.float().numpy(force=True)
 
-        documents = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+        documents = [titled(title, text) for title, text in data.corpus.values()]
         self.vectors = embed(list(data.queries.values()), "query"), embed(documents, "document")
         found = score_run(dense_run(*self.vectors, list(data.queries), list(data.corpus)), data.qrels)
         quality = {metric: round(found.mean(metric), 4) for metric in found.metrics}

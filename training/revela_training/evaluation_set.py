@@ -9,6 +9,7 @@ import numpy as np
 
 from revela_rag.corpus import Chunk, StructuralPair, structural_pairs
 from revela_rag.corpus.text import word_spans
+from revela_rag.corpus.types import titled
 from revela_rag.evaluation import headings_by_document, structural_data
 from revela_training.pseudo_queries import KINDS, pseudo_queries
 from revela_training.units import CROPPED_WORDS, cropped
@@ -103,7 +104,7 @@ def make_evaluation_set(
     if weak:
         halves = {id_: cropped(text, fewest) for id_, (_, text) in corpus.items() if id_ in drawn}
         corpus |= {id_: (corpus[id_][0], both[1]) for id_, both in halves.items() if both}
-    texts = [f"{title}\n{text}" if title else text for title, text in corpus.values()]
+    texts = [titled(title, text) for title, text in corpus.values()]
     source = {chunk.id: chunk.document_id for chunk in kept}
     witnesses = _witnesses(choose, dict(zip(corpus, texts, strict=True)), seed)
     terse, sources = fewest < CROPPED_WORDS, [source[id_] for id_ in corpus]

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from revela_rag.corpus.identifiers import pieces
 from revela_rag.corpus.text import WIDE, squeeze, word_spans
 
 __all__ = ["KINDS", "Kind", "PseudoQuery", "pseudo_queries"]
@@ -20,7 +21,6 @@ KINDS: tuple[Kind, ...] = ("keywords", "span")
 
 _WORD = re.compile(r"[^\W\d_]\w+")
 _WIDE = re.compile(WIDE)
-_PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _UNDERSCORES_AND_DIGITS = re.compile(r"[_\d]+")
 _SHORTEST_WORD = 3
 _FEWEST_WORDS = 6
@@ -75,13 +75,13 @@ def pseudo_queries(passages: Sequence[str], *, limit: int, draws: int = 1, seed:
 
 
 def _words(text: str) -> list[str]:
-    pieces = (piece for word in _WORD.findall(text) for piece in _pieces(word))
-    return [piece.lower() for piece in pieces if len(piece) >= _SHORTEST_WORD]
+    found = (piece for word in _WORD.findall(text) for piece in _pieces(word))
+    return [piece.lower() for piece in found if len(piece) >= _SHORTEST_WORD]
 
 
 def _pieces(word: str) -> list[str]:
     if word.isascii():
-        return _PIECE.findall(word)
+        return pieces(word)
     return [] if _WIDE.search(word) else _UNDERSCORES_AND_DIGITS.split(word)
 
 
