@@ -33,7 +33,7 @@ llm = FakeListChatModel(responses=["(put your chat model here)"])
 with tempfile.TemporaryDirectory() as folder:
     chunks = load_corpus(arguments.folder, deduplicate=False).chunks
     with Index.build(chunks, encoder=Encoder(arguments.model), path=Path(folder) / "index") as index:
-        retriever = RevelaRetriever(index=index, k=3)
+        retriever = RevelaRetriever(index=index, k=3, with_scores=True)
         chain = {"context": retriever | show, "question": RunnablePassthrough()} | prompt | llm | StrOutputParser()
         print("Question:", arguments.question)
         print("Answer:", chain.invoke(arguments.question))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from revela_rag.errors import IndexingError
-from revela_rag.terms import Analyzer, analyze, read_terms
+from revela_rag.terms import VERSION, Analyzer, analyze, read_terms
 
 __all__ = ["LexicalIndex"]
 
@@ -138,7 +138,7 @@ class LexicalIndex:
         """Write ``terms.json`` and four ``.npy`` arrays into ``folder``, which is made if missing."""
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
-        terms = {"analyzer": self.analyzer, "ids": self.ids, "vocabulary": list(self._vocabulary)}
+        terms = {"version": VERSION, "analyzer": self.analyzer, "ids": self.ids, "vocabulary": list(self._vocabulary)}
         (root / "terms.json").write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8", errors="replace")
         for key, name in _FILES.items():
             values = self._scorer.scores[key] if self._scorer is not None else np.zeros(1, dtype=np.int32)
@@ -150,19 +150,21 @@ class LexicalIndex:
         """Read what :meth:`save` wrote.
 
         Raises:
-            IndexingError: a file is missing or damaged.
+            IndexingError: a file is missing or damaged, or its terms are those of another version.
         """
         root = Path(folder)
         try:
             terms = json.loads((root / "terms.json").read_bytes())
+            if terms.get("version") != VERSION:
+                raise ValueError(f"it has the terms of version {terms.get('version', 1)}, not {VERSION}")
             arrays = {key: np.load(root / name, allow_pickle=False) for key, name in _FILES.items()}
             pairs = np.load(root / _PAIRS, allow_pickle=False) if (root / _PAIRS).exists() else _NO_PAIRS
             ids, vocabulary = list(terms["ids"]), {term: i for i, term in enumerate(terms["vocabulary"])}
             analyze("", terms["analyzer"])
             _check(arrays, len(ids), len(vocabulary), pairs)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise IndexingError(
-                f"The lexical index in {str(root)!r} is missing or damaged ({error}); build the index again."
+                f"The lexical index in {str(root)!r} is missing, old or damaged ({error}); build the index again."
             ) from error
         if not vocabulary:
             return cls(ids=ids, analyzer=terms["analyzer"], vocabulary={}, pairs=pairs, scorer=None)

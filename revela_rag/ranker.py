@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,12 @@ class Ranker:
         self._encoder = model if isinstance(model, Encoder) else Encoder(model)
         self._ranked = _Ranked.of({}, np.empty((0, 0), dtype=np.float32))
         self._changing = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_changing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _changing=threading.Lock())
 
     def __len__(self) -> int:
         return len(self._ranked.texts)

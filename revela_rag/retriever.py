@@ -9,9 +9,36 @@ from typing import Any
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
-from revela_rag.index.types import check_mode
+from revela_rag.index.filters import check_filter
+from revela_rag.index.types import check_k, check_mode
+from revela_rag.model.encoder import Encoder
 
-__all__ = ["Retriever"]
+__all__ = ["Retriever", "open_index"]
+
+
+def open_index(
+    index: Index | str | Path,
+    *,
+    model: str | Path | Encoder | None = None,
+    lock_timeout: float | None = None,
+    auto_refresh: bool | None = None,
+) -> Index:
+    """An index as a retriever is given it: open already, or its path and how :meth:`Index.open` shall open it.
+
+    Raises:
+        IndexingError: it cannot be opened, or it is open already and there is a setting for opening it.
+        IndexMismatchError: it was built by another model than ``model``.
+    """
+    settings: dict[str, Any] = {"model": model, "lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if not isinstance(index, str | Path):
+        if given:
+            what = f"{', '.join(given)} {'is' if len(given) == 1 else 'are'}"
+            raise IndexingError(f"{what} for an index given as a directory; this one is open and has its own.")
+        return index
+    given.pop("model", None)
+    encoder = model if model is None or isinstance(model, Encoder) else Encoder(model)
+    return Index.open(index, encoder=encoder, **given)
 
 
 class Retriever:
@@ -23,6 +50,8 @@ class Retriever:
         mode: ``"hybrid"``, ``"dense"``, ``"lexical"`` or ``"auto"``, which is hybrid but in very large indexes; see
             :meth:`revela_rag.Index.search`.
         filter: metadata every hit must have; see :meth:`revela_rag.Index.search`.
+        lock_timeout: of an index given as a path, see :meth:`revela_rag.Index.open`; None for its default.
+        auto_refresh: likewise.
 
     Raises:
         IndexingError: the index cannot be opened, or a setting is out of range.
@@ -35,14 +64,41 @@ class Retriever:
         k: int = 5,
         mode: Mode = "auto",
         filter: Mapping[str, Any] | None = None,
+        lock_timeout: float | None = None,
+        auto_refresh: bool | None = None,
     ) -> None:
-        if k < 1:
-            raise IndexingError(f"k={k!r} must be a whole number of at least 1.")
+        self.k, self.mode, self.filter = k, mode, filter
+        self.index = open_index(index, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
+
+    @property
+    def k(self) -> int:
+        """How many hits; may be set at any time."""
+        return self._k
+
+    @k.setter
+    def k(self, k: int) -> None:
+        check_k(k)
+        self._k = k
+
+    @property
+    def mode(self) -> Mode:
+        """How to search; may be set at any time."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
         check_mode(mode)
-        self.index = Index.open(index) if isinstance(index, str | Path) else index
-        self.k = k
-        self.mode: Mode = mode
-        self.filter = dict(filter) if filter else None
+        self._mode: Mode = mode
+
+    @property
+    def filter(self) -> Mapping[str, Any] | None:
+        """What every hit must match; may be set at any time."""
+        return self._filter
+
+    @filter.setter
+    def filter(self, filter: Mapping[str, Any] | None) -> None:
+        check_filter(filter)
+        self._filter = dict(filter) if filter else None
 
     def search(
         self,

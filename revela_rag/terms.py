@@ -12,13 +12,16 @@ from array import array
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
+from unicodedata import normalize
 
 from revela_rag.corpus.identifiers import pieces
-from revela_rag.corpus.text import WIDE
+from revela_rag.corpus.text import WIDE, fold
 
-__all__ = ["Analyzer", "analyze", "read_terms"]
+__all__ = ["VERSION", "Analyzer", "analyze", "read_terms"]
 
 Analyzer = Literal["code", "plain"]
+#: Another number whenever `analyze` gives other terms: what was stored under the former does not fit any more.
+VERSION = 2
 
 _STOP_WORDS = frozenset(
     re.findall(
@@ -48,15 +51,18 @@ def analyze(text: str, analyzer: Analyzer = "code") -> list[str]:
     whole. Pronouns and auxiliaries are stop words because in a corpus that hardly has them ("I need ...", "can you
     ...") they would count for the rarest of words.
     ``"plain"``: words only, without splitting or stemming.
-    In both, contracted endings ("user's", "don't") are dropped, and Chinese, Japanese, Korean and Thai, which do not
-    put spaces between words or endings, give every two neighbouring characters.
+    In both, terms are in the form of :func:`revela_rag.corpus.text.fold`, so that words that read alike are equal;
+    contracted endings ("user's", "don't") are dropped, and Chinese, Japanese, Korean and Thai, which do not put spaces
+    between words or endings, give every two neighbouring characters.
 
     Raises:
         ValueError: the analyzer has another name.
     """
+    if not text.isascii():  # an accent that is a character of its own would end the word
+        text = normalize("NFC", text).replace("i\u0307", "i")
     text = _CONTRACTED.sub("", text)
     if analyzer == "plain":
-        words = (match.lower() for match in _WORD.findall(text))
+        words = (fold(match) for match in _WORD.findall(text))
         return [term for word in words for term in _pairs(word) if term not in _STOP_WORDS]
     if analyzer != "code":
         raise ValueError(f"analyzer={analyzer!r} is not one of 'code', 'plain'.")
@@ -68,17 +74,18 @@ def analyze(text: str, analyzer: Analyzer = "code") -> list[str]:
 
 @lru_cache(maxsize=200_000)
 def _terms(token: str) -> tuple[str, ...]:
+    token = token if token.isascii() else normalize("NFKC", token)
     words = re.split(r"[.\-/:]+", token)
-    terms: list[str] = [token.lower()] if len(words) > 1 and len(token) <= _MAX_PATH else []
+    terms: list[str] = [fold(token)] if len(words) > 1 and len(token) <= _MAX_PATH else []
     for word in words:
         if not word.isascii() and _WIDE.search(word):
-            terms += _pairs(word.lower())
+            terms += _pairs(fold(word))
         elif _IDENTIFIER.search(word):
-            found = [piece.lower() for piece in pieces(word)]
-            terms.append(word.strip("_").lower())
+            found = [fold(piece) for piece in pieces(word)]
+            terms.append(fold(word.strip("_")))
             terms += [_stem(piece) for piece in found if len(found) > 1 and piece not in _STOP_WORDS]
-        elif (lowered := word.lower()) not in _STOP_WORDS or (len(word) > 1 and word.isupper()):
-            terms.append(_stem(lowered))
+        elif (folded := fold(word)) not in _STOP_WORDS or (len(word) > 1 and word.isupper()):
+            terms.append(_stem(folded))
     return tuple(terms)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from unittest.mock import patch
 
 import baselines
@@ -26,7 +26,7 @@ from revela_training import adapt, job
 from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
 from revela_training.job import AdaptResult
-from revela_training.precision import use_bf16
+from revela_training.precision import compute_dtype
 from revela_training.retriever.backbone import TrainableRetriever
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
@@ -153,8 +153,7 @@ class Bench:
         def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
             retriever.set_strength(strength)
             if retriever.adapter is None:
-                compute: Literal["bfloat16", "float32"] = "bfloat16" if use_bf16(settings) else "float32"
-                return retriever.embed(texts, role, compute_dtype=compute).numpy(force=True)
+                return retriever.embed(texts, role, compute_dtype=compute_dtype(settings)).numpy(force=True)
             with torch.no_grad():
                 base = torch.from_numpy(self._base_vectors(texts, role)).to(retriever.device)
                 return retriever.adapt_embeddings(base).numpy(force=True)

@@ -13,8 +13,16 @@ except ImportError as error:
 
     raise MissingExtraError("langchain-core", "langchain", "the LangChain integration") from error
 
+from langchain_revela.cache import CachedEmbeddings
 from langchain_revela.embeddings import RevelaEmbeddings
 from langchain_revela.retriever import RevelaRetriever
 from langchain_revela.tool import ToolRetriever, create_revela_tool, select_tools
 
-__all__ = ["RevelaEmbeddings", "RevelaRetriever", "ToolRetriever", "create_revela_tool", "select_tools"]
+__all__ = [
+    "CachedEmbeddings",
+    "RevelaEmbeddings",
+    "RevelaRetriever",
+    "ToolRetriever",
+    "create_revela_tool",
+    "select_tools",
+]

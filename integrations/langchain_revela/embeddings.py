@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
+from langchain_core.stores import ByteStore
 
+from langchain_revela.cache import CachedEmbeddings
+from revela_rag.errors import ModelError
 from revela_rag.model.encoder import Dtype, Encoder
+from revela_rag.model.st_format import Role
 
 __all__ = ["RevelaEmbeddings"]
 
@@ -71,27 +77,47 @@ class RevelaEmbeddings(Embeddings):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the vectors; use it as the namespace of a cache."""
+        """Hash of all that decides the vectors, but for the role of a text; see :meth:`namespace`."""
         return self._encoder.fingerprint
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+    def namespace(self, role: Role = "document") -> str:
+        """What names this model's vectors of a role, ``"document"`` or ``"query"``, in a cache.
+
+        A text has two vectors, one in each role. LangChain's ``CacheBackedEmbeddings`` has one namespace for both: give
+        it that of documents, and for queries no cache or a store of their own, but never
+        ``query_embedding_cache=True``, with which a document gets the vector of an equal query. :meth:`cached` does all
+        this.
+        """
+        if role not in get_args(Role):
+            raise ModelError(f"role={role!r} is not one of {', '.join(map(repr, get_args(Role)))}.")
+        return f"{self.fingerprint}-{role}"
+
+    def cached(self, store: ByteStore, *, queries: bool = True) -> CachedEmbeddings:
+        """The same embeddings, kept in a store.
+
+        Args:
+            store: bytes under string keys, such as LangChain's ``LocalFileStore``; several models may share it.
+            queries: whether queries are kept, too.
+        """
+        return CachedEmbeddings(self, store, queries=queries)
+
+    def embed_documents(self, texts: Iterable[str]) -> list[list[float]]:
         """Embed documents with the model's document prompt.
 
         Args:
-            texts: n texts; an empty list gives an empty list.
+            texts: n texts, in a list, an array, a column of a table; none give an empty list.
 
         Returns:
             n unit vectors of the model's dimension, in order.
         """
-        if not texts:
-            return []
-        return self._encoder.encode_documents(texts).tolist()
+        listed = list(texts)
+        return self._encoder.encode_documents(listed).tolist() if listed else []
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one query with the model's query prompt, as a unit vector."""
         return self._encoder.encode_queries([text])[0].tolist()
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+    async def aembed_documents(self, texts: Iterable[str]) -> list[list[float]]:
         """Like :meth:`embed_documents`, in a thread: the event loop stays free."""
         return await run_in_executor(None, self.embed_documents, texts)
 

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
 
 from revela_rag.corpus import load_corpus
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
+from revela_rag.index.filters import check_filter
+from revela_rag.index.generations import LOCK_TIMEOUT
+from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
+from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
+
+#: In JSON an index is its path, from which a retriever opens it.
+_AS_PATH = PlainSerializer(lambda index: str(index.path), return_type=str, when_used="json")
 
 
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    Every document found carries the chunk's metadata and, beside it, ``score`` (what it is in each type of search says
-    :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search), ``rank`` (from
-    1), ``source``, ``document_id``, ``title`` and ``kind``; its ``id`` is the chunk's. Metadata of the same name that a
-    document brought along stays what it was, in what is found and for filters; ``retriever.index.search`` gives both.
+    Every document found carries the chunk's metadata and, beside it, ``source``, ``document_id``, ``title`` and
+    ``kind``; its ``id`` is the one it was indexed with or, where it had none or was cut into several, the chunk's. A
+    passage is equal whichever query found it, as retrievers that merge several lists need it. Scores are asked for.
+    Metadata of the same name that a document brought along stays what it was, in what is found and for filters;
+    ``retriever.index.search`` gives both.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
@@ -39,10 +47,17 @@ class RevelaRetriever(BaseRetriever):
             hold one of them); applied before the best k are taken.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,
             ``search_type``. They win over the fields; what is given to ``invoke`` wins over both.
+        with_scores: add to the metadata ``score`` (what it is in each type of search says
+            :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search) and
+            ``rank`` (from 1); ``invoke`` takes it, too.
+        lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
+        auto_refresh: of such an index: whether a search sees what other processes wrote, see
+            :meth:`revela_rag.Index.open`.
         kwargs: ``name``, ``tags`` and ``metadata`` of every LangChain retriever.
 
     Raises:
-        IndexingError: there is no index there, or it is damaged; ``search_kwargs`` has an unknown key.
+        IndexingError: there is no index there, or it is damaged; the filter cannot be used; ``search_kwargs`` has an
+            unknown key or a value out of range.
         IndexMismatchError: the index was built with another model than ``model``.
 
     Example:
@@ -54,16 +69,35 @@ class RevelaRetriever(BaseRetriever):
     # a misspelt field must not pass, nor a field be set to what it cannot be
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
 
-    index: Index = Field(repr=False)
+    index: Annotated[Index, _AS_PATH, WithJsonSchema({"type": "string", "format": "path"})] = Field(repr=False)
     k: int = Field(default=5, ge=1)
     search_type: Mode = "auto"
     filter: dict[str, Any] | None = None
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
+    with_scores: bool = False
 
-    def __init__(self, *, index: Index | str | Path, model: str | Path | Encoder | None = None, **kwargs: Any) -> None:
-        _known(kwargs.get("search_kwargs") or {})
-        fields = {"index": _open(index, model), **kwargs}
-        super().__init__(**fields)
+    def __init__(
+        self,
+        *,
+        index: Index | str | Path,
+        model: str | Path | Encoder | None = None,
+        lock_timeout: float | None = None,
+        auto_refresh: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        opened = open_index(index, model=model, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
+        super().__init__(**{"index": opened, **kwargs})
+
+    @field_validator("filter")
+    @classmethod
+    def _usable(cls, filter: dict[str, Any] | None) -> dict[str, Any] | None:
+        check_filter(filter)
+        return filter
+
+    @field_validator("search_kwargs")
+    @classmethod
+    def _all_known(cls, search_kwargs: dict[str, Any]) -> dict[str, Any]:
+        return _known(search_kwargs)
 
     @classmethod
     def from_documents(
@@ -75,9 +109,13 @@ class RevelaRetriever(BaseRetriever):
         store: Literal["faiss", "chroma"] = "faiss",
         max_words: int = 120,
         overwrite: bool = False,
+        lock_timeout: float = LOCK_TIMEOUT,
+        auto_refresh: bool = True,
         **kwargs: Any,
     ) -> RevelaRetriever:
         """Chunk, embed and index LangChain documents, all of them, and return a retriever over them.
+
+        Whatever can be wrong but the documents is checked first.
 
         Args:
             documents: documents of any length; their metadata travels with every chunk.
@@ -86,16 +124,23 @@ class RevelaRetriever(BaseRetriever):
             store: where the vectors live.
             max_words: longest chunk of prose, in words.
             overwrite: replace an index that is there.
+            lock_timeout: seconds to wait for another writer, now and in later writes.
+            auto_refresh: whether a search sees what other processes wrote, see :meth:`revela_rag.Index.open`.
             kwargs: fields of the retriever, such as ``k``.
 
         Raises:
-            CorpusError: the documents hold no text.
+            CorpusError: none of the documents holds text. Of no documents an empty index is made.
         """
-        if unknown := set(kwargs) - set(cls.model_fields):  # before the minutes of embedding
+        if unknown := set(kwargs) - (set(cls.model_fields) - {"index"}):
             raise IndexingError(f"{', '.join(sorted(unknown))}: no field of {cls.__name__}, which has k, filter, ...")
+        cls(
+            index=Index.__new__(Index), **kwargs
+        )  # over no index yet: fields are checked before the minutes of embedding
         encoder = model if isinstance(model, Encoder) else Encoder(model)
-        corpus = load_corpus(documents, max_words=max_words, deduplicate=False)
-        index = Index.build(corpus.chunks, encoder=encoder, path=path, store=store, overwrite=overwrite)
+        given = list(documents)
+        chunks = load_corpus(given, max_words=max_words, deduplicate=False).chunks if given else []
+        options: dict[str, Any] = {"lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
+        index = Index.build(chunks, encoder=encoder, path=path, store=store, overwrite=overwrite, **options)
         return cls(index=index, **kwargs)
 
     def _search_options(
@@ -116,9 +161,10 @@ class RevelaRetriever(BaseRetriever):
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
         search_type: Mode | None = None,
+        with_scores: bool | None = None,
     ) -> list[Document]:
         hits = self.index.search(query, **self._search_options(k, filter, search_type))
-        return [to_document(hit) for hit in hits]
+        return self._documents(hits, with_scores)
 
     async def _aget_relevant_documents(
         self,
@@ -128,38 +174,37 @@ class RevelaRetriever(BaseRetriever):
         k: int | None = None,
         filter: Mapping[str, Any] | None = None,
         search_type: Mode | None = None,
+        with_scores: bool | None = None,
     ) -> list[Document]:
         options = self._search_options(k, filter, search_type)
         hits = await run_in_executor(None, self.index.search, query, **options)
-        return [to_document(hit) for hit in hits]
+        return self._documents(hits, with_scores)
+
+    def _documents(self, hits: list[Hit], with_scores: bool | None) -> list[Document]:
+        asked = self.with_scores if with_scores is None else with_scores
+        return [to_document(hit, with_scores=asked) for hit in hits]
 
 
 def _known(search_kwargs: dict[str, Any]) -> dict[str, Any]:
     if unknown := set(search_kwargs) - {"k", "filter", "search_type"}:
         raise IndexingError(f"search_kwargs={sorted(unknown)} are unknown; it takes k, filter and search_type.")
+    for name, check in (("k", check_k), ("filter", check_filter), ("search_type", check_mode)):
+        if search_kwargs.get(name) is not None:
+            check(search_kwargs[name])
     return search_kwargs
 
 
-def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:
-    if isinstance(index, Index):
-        if model is not None:
-            raise IndexingError("model is for an index given as a directory; this one is open and has its encoder.")
-        return index
-    encoder = model if model is None or isinstance(model, Encoder) else Encoder(model)
-    return Index.open(index, encoder=encoder)
-
-
-def to_document(hit: Hit) -> Document:
-    """A search hit as a LangChain document."""
+def to_document(hit: Hit, *, with_scores: bool = False) -> Document:
+    """A search hit as a LangChain document; with scores it also says how well it fits this one query."""
     chunk = hit.chunk
     computed: dict[str, Any] = {
         "source": chunk.document_id,
         "document_id": chunk.document_id,
         "title": chunk.title,
         "kind": chunk.kind,
-        "score": hit.score,
-        "rank": hit.rank,
     }
-    if hit.cosine is not None:
-        computed["cosine"] = hit.cosine
-    return Document(id=chunk.id, page_content=chunk.text, metadata=computed | dict(chunk.metadata))
+    if with_scores:
+        computed |= {"score": hit.score, "rank": hit.rank}
+        computed |= {} if hit.cosine is None else {"cosine": hit.cosine}
+    id_ = chunk.origin.get("id", chunk.id)
+    return Document(id=id_, page_content=chunk.text, metadata=computed | dict(chunk.metadata))

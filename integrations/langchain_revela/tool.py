@@ -18,6 +18,7 @@ from langchain_revela.retriever import RevelaRetriever
 from revela_rag.corpus.tools import definitions, describe_tool, tool_definition, tool_document
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
+from revela_rag.index.types import check_k
 from revela_rag.model.encoder import Encoder
 from revela_rag.ranker import Ranker
 
@@ -40,9 +41,12 @@ def create_revela_tool(
         name: what the model calls the tool: letters, digits, ``_`` and ``-``.
         description: tells the model what the index holds and when to ask it.
         kwargs: fields of :class:`RevelaRetriever`, such as ``k`` and ``filter``, when ``index`` is not a
-            retriever.
+            retriever; ``with_scores`` is on.
     """
-    retriever = index if isinstance(index, RevelaRetriever) else RevelaRetriever(index=index, **kwargs)
+    if isinstance(index, RevelaRetriever):
+        retriever = index
+    else:
+        retriever = RevelaRetriever(index=index, **{"with_scores": True, **kwargs})
     if isinstance(index, RevelaRetriever) and kwargs:
         raise IndexingError(f"{sorted(kwargs)} belong to the retriever, and one was given: set them there.")
     return create_retriever_tool(
@@ -81,15 +85,31 @@ class ToolRetriever:
         k: int = 5,
         mode: Mode = "hybrid",
     ) -> None:
-        self.k = _at_least_one(k)
+        self.k = k
         self._ranker = Ranker(model=model, mode=mode)
         self._tools: dict[str, Tool] = {}
         self._named: dict[str, str] = {}  # the id of the tool of each name
         self._changing = threading.Lock()
         self.add(tools)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_changing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _changing=threading.Lock())
+
     def __len__(self) -> int:
         return len(self._ranker)
+
+    @property
+    def k(self) -> int:
+        """How many tools to pick; may be set at any time."""
+        return self._k
+
+    @k.setter
+    def k(self, k: int) -> None:
+        check_k(k)
+        self._k = k
 
     @property
     def mode(self) -> Mode:
@@ -208,9 +228,3 @@ def _no_tool(given: Any) -> IndexingError:
         f"{shown} is no tool; give LangChain tools, functions with docstrings, pydantic classes, definitions in the "
         "form of OpenAI, Anthropic or MCP, or the parsed answer of an MCP server to tools/list."
     )
-
-
-def _at_least_one(k: int) -> int:
-    if k < 1:
-        raise IndexingError(f"k={k} must be at least 1.")
-    return k

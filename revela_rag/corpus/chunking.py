@@ -64,8 +64,12 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
                 title=draft.title,
                 parts=draft.parts,
                 metadata={"source": document.id, **draft.metadata, **document.metadata},
+                origin=document.origin,
             )
         )
+    if len(chunks) > 1 and "id" in document.origin and "node" not in document.origin:
+        rest = {name: value for name, value in document.origin.items() if name != "id"}
+        return [replace(chunk, origin=rest) for chunk in chunks]  # an id that several have names none of them
     return chunks
 
 

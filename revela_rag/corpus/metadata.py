@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
+from math import isfinite
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ import numpy as np
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Scalar
 
-__all__ = ["MOST_VALUES", "plain", "plain_metadata"]
+__all__ = ["MOST_VALUES", "is_missing", "plain", "plain_metadata"]
 
 #: Longest list that is kept: tags and authors are shorter, embeddings are longer.
 MOST_VALUES = 100
@@ -36,8 +37,9 @@ def plain_metadata(given: Mapping[Any, Any], report: CorpusReport) -> dict[str, 
 def plain(value: Any) -> Scalar | list[Scalar] | None:
     """A value as strings, numbers and booleans, which JSON and every store hold; None where that cannot be done.
 
-    Dates and times become ISO text, durations seconds, decimals numbers where nothing is lost and text otherwise, paths
-    and UUIDs text. A list, tuple, set or array of up to :data:`MOST_VALUES` such values becomes a list.
+    Dates and times, those of numpy and pandas too, become ISO text, durations seconds, decimals numbers where nothing
+    is lost and text otherwise, paths and UUIDs text, numbers of numpy numbers. What :func:`is_missing` becomes None. A
+    list, tuple, set or array of up to :data:`MOST_VALUES` such values becomes a list.
     """
     if isinstance(value, np.ndarray) and value.size <= MOST_VALUES:
         value = value.tolist()
@@ -52,22 +54,39 @@ def plain(value: Any) -> Scalar | list[Scalar] | None:
     return listed if len(listed) == len(made) else None
 
 
+def is_missing(value: Any) -> bool:
+    """Whether it is no value, as tables mark missing ones: NaN, NaT, an infinite number."""
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    if isinstance(value, float | np.floating):
+        return not isfinite(value)
+    if isinstance(value, Decimal):
+        return not value.is_finite()
+    return isinstance(value, date | time | timedelta) and value != value  # pandas has a date that is none
+
+
 def _scalar(value: Any) -> Scalar | None:
-    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
+    if is_missing(value):
+        return None
+    if isinstance(value, np.datetime64):
+        return str(value)
+    if isinstance(value, np.timedelta64):
+        return float(value / np.timedelta64(1, "s"))
+    if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Decimal):
         return _number(value)
     if isinstance(value, date | time):
-        return value.isoformat() if value == value else None  # pandas has a date that is none
+        return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
     return str(value) if isinstance(value, PurePath | UUID) else None
 
 
 def _number(value: Decimal) -> Scalar:
-    if value.is_finite() and abs(value) < 2**63:
+    if abs(value) < 2**63:
         if value == value.to_integral_value():
             return int(value)
         if Decimal(repr(float(value))) == value:

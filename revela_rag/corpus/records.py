@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 
 from revela_rag.corpus.detect import detect_format
 from revela_rag.corpus.metadata import plain_metadata
+from revela_rag.corpus.nodes import RANDOM_ID, node_origin
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.structured import parse_file
 from revela_rag.corpus.tools import definitions, tool_definition, tool_document
@@ -28,7 +28,6 @@ _NO_TEXT = f"record without text ({'/'.join(TEXT_FIELDS)})"
 _JSON_FILE = 10  # times the largest record: a list of records cannot be streamed
 _BLOCK = 1 << 20
 _PATH_FIELDS = ("source", "path", "file_path", "file_name", "filename")
-_RANDOM_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")  # of uuid4()
 
 
 def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
@@ -212,7 +211,8 @@ def _from_item(item: Any, fallback: str, report: CorpusReport) -> Document | Non
     if hasattr(item, "page_content"):  # LangChain
         name = str(getattr(item, "id", None) or "")
         record = {"text": item.page_content, "id": name, "metadata": item.metadata}
-        return _from_mapping(record, fallback, report, pieces=True)
+        document = _from_mapping(record, fallback, report, pieces=True)
+        return replace(document, origin={"id": name}) if document and name else document
     node = getattr(item, "node", item)  # LlamaIndex, NodeWithScore
     if callable(getattr(node, "get_content", None)):
         return _from_node(node, fallback, report)
@@ -232,20 +232,20 @@ def _from_node(node: Any, fallback: str, report: CorpusReport) -> Document | Non
     """
     name = str(getattr(node, "node_id", None) or getattr(node, "id_", None) or "")
     metadata = dict(node.metadata or {})
-    random = _RANDOM_ID.fullmatch(name) is not None
+    random = RANDOM_ID.fullmatch(name) is not None
     if random:
         path = _path(metadata, "file_path", *_PATH_FIELDS)
         page = metadata.get("page_label")
         cut_from = str(getattr(node, "ref_doc_id", None) or "")
-        if cut_from and not _RANDOM_ID.fullmatch(cut_from):
+        if cut_from and not RANDOM_ID.fullmatch(cut_from):
             name = cut_from
         elif path:
             name = f"{path}#page={page}" if page else path
-        if not _RANDOM_ID.fullmatch(name):
+        if not RANDOM_ID.fullmatch(name):
             metadata = {"source": path or name, **metadata}
     document = _from_mapping({"text": node.get_content(), "id": name, "metadata": metadata}, fallback, report)
-    is_piece = random and not _RANDOM_ID.fullmatch(name)
-    return replace(document, is_piece=is_piece) if document else None
+    is_piece = random and not RANDOM_ID.fullmatch(name)
+    return replace(document, is_piece=is_piece, origin=node_origin(node)) if document else None
 
 
 def _from_mapping(

@@ -62,10 +62,10 @@ class CorpusReport:
         reasons = sorted(self.skipped.items(), key=lambda item: (-len(item[1]), item[0]))
         return "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons)
 
-    def left_out_summary(self) -> str:
+    def left_out_summary(self, of: str = "documents") -> str:
         """The keys of metadata that were left out with their counts, most frequent first, at most ten."""
         keys = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
-        shown = ", ".join(f"{key!r} of {count:,} documents" for key, count in keys[:10])
+        shown = ", ".join(f"{key!r} of {count:,} {of}" for key, count in keys[:10])
         return f"{shown}, and {len(keys) - 10:,} more" if len(keys) > 10 else shown
 
     def summary(self) -> str:

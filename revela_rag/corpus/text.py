@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from unicodedata import normalize
 
-__all__ = ["bounded_references", "clean_text", "count_words", "decode", "squeeze", "word_spans"]
+__all__ = ["bounded_references", "clean_text", "count_words", "decode", "fold", "squeeze", "word_spans"]
 
 #: A file with a larger share of undecodable characters than this is not text we can trust.
 MAX_BAD_SHARE = 0.03
@@ -48,6 +49,17 @@ _SPACED_SPAN = re.compile(r"\S+")
 LETTERS = re.compile(rf"{_PAIR}|[^\W\d_{_UNSPACED}]{{2,}}")
 _LONG_REFERENCE = re.compile(r"&#[0-9]{600,};?")  # Python may refuse to read so many digits
 _SPACE = re.compile(r"\s+")
+
+
+def fold(text: str) -> str:
+    """A text in the form in which it is compared: equal for texts that read alike.
+
+    Unicode's NFKC and case folding: an accent may be a character of its own or not (macOS writes names that way),
+    letters wide or narrow, capital or small, and ß is ss. A capital I with a dot is an i.
+    """
+    if text.isascii():
+        return text.lower()
+    return normalize("NFKC", normalize("NFKC", text).casefold().replace("i\u0307", "i"))
 
 
 def decode(data: bytes) -> str | None:

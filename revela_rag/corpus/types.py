@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "ANSWER_ROLES",
@@ -46,6 +46,8 @@ class Document:
         metadata: anything else that should travel with every chunk of the document: strings, numbers, booleans, lists
             of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is left out.
         is_piece: whether it is one of the pieces into which a document was cut before; they share its id.
+        origin: what the object of another library that it was read from had beside text and metadata, as plain JSON:
+            ``id``, the one its user gave it, and ``node``, see :mod:`revela_rag.corpus.nodes`.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Document:
     format: str = "text"
     metadata: Metadata = field(default_factory=dict)
     is_piece: bool = False
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Chunk:
         title: heading path, document title or qualified symbol that gives the text its context; may be empty.
         parts: texts inside the chunk that say the same in different words; empty where none were found.
         metadata: source path, line numbers, language, symbol and the document's own metadata, whose keys win.
+        origin: the document's; it is neither embedded nor searched, but integrations give back what they were given.
     """
 
     id: str
@@ -95,6 +99,7 @@ class Chunk:
     title: str = ""
     parts: tuple[Part, ...] = ()
     metadata: Metadata = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def embedding_text(self) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
+from revela_rag.forks import survive_forks
 from revela_rag.index.chroma_safety import check_collection, check_database, settings
 from revela_rag.index.faiss_store import pairs
 from revela_rag.index.segments import Segment, bitmap
@@ -41,6 +42,7 @@ _FOLDER = "chroma"
 _COLLECTION = "revela"
 _HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 256, "max_neighbors": 32}
 _WRITING, _SETTLED = 1_000_000, 2  # values of sync_threshold
+_OF_PARENTS: list[Any] = []
 
 
 class ChromaStore:
@@ -50,6 +52,8 @@ class ChromaStore:
         self, client: Any, collection: Any, data: Path | None, *, private: Path | None = None, held: int | None = None
     ) -> None:
         self._held = held  # vectors; None where they may change
+        survive_forks()
+        self._opened: tuple[int, Path] | None = None  # by which process and where, for reading
         self._client = client
         self._collection = collection
         self._data = data  # None: read only
@@ -81,6 +85,7 @@ class ChromaStore:
             _remove(private)
             raise
         store = cls(client, collection, None, private=private, held=count)
+        store._opened = os.getpid(), private or data
         if (held := _count(collection, data)) != count:
             store.close()
             raise IndexingError(f"{str(data)!r} holds {held} vectors, the manifest says {count}; build again.")
@@ -115,7 +120,7 @@ class ChromaStore:
         if count <= EXACT_BELOW:
             return self._compare(queries, k, allowed)
         with _errors(self._data):
-            found = self._collection.query(
+            found = self._here().query(
                 query_embeddings=np.ascontiguousarray(queries, dtype=np.float32),
                 n_results=k,
                 ids=None if allowed is None else [str(row) for row in allowed],
@@ -134,7 +139,7 @@ class ChromaStore:
             everything = self._all()
             return everything.vectors(everything.locate(rows))
         with _errors(self._data):
-            found = self._collection.get(ids=[str(row) for row in rows], include=["embeddings"])
+            found = self._here().get(ids=[str(row) for row in rows], include=["embeddings"])
         vectors = dict(zip(map(int, found["ids"]), np.asarray(found["embeddings"], dtype=np.float32), strict=True))
         return np.stack([vectors[int(row)] for row in rows])
 
@@ -150,16 +155,30 @@ class ChromaStore:
 
     def _all(self) -> Segment:
         """Every vector of the collection; read once."""
+        if self._exact is not None:
+            return self._exact
+        collection = self._here()
         with self._lock:
             if self._exact is None:
                 rows, vectors = [], []
                 for start in range(0, self._size(), EXACT_BELOW):
                     with _errors(self._data):
-                        page = self._collection.get(limit=EXACT_BELOW, offset=start, include=["embeddings"])
+                        page = collection.get(limit=EXACT_BELOW, offset=start, include=["embeddings"])
                     rows += [int(id_) for id_ in page["ids"]]
                     vectors.append(np.asarray(page["embeddings"], dtype=np.float32))
                 self._exact = Segment.of(np.array(rows, dtype=np.int64), np.concatenate(vectors))
             return self._exact
+
+    def _here(self) -> Any:
+        """The collection; a forked child connects again, as the threads of Chroma stayed in the parent."""
+        with self._lock:
+            if self._opened is not None and self._opened[0] != os.getpid():
+                self._close.detach()
+                _OF_PARENTS.append(self._client)  # closing it would wait for those threads
+                self._client, self._collection = _connect(self._opened[1])
+                self._close = weakref.finalize(self, _close, self._client, None)
+                self._opened = os.getpid(), self._opened[1]
+            return self._collection
 
     def save(self) -> None:
         """Write everything out, so that readers find nothing left to replay, and close."""

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from revela_rag.corpus.types import Chunk
-from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
+from revela_rag.errors import IndexingError, RevelaError
 from revela_rag.index import writer
+from revela_rag.index.filters import check_filter
 from revela_rag.index.generations import LOCK_TIMEOUT
-from revela_rag.index.manifest import Manifest
+from revela_rag.index.manifest import Manifest, pointer
+from revela_rag.index.queries import find_encoder, unit_queries
 from revela_rag.index.snapshot import Snapshot
-from revela_rag.index.types import Hit, Mode, SyncReport, check_mode
+from revela_rag.index.types import Hit, Mode, SyncReport, check_k, check_mode, listed_ids
 from revela_rag.index.words import LEXICAL_LIMIT
 
 if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
 
 __all__ = ["Index"]
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Kind = Literal["flat", "hnsw", "ivf-sq8"]
@@ -32,14 +38,22 @@ class Index:
 
     Made by :meth:`build` or :meth:`open`. One index may be searched by many threads and opened by many processes;
     writers take turns. A search sees the index as it was before a write or after it, never in between. What another
-    process writes is seen after :meth:`refresh`.
+    process wrote is seen by the next search, or after :meth:`refresh` where ``auto_refresh`` is off.
     """
 
     def __init__(
-        self, path: Path, snapshot: Snapshot, encoder: Encoder | None, *, lock_timeout: float = LOCK_TIMEOUT
+        self,
+        path: Path,
+        snapshot: Snapshot,
+        encoder: Encoder | None,
+        *,
+        lock_timeout: float = LOCK_TIMEOUT,
+        auto_refresh: bool = True,
     ) -> None:
         self.path = path
+        self.auto_refresh = auto_refresh
         self._snapshot: Snapshot | None = snapshot
+        self._pointer: tuple[int, int, int] | None = None  # of the manifest that was looked at last
         self._encoder = encoder
         self._lock_timeout = lock_timeout
         self._lock = threading.RLock()  # held for moments: searches need it, too
@@ -59,6 +73,7 @@ class Index:
         show_progress: bool = False,
         overwrite: bool = False,
         lock_timeout: float = LOCK_TIMEOUT,
+        auto_refresh: bool = True,
     ) -> Index:
         """Embed chunks and write them as an index.
 
@@ -73,14 +88,15 @@ class Index:
             vectors: (n, d) embeddings of the chunks in their order, when they are known already.
             show_progress: draw a progress bar.
             overwrite: replace an index that is there; until the new one is complete the old one is served.
-            lock_timeout: seconds to wait for another writer.
+            lock_timeout: seconds to wait for another writer, now and in later writes.
+            auto_refresh: see :meth:`open`.
 
         Raises:
             IndexingError: the path holds something else or, without ``overwrite``, an index; another writer is at it.
             DiskError: the disk is full; nothing half-written is left.
             MissingExtraError: chromadb is not installed.
         """
-        root = Path(path).expanduser()
+        root = Path(path).expanduser().absolute()
         writer.build(
             root,
             chunks,
@@ -92,7 +108,7 @@ class Index:
             show_progress=show_progress,
             timeout=lock_timeout,
         )
-        return cls(root, Snapshot.open(root), encoder, lock_timeout=lock_timeout)
+        return cls(root, Snapshot.open(root), encoder, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
 
     @classmethod
     def open(
@@ -102,6 +118,7 @@ class Index:
         encoder: Encoder | None = None,
         verify: bool = False,
         lock_timeout: float = LOCK_TIMEOUT,
+        auto_refresh: bool = True,
     ) -> Index:
         """Open an index.
 
@@ -110,18 +127,20 @@ class Index:
             encoder: the model to search with; None means the one the index was built by, loaded when first needed.
             verify: hash every file. Sizes are always checked, and hashes of files up to 64 MiB.
             lock_timeout: seconds a write waits for another writer.
+            auto_refresh: whether a search looks first, by one ``stat``, if another process wrote, and takes that up;
+                what cannot be taken up (another index, another model) is logged, and searches go on as before.
 
         Raises:
             IndexingError: there is no index, or it is damaged.
             IndexMismatchError: ``encoder`` is not the model the index was built by.
             DiskError: a Chroma store cannot be written, and there is no room for a private copy of it.
         """
-        root = Path(path).expanduser()
+        root = Path(path).expanduser().absolute()
         snapshot = Snapshot.open(root, verify=verify)
         if encoder is not None and encoder.fingerprint != snapshot.manifest.model.fingerprint:
             snapshot.close()
             raise writer.mismatch(root, snapshot.manifest, encoder)
-        return cls(root, snapshot, encoder, lock_timeout=lock_timeout)
+        return cls(root, snapshot, encoder, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
 
     # -- what it is --------------------------------------------------------------------------------------------
 
@@ -155,11 +174,11 @@ class Index:
         """
         with self._finding:
             if self._encoder is None:
-                self._encoder = self._find_encoder()
+                self._encoder = find_encoder(self.path, self.manifest)
             return self._encoder
 
     def __len__(self) -> int:
-        return self.manifest.count
+        return self._followed().manifest.count
 
     def __repr__(self) -> str:
         if self._snapshot is None:
@@ -174,7 +193,7 @@ class Index:
         """Make the index hold exactly ``chunks``.
 
         Compares by chunk id. Only new chunks and those whose embedded text changed are embedded; a change of
-        metadata alone is written without the model. When nothing changed, nothing is written.
+        metadata alone is written without the model. When nothing changed, nothing is written but BM25 where it is gone.
 
         Args:
             chunks: what it shall hold.
@@ -186,12 +205,14 @@ class Index:
             IndexingError: another writer is at it.
             DiskError: the disk is full; the index is as it was.
         """
-        return self._merge(chunks, prune=True, keep=keep, show_progress=show_progress)
+        return self._merge(chunks, "index", keep=keep, show_progress=show_progress)
 
     def add(
         self, chunks: Iterable[Chunk], vectors: np.ndarray | None = None, *, show_progress: bool = False
     ) -> SyncReport:
         """Add chunks, or replace those whose id is there already; nothing is deleted.
+
+        A chunk's id follows from its text, so that a changed text is added beside the old one: see :meth:`upsert`.
 
         Args:
             chunks: what to add.
@@ -201,35 +222,94 @@ class Index:
         Raises:
             IndexMismatchError: the vectors do not have the index's length.
         """
-        return self._merge(chunks, vectors=vectors, prune=False, show_progress=show_progress)
+        return self._merge(chunks, "chunks", vectors=vectors, show_progress=show_progress)
 
-    def delete(self, ids: Iterable[str]) -> int:
-        """Delete chunks by id, passing over unknown ones; gives how many were deleted."""
-        listed = _listed(ids)
+    def upsert(
+        self, chunks: Iterable[Chunk], vectors: np.ndarray | None = None, *, show_progress: bool = False
+    ) -> SyncReport:
+        """Make the index hold exactly ``chunks`` of the documents that they belong to; other documents stay.
+
+        This replaces a document whose text changed. Give all pieces of a document at once: those that do not come in
+        are deleted.
+
+        Args:
+            chunks: of some documents, told apart by ``document_id``.
+            vectors: as for :meth:`add`.
+            show_progress: draw a progress bar.
+
+        Raises:
+            IndexMismatchError: the vectors do not have the index's length.
+        """
+        return self._merge(chunks, "documents", vectors=vectors, show_progress=show_progress)
+
+    def delete(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        documents: Iterable[str] = (),
+        filter: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Delete chunks: those with one of the ids, those of the documents, and those that match the filter.
+
+        Args:
+            ids: of chunks, or as they were given to the LangChain documents and LlamaIndex nodes that became chunks.
+            documents: ids of documents, such as ``"book.pdf"``.
+            filter: as in :meth:`search`; one without keys, which would match everything, is refused.
+
+        Returns:
+            How many chunks were deleted. Nothing at all is worth a warning in the log.
+
+        Raises:
+            IndexingError: nothing says what to delete, an id is a document's, or the filter cannot be used.
+        """
+        listed, named = listed_ids(ids), listed_ids(documents, "documents")
+        check_filter(filter)
+        if filter is not None and not filter:
+            raise IndexingError("The filter is empty and would delete everything; use sync([]) if that is meant.")
         with self._writing:
-            self._current()
-            deleted = writer.delete(self.path, listed, timeout=self._lock_timeout)
+            opened = self._current().manifest
+            what: dict[str, Any] = {"ids": listed, "documents": named, "filter": filter}
+            deleted = writer.delete(self.path, **what, timeout=self._lock_timeout, opened=opened)
             self.refresh()
+        if not deleted and (listed or named or filter):
+            asked = ", ".join(f"{name}={shorten(repr(value), 200)}" for name, value in what.items() if value)
+            logger.warning("Nothing was deleted from %r: it has no chunk for %s.", str(self.path), asked)
         return deleted
 
     def refresh(self) -> bool:
-        """Take up what other processes wrote since; True when there was something."""
+        """Take up what other processes wrote since; True when there was something.
+
+        Raises:
+            IndexMismatchError: another index lies there now, or one of another model.
+        """
+        return self._take_up(warm=False)
+
+    def _take_up(self, *, warm: bool) -> bool:
         with self._lock:
             current = self._current()
-            if Manifest.read(self.path).generation == current.manifest.generation:
+            self._pointer = pointer(self.path)
+            found = Manifest.read(self.path)
+            writer.check_identity(self.path, current.manifest, found)
+            if found.generation == current.manifest.generation:
                 return False
             fresh = Snapshot.open(self.path)
-            if self._encoder is not None and self._encoder.fingerprint != fresh.manifest.model.fingerprint:
+            try:
+                writer.check_identity(self.path, current.manifest, fresh.manifest)
+                if self._encoder is not None and self._encoder.fingerprint != fresh.manifest.model.fingerprint:
+                    raise writer.mismatch(self.path, fresh.manifest, self._encoder)
+                if warm:
+                    fresh.warm(current)
+            except BaseException:
                 fresh.close()
-                raise writer.mismatch(self.path, fresh.manifest, self._encoder)
+                raise
             self._snapshot = fresh  # the old one closes when the last search that uses it ends
             return True
 
     # -- reading -----------------------------------------------------------------------------------------------
 
     def get(self, ids: Iterable[str]) -> list[Chunk]:
-        """Chunks by id, in the order asked for; unknown ids are left out."""
-        listed = _listed(ids)
+        """Chunks by id, in the order asked for, ids as for :meth:`delete`; unknown ids are left out."""
+        listed = listed_ids(ids)
         return self._read(lambda snapshot: snapshot.texts.get(listed))
 
     def document_ids(self) -> list[str]:
@@ -251,8 +331,9 @@ class Index:
             query: plain text; the model's query prompt is put before it.
             k: at most this many.
             filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
-                means any of its values, and metadata that is a list must hold one of them; ``document_id`` and ``kind``
-                work too, where no metadata has that name.
+                means any of its values, and metadata that is a list must hold one of them; strings are equal when they
+                read alike, whatever their case (:func:`revela_rag.corpus.text.fold`); ``document_id`` and ``kind`` work
+                too, where no metadata has that name.
             mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
                 ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/hybrid.md), but
                 dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
@@ -301,8 +382,8 @@ class Index:
         Raises:
             IndexMismatchError: the vector does not have the index's length.
         """
-        _check_k(k)
-        row = self._unit(np.asarray(vector, dtype=np.float32).reshape(1, -1))
+        check_k(k)
+        row = unit_queries(np.asarray(vector, dtype=np.float32).reshape(1, -1), self.dimension, self.path)
         return self._read(lambda snapshot: snapshot.dense(row, k, filter))[0]
 
     def close(self) -> None:
@@ -318,6 +399,19 @@ class Index:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same index: a copy of what holds one shares it."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the index again, from where it is."""
+        manifest = self._current().manifest
+        settings = {"encoder": self._encoder, "lock_timeout": self._lock_timeout, "auto_refresh": self.auto_refresh}
+        return _reopen, (self.path, manifest, settings)
+
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _search(
@@ -329,13 +423,15 @@ class Index:
         filter: Mapping[str, Any] | None,
         mode: Mode,
     ) -> list[list[Hit]]:
-        _check_k(k)
+        check_k(k)
+        check_filter(filter)
         mode = self.resolve_mode(mode)
-        if not queries or not len(self):
+        if not len(queries) or not self._current().manifest.count:
             return [[] for _ in queries]
         if mode == "lexical":
             return self._read(lambda snapshot: snapshot.lexical(queries, k, filter))
-        units = self._unit(self.encoder.encode_queries(queries) if vectors is None else vectors)
+        given = self.encoder.encode_queries(queries) if vectors is None else vectors
+        units = unit_queries(given, self.dimension, self.path)
         if mode == "dense":
             return self._read(lambda snapshot: snapshot.dense(units, k, filter))
         return self._read(lambda snapshot: snapshot.hybrid(queries, units, k, filter))
@@ -346,9 +442,23 @@ class Index:
             raise IndexingError(f"The index {str(self.path)!r} is closed; open it again.")
         return snapshot
 
+    def _followed(self) -> Snapshot:
+        """The current generation, after a look whether there is a newer one."""
+        current = self._current()
+        if not self.auto_refresh or pointer(self.path) == self._pointer:
+            return current
+        if self._lock.acquire(blocking=False):  # one thread takes it up, others go on with what there is
+            try:
+                self._take_up(warm=True)
+            except (RevelaError, OSError) as error:
+                logger.warning("Searches go on with what was in %r before: %s", str(self.path), error)
+            finally:
+                self._lock.release()
+        return self._current()
+
     def _read(self, search: Callable[[Snapshot], Result]) -> Result:
         """Search the current generation; once more if a writer took it away meanwhile."""
-        snapshot = self._current()
+        snapshot = self._followed()
         try:
             return search(snapshot)
         except IndexingError:
@@ -360,53 +470,31 @@ class Index:
                 raise
             return search(fresh)
 
-    def _merge(self, chunks: Iterable[Chunk], **options: Any) -> SyncReport:
-        with self._writing:
-            self._current()
-            report = writer.merge(self.path, chunks, encoder=self.encoder, timeout=self._lock_timeout, **options)
+    def _merge(
+        self,
+        chunks: Iterable[Chunk],
+        scope: writer.Scope,
+        *,
+        vectors: np.ndarray | None = None,
+        keep: Callable[[str], bool] | None = None,
+        show_progress: bool,
+    ) -> SyncReport:
+        self.refresh()
+        before, encoder = self._current(), self.encoder
+        given: dict[str, Any] = {"vectors": vectors, "show_progress": show_progress}
+        with writer.stage(self.path, chunks, before=before, encoder=encoder, **given) as staged, self._writing:
+            opened = self._current().manifest
+            options: dict[str, Any] = {"keep": keep, "timeout": self._lock_timeout, "opened": opened}
+            report = writer.merge(self.path, staged, encoder=encoder, scope=scope, **options)
             self.refresh()
         return report
 
-    def _find_encoder(self) -> Encoder:
-        from revela_rag.model.encoder import Encoder
 
-        manifest = self.manifest
-        recorded = manifest.model
-        if not recorded.name:
-            raise ModelError(
-                f"The index {str(self.path)!r} was built by a model that was only in memory; pass it: "
-                "Index.open(path, encoder=Encoder(model))."
-            )
-        try:
-            encoder = Encoder(recorded.name, max_length=recorded.max_length)
-        except ModelError as error:
-            raise ModelError(
-                f"The model that built the index {str(self.path)!r} is not there any more: {error} Pass it: "
-                "Index.open(path, encoder=Encoder(directory)), or --model DIRECTORY on the command line."
-            ) from error
-        if encoder.fingerprint != recorded.fingerprint:
-            raise writer.mismatch(self.path, manifest, encoder)
-        return encoder
-
-    def _unit(self, vectors: np.ndarray) -> np.ndarray:
-        dimension = self.dimension
-        if vectors.ndim != 2 or vectors.shape[1] != dimension:
-            raise IndexMismatchError(
-                f"The query vector has length {vectors.shape[-1]}, the index {str(self.path)!r} has {dimension}; "
-                "use the model the index was built by."
-            )
-        if not np.isfinite(vectors).all():
-            raise IndexingError("The query vector holds values that are not finite.")
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.ascontiguousarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
-
-
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise IndexingError(f"k={k!r} must be a whole number of at least 1.")
-
-
-def _listed(ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise IndexingError(f"ids is one string, {ids!r}; pass a list of ids.")
-    return [str(id_) for id_ in ids]
+def _reopen(path: Path, manifest: Manifest, settings: dict[str, Any]) -> Index:
+    index = Index.open(path, **settings)
+    try:
+        writer.check_identity(path, manifest, index.manifest)
+    except BaseException:
+        index.close()
+        raise
+    return index

@@ -13,18 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from filelock import FileLock, Timeout
 
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.index.manifest import GENERATION, MANIFEST_FILE, Manifest
 
-__all__ = ["LOCK_FILE", "LOCK_TIMEOUT", "Workspace", "disk_errors", "publish", "writing"]
+__all__ = ["LOCK_FILE", "LOCK_TIMEOUT", "QUEUE_FILE", "Workspace", "disk_errors", "publish", "writing"]
 
-LOCK_FILE = ".lock"
+#: Who waits for the lock holds the queue, so that a writer that has just ended does not overtake those that wait.
+LOCK_FILE, QUEUE_FILE = ".lock", ".queue"
 #: Seconds a writer waits for another one.
 LOCK_TIMEOUT = 10.0
 _TEMPORARY = MANIFEST_FILE + ".new"
+_POLL = 0.01  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,15 @@ def writing(
         DiskError: the disk is full or cannot be written.
     """
     made = _prepare(root, create)
-    lock = FileLock(root / LOCK_FILE, timeout=timeout)
+    lock = FileLock(root / LOCK_FILE)
+    deadline = monotonic() + timeout
     try:
-        lock.acquire()
+        with FileLock(root / QUEUE_FILE).acquire(timeout, poll_interval=_POLL):
+            lock.acquire(max(0.0, deadline - monotonic()), poll_interval=_POLL)
     except Timeout as error:
         raise IndexingError(
             f"Another process is writing this index: {str(root / LOCK_FILE)!r} stayed locked for {timeout:g} s. "
-            "Wait for it to end, or stop it, and try again."
+            "Wait for it to end, or stop it, and try again; lock_timeout sets how long to wait."
         ) from error
     except OSError as error:
         raise _disk(error, root) from error
@@ -147,7 +152,7 @@ def _foreign(root: Path) -> str | None:
     """Something in a directory without a valid manifest that no index left there."""
     names = sorted(entry.name for entry in root.iterdir())
     generations = [name for name in names if GENERATION.fullmatch(name)]
-    ours = {*generations, _TEMPORARY, LOCK_FILE, *([MANIFEST_FILE] if generations else [])}
+    ours = {*generations, _TEMPORARY, LOCK_FILE, QUEUE_FILE, *([MANIFEST_FILE] if generations else [])}
     return next((name for name in names if name not in ours), None)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from revela_rag.errors import IndexingError
 
-__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_files"]
+__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_files", "pointer"]
 
 MANIFEST_FILE = "manifest.json"
 GENERATION = re.compile(r"generation-[0-9]{6,12}")
@@ -57,7 +57,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything an index says about itself. ``metric`` is always cosine; ``kind`` says how FAISS searches."""
+    """Everything an index says about itself. ``metric`` is always cosine; ``kind`` says how FAISS searches.
+
+    ``identity`` is drawn when an index is built and kept by everything that is written to it, so that another index
+    that came to lie in its place is told from it; ``""`` in indexes of earlier versions, until they are written.
+    """
 
     generation: str
     store: str
@@ -68,6 +72,7 @@ class Manifest:
     library: str
     created: str
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    identity: str = ""
 
     def to_json(self) -> str:
         """As stored."""
@@ -118,6 +123,7 @@ class Manifest:
             library=_of(data, "library", str),
             created=_of(data, "created", str),
             files={_safe(name): _file(entry) for name, entry in files.items()},
+            identity=_of(data, "identity", str) if "identity" in data else "",
         )
         if not GENERATION.fullmatch(manifest.generation):
             raise ValueError(f"generation {manifest.generation!r} is not the name of a generation")
@@ -128,6 +134,10 @@ class Manifest:
         if not 1 <= manifest.dimension <= 1_000_000 or manifest.count < 0:
             raise ValueError(f"dimension {manifest.dimension} or count {manifest.count} is out of range")
         return manifest
+
+    def is_same_index(self, later: Manifest) -> bool:
+        """Whether ``later``, read from the same place, belongs to the same index."""
+        return self.identity in ("", later.identity)
 
     def verify(self, folder: Path, *, full: bool = False) -> None:
         """Compare the files of the generation in ``folder`` with what was written.
@@ -154,6 +164,15 @@ class Manifest:
                     )
             except OSError as error:
                 raise IndexingError(f"{str(file)!r} is missing or unreadable ({error}); build again.") from error
+
+
+def pointer(root: Path) -> tuple[int, int, int] | None:
+    """What changes whenever another generation is published in ``root``, by one ``stat``; None without a manifest."""
+    try:
+        stat = (root / MANIFEST_FILE).stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def describe_files(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError
+from revela_rag.forks import survive_forks
 
 __all__ = ["Found", "Segment", "bitmap", "dead_file", "link", "read_faiss", "read_rows", "write_faiss"]
 
@@ -34,6 +35,7 @@ class Segment:
     def __init__(self, index: Any, *, file: Path | None = None, dead: np.ndarray | None = None) -> None:
         import faiss
 
+        survive_forks()
         self._index = index
         self.file = file
         self.rows = faiss.vector_to_array(index.id_map)

@@ -115,6 +115,13 @@ class Snapshot:
             hits.append(self._hits(ranked, cosines))
         return hits
 
+    def warm(self, before: Snapshot) -> None:
+        """Load what searches of ``before`` needed, so that others need not wait for it."""
+        if before._lexical is not None:
+            self._load_words()
+        if before._context is not None:
+            self._load_context()
+
     def _allowed(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
         return self.texts.select(filter) if filter else None
 
@@ -131,12 +138,13 @@ class Snapshot:
                 try:
                     self._lexical = WordIndex.load(self.folder / LEXICAL_FOLDER)
                 except IndexingError:
-                    # not written by add and delete nor for very many chunks, or removed by a writer meanwhile
+                    # not written by add and delete nor for very many chunks, of an earlier version, or removed by a
+                    # writer meanwhile
                     slow = len(self.texts) > _QUICK
                     logger.log(
                         logging.WARNING if slow else logging.INFO,
-                        "Building the lexical index of %d chunks in memory: there is none in %s, "
-                        "a sync that changes it writes one.",
+                        "Building the lexical index of %d chunks in memory: there is none of this version in %s, "
+                        "a sync that changes it or finds none writes one.",
                         len(self.texts),
                         self.folder,
                     )

@@ -9,73 +9,97 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from revela_rag.corpus.metadata import MOST_VALUES, plain
+from revela_rag.corpus.metadata import is_missing, plain
+from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.text import fold
 from revela_rag.corpus.types import Chunk, Part, titled
 from revela_rag.errors import DiskError, IndexingError
+from revela_rag.index.filters import clean, conditions, typed, values_of
 
-__all__ = ["TEXTS_FILE", "Record", "TextStore", "record"]
+__all__ = ["TEXTS_FILE", "Record", "TextStore", "embedded", "record"]
 
 TEXTS_FILE = "texts.sqlite"
 _SCHEMA = """
 CREATE TABLE chunks (
     row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, title TEXT NOT NULL,
     document_id TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, parts TEXT NOT NULL,
-    metadata TEXT NOT NULL);
+    metadata TEXT NOT NULL, origin TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE attributes (
     key TEXT NOT NULL, type TEXT NOT NULL, value NOT NULL, row INTEGER NOT NULL,
     PRIMARY KEY (key, type, value, row)) WITHOUT ROWID;
 CREATE INDEX attributes_row ON attributes (row);
+PRAGMA user_version = 1;
 """
-_COLUMNS = "id, text, title, document_id, position, kind, parts, metadata"
-_SORTED = json.JSONEncoder(sort_keys=True)
+#: Version 0 had no column ``origin``, and strings in ``attributes`` as they were written.
+_VERSION = 1
+_COLUMNS = "id, text, title, document_id, position, kind, parts, metadata, origin"
+_GIVEN_ID = "\0id"  # the key in `attributes` of the id that a chunk's origin had; no metadata has it
 _VARIABLES = 500  # bound per statement; SQLite allows at least 999
 
 #: One chunk as it is stored: the values of ``_COLUMNS``.
-Record = tuple[str, str, str, str, int, str, str, str]
+Record = tuple[str, str, str, str, int, str, str, str, str]
 
 
-def record(chunk: Chunk) -> Record:
+def record(chunk: Chunk, report: CorpusReport) -> Record:
     """A chunk as it is stored; equal records mean that nothing needs writing.
+
+    Metadata is stored as :func:`~revela_rag.corpus.metadata.plain` makes it where it is no JSON; what is missing (NaN)
+    is left out and counted in ``report``.
 
     Raises:
         IndexingError: the metadata cannot be written as JSON.
     """
+    left_out = [key for key, value in chunk.metadata.items() if any(map(is_missing, _values_in(value)))]
+    for key in left_out:
+        report.leave_out(str(key))
     try:
-        metadata = _SORTED.encode(dict(chunk.metadata))
+        metadata = _SORTED.encode({key: value for key, value in chunk.metadata.items() if key not in left_out})
+        origin = _SORTED.encode(dict(chunk.origin))
         parts = json.dumps([[part.role, part.text] for part in chunk.parts]) if chunk.parts else "[]"
     except (TypeError, ValueError) as error:
         raise IndexingError(
             f"The metadata of chunk {chunk.id!r} ({chunk.document_id!r}) cannot be stored: {error}. "
             "Use strings, numbers, booleans and lists of them."
         ) from error
-    texts = (_clean(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
+    texts = (clean(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
     id_, text, title, document = texts
-    return (id_, text, title, document, int(chunk.position), str(chunk.kind), parts, metadata)
+    return (id_, text, title, document, int(chunk.position), str(chunk.kind), parts, metadata, origin)
 
 
-def _clean(text: str) -> str:
-    """Replace lone surrogates, which no UTF-8 store can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
+def _as_json(value: Any) -> Any:
+    made = plain(value)
+    if made is None:
+        raise TypeError(f"a {type(value).__name__} is no JSON")
+    return made
+
+
+_SORTED = json.JSONEncoder(sort_keys=True, default=_as_json)
+
+
+def _values_in(given: Any) -> Sequence[Any]:
+    """The values of a list, tuple, set or array, or the one that is none of these."""
+    if isinstance(given, np.ndarray):
+        return list(given.flat)
+    return list(given) if isinstance(given, list | tuple | set | frozenset) else [given]
+
+
+def embedded(values: Record) -> str:
+    """The text of a record that is embedded."""
+    return f"{values[2]}\n{values[1]}" if values[2] else values[1]
 
 
 def _chunk(values: Sequence[Any]) -> Chunk:
-    id_, text, title, document, position, kind, parts, metadata = values
+    id_, text, title, document, position, kind, parts, metadata, origin = values
     return Chunk(
         id=id_,
         text=text,
@@ -85,28 +109,8 @@ def _chunk(values: Sequence[Any]) -> Chunk:
         title=title,
         parts=tuple(Part(role, part) for role, part in json.loads(parts)),
         metadata=json.loads(metadata),
+        origin=json.loads(origin),
     )
-
-
-def _typed(value: Any) -> tuple[str, Any] | None:
-    """A scalar as (type, SQLite value), so that True is not 1 and "1" is not 1, but 1 is 1.0; None for all else."""
-    if isinstance(value, bool):
-        return "b", int(value)
-    if isinstance(value, int | float) and not _is_huge(value):
-        return "n", value if isinstance(value, float) or abs(value) < 2**63 else float(value)
-    return ("s", _clean(value)) if isinstance(value, str) else None
-
-
-def _each(given: Any) -> list[Any]:
-    """What a filter can ask for under one key."""
-    if not isinstance(given, list):
-        return [given]
-    return given if len(given) <= MOST_VALUES else []
-
-
-def _is_huge(value: Any) -> bool:
-    """Whether a number is beyond all that SQLite can hold; no filter finds such."""
-    return isinstance(value, int) and abs(value) > sys.float_info.max
 
 
 class TextStore:
@@ -118,6 +122,11 @@ class TextStore:
         self._writable = writable
         self._lock = threading.Lock()
         self._close = weakref.finalize(self, connection.close)
+        connection.create_function("fold", 1, fold, deterministic=True)
+        self._folded = connection.execute("PRAGMA user_version").fetchone()[0] >= _VERSION
+        self._columns = _COLUMNS if self._folded else _COLUMNS.replace("origin", "'{}'")
+        if writable and not self._folded:
+            self._upgrade()
 
     @classmethod
     def create(cls, file: Path) -> TextStore:
@@ -130,7 +139,7 @@ class TextStore:
             if fresh:
                 connection.executescript(_SCHEMA)
             connection.execute("BEGIN")
-        return cls(connection, file, writable=True)
+            return cls(connection, file, writable=True)
 
     @classmethod
     def open(cls, file: Path) -> TextStore:
@@ -143,7 +152,7 @@ class TextStore:
             uri = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
             store = cls(connection, file, writable=False)
-            connection.execute(f"SELECT {_COLUMNS} FROM chunks LIMIT 1").fetchone()
+            connection.execute(f"SELECT {store._columns} FROM chunks LIMIT 1").fetchone()
             connection.execute("SELECT key, type, value, row FROM attributes LIMIT 1").fetchone()
         return store
 
@@ -154,7 +163,7 @@ class TextStore:
         """Row and record of those ids that are there."""
         found: dict[str, tuple[int, Record]] = {}
         for some in _slices(ids):
-            sql = f"SELECT row, {_COLUMNS} FROM chunks WHERE id IN ({_marks(some)})"
+            sql = f"SELECT row, {self._columns} FROM chunks WHERE id IN ({_marks(some)})"
             found.update({values[1]: (values[0], values[1:]) for values in self._query(sql, some)})
         return found
 
@@ -162,14 +171,37 @@ class TextStore:
         """Chunk of each row."""
         found: dict[int, Chunk] = {}
         for some in _slices(rows):
-            sql = f"SELECT row, {_COLUMNS} FROM chunks WHERE row IN ({_marks(some)})"
+            sql = f"SELECT row, {self._columns} FROM chunks WHERE row IN ({_marks(some)})"
             found.update({values[0]: _chunk(values[1:]) for values in self._query(sql, some)})
         return found
 
     def get(self, ids: Sequence[str]) -> list[Chunk]:
-        """Chunks in the order of ``ids``; unknown ids are left out."""
-        found = self.records([_clean(id_) for id_ in ids])
-        return [_chunk(found[id_][1]) for id_ in ids if id_ in found]
+        """Chunks in the order of ``ids``, which are as for :meth:`find`; unknown ids are left out."""
+        rows = [row for found in self.find(ids).values() for row in found]
+        chunks = self.chunks(rows)
+        if len(chunks) < len(set(rows)):
+            raise IndexingError(f"{str(self._file)!r} is damaged: it has ids of chunks that it lost; build again.")
+        return [chunks[row] for row in rows]
+
+    def find(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """The rows of each id that is there, in order: a chunk's own, or the one its origin had."""
+        cleaned = list(dict.fromkeys(map(clean, ids)))
+        own, given = dict[str, list[int]](), dict[str, list[int]]()
+        for some in _slices(cleaned):
+            sql = f"SELECT row, id FROM chunks WHERE id IN ({_marks(some)})"
+            own |= {id_: [row] for row, id_ in self._query(sql, some)}
+            sql = f"SELECT row, value FROM attributes WHERE key = ? AND type = 's' AND value IN ({_marks(some)})"
+            for row, id_ in self._query(sql, [_GIVEN_ID, *some]):
+                given.setdefault(id_, []).append(row)
+        return {id_: found for id_ in cleaned if (found := own.get(id_) or given.get(id_))}
+
+    def of_documents(self, documents: Sequence[str]) -> list[tuple[int, str, str]]:
+        """Row, id and document of every chunk of some documents."""
+        found: list[tuple[int, str, str]] = []
+        for some in _slices(list(dict.fromkeys(map(clean, documents)))):
+            sql = f"SELECT row, id, document_id FROM chunks WHERE document_id IN ({_marks(some)}) ORDER BY row"
+            found += self._query(sql, some)
+        return found
 
     def rows(self) -> np.ndarray:
         """All rows, (n,) int64, ascending."""
@@ -201,36 +233,28 @@ class TextStore:
 
         A value means equality; a list, tuple or set means any of its values. Metadata that is a list of up to
         ``MOST_VALUES`` matches each of them. Booleans match booleans only, numbers match numbers; dates, decimals and
-        others match what :func:`~revela_rag.corpus.metadata.plain` makes of them. ``document_id`` and ``kind`` mean the
+        others match what :func:`~revela_rag.corpus.metadata.plain` makes of them, and strings what reads alike
+        (:func:`~revela_rag.corpus.text.fold`). ``document_id`` and ``kind`` mean the
         chunk's own fields where its metadata has no such key.
 
         Raises:
-            IndexingError: a key is not a string or a value is not a scalar.
+            IndexingError: see :func:`revela_rag.index.filters.conditions`.
         """
         clauses: list[str] = []
         bound: list[Any] = []
-        for key, wanted in filter.items():
-            values = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-            values = [value for value in values if not _is_huge(value)]
-            pairs = [_typed(plain(value)) for value in values]
-            finite = all(isfinite(pair[1]) for pair in pairs if pair is not None and pair[0] == "n")
-            if not isinstance(key, str) or not finite or any(pair is None for pair in pairs):
-                raise IndexingError(
-                    f"The filter {key!r}: {wanted!r} cannot be used; keys are strings, values are strings, numbers, "
-                    "booleans or lists of them."
-                )
-            # one JSON parameter, however many values there are
-            listed = json.dumps([list(pair) for pair in pairs if pair is not None])
+        stored = "a.value" if self._folded else "iif(a.type = 's', fold(a.value), a.value)"
+        for key, pairs in conditions(filter):
+            listed = json.dumps(pairs)  # one JSON parameter, however many values there are
             # CROSS JOIN keeps SQLite from reading all attributes first
             clause = (
                 "row IN (SELECT a.row FROM json_each(?) AS w CROSS JOIN attributes AS a "
                 "ON a.key = ? AND a.type = json_extract(w.value, '$[0]') "
-                "AND a.value = json_extract(w.value, '$[1]'))"
+                f"AND {stored} = json_extract(w.value, '$[1]'))"
             )
-            bound += [listed, _clean(key)]
+            bound += [listed, key]
             if key in ("document_id", "kind"):
                 clause += (
-                    f" OR {key} IN (SELECT json_extract(value, '$[1]') FROM json_each(?) "
+                    f" OR fold({key}) IN (SELECT json_extract(value, '$[1]') FROM json_each(?) "
                     "WHERE json_extract(value, '$[0]') = 's') "
                     "AND row NOT IN (SELECT row FROM attributes WHERE key = ?)"
                 )
@@ -242,7 +266,7 @@ class TextStore:
 
     def insert(self, records: Sequence[Record]) -> list[int]:
         """Add new records; gives their rows."""
-        sql = f"INSERT INTO chunks ({_COLUMNS}) VALUES ({_marks(range(8))})"
+        sql = f"INSERT INTO chunks ({_COLUMNS}) VALUES ({_marks(range(9))})"
         rows = []
         with self._lock, _errors(self._file, writing=self._writable):
             for values in records:
@@ -253,8 +277,8 @@ class TextStore:
     def update(self, row: int, values: Record) -> None:
         """Replace the record under a row."""
         sql = (
-            "UPDATE chunks SET id=?, text=?, title=?, document_id=?, position=?, kind=?, parts=?, metadata=? "
-            "WHERE row=?"
+            "UPDATE chunks SET id=?, text=?, title=?, document_id=?, position=?, kind=?, parts=?, metadata=?, "
+            "origin=? WHERE row=?"
         )
         with self._lock, _errors(self._file, writing=self._writable):
             self._connection.execute(sql, (*values, row))
@@ -269,9 +293,21 @@ class TextStore:
             self._connection.executemany("DELETE FROM chunks WHERE row=?", listed)
 
     def _describe(self, row: int, values: Record) -> None:
-        pairs = [(key, _typed(value)) for key, given in json.loads(values[7]).items() for value in _each(given)]
-        listed = [(_clean(key), *pair, row) for key, pair in pairs if pair is not None and pair[1] == pair[1]]
+        pairs = [(key, typed(value)) for key, given in json.loads(values[7]).items() for value in values_of(given)]
+        able = [(clean(key), pair) for key, pair in pairs if pair is not None and pair[1] == pair[1]]
+        listed = [(key, *pair, row) for key, pair in able if key != _GIVEN_ID]
+        if given := json.loads(values[8]).get("id"):
+            listed.append((_GIVEN_ID, "s", clean(given), row))
         self._connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?, ?)", listed)
+
+    def _upgrade(self) -> None:
+        """Bring a draft that was copied from an earlier version to this one."""
+        self._connection.execute("ALTER TABLE chunks ADD COLUMN origin TEXT NOT NULL DEFAULT '{}'")
+        self._columns, self._folded = _COLUMNS, True
+        self._connection.execute("DELETE FROM attributes")
+        for page in self._pages(_COLUMNS):
+            self._describe(page[0], tuple(page[1:]))
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def save(self) -> None:
         """Write a draft out and close it."""

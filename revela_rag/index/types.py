@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 
-__all__ = ["Hit", "Mode", "SyncReport", "VectorStore", "check_mode"]
+__all__ = ["Hit", "Mode", "SyncReport", "VectorStore", "check_k", "check_mode", "listed_ids"]
 
 #: How to search; see :meth:`revela_rag.Index.search`.
 Mode = Literal["auto", "dense", "lexical", "hybrid"]
@@ -21,6 +22,19 @@ def check_mode(mode: str) -> None:
     """IndexingError unless ``mode`` is a :data:`Mode`."""
     if mode not in get_args(Mode):
         raise IndexingError(f"mode={mode!r} is not one of {', '.join(map(repr, get_args(Mode)))}.")
+
+
+def check_k(k: Any, name: str = "k") -> None:
+    """IndexingError unless ``k`` is a number of hits."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise IndexingError(f"{name}={k!r} must be a whole number of at least 1.")
+
+
+def listed_ids(ids: Iterable[str], name: str = "ids") -> list[str]:
+    """Ids as a list; IndexingError for a single string."""
+    if isinstance(ids, str):
+        raise IndexingError(f"{name} is one string, {ids!r}; pass a list of ids.")
+    return [str(id_) for id_ in ids]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,42 @@
-"""Writes to an index: build, sync, add and delete, each as one new generation.
+"""Writes to an index: build, sync, add, upsert and delete, each as one new generation.
 
-Chunks are taken in batches, so memory holds the vectors of the store and one batch of texts, not the corpus.
+Chunks are taken in batches, so memory holds the vectors of the store and one batch of texts, not the corpus. What is
+written to an index that is there is embedded beforehand (:mod:`revela_rag.index.staging`), so that writers hold the
+lock for moments.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.index.approximate import KINDS
+from revela_rag.index.filters import clean
 from revela_rag.index.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
-from revela_rag.index.snapshot import LEXICAL_FOLDER, store_class
-from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, record
+from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot, store_class
+from revela_rag.index.staging import Batch, Staged, prepare
+from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, embedded
 from revela_rag.index.types import SyncReport, VectorStore
 from revela_rag.index.words import LEXICAL_LIMIT, WordIndex
 
 if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
 
-__all__ = ["build", "delete", "merge", "model_entry"]
+__all__ = ["Scope", "build", "check_identity", "delete", "merge", "mismatch", "model_entry", "stage"]
 
+#: What a write makes equal to what comes in; see :func:`merge`.
+Scope = Literal["chunks", "documents", "index"]
 _BATCH = 2048
 
 
@@ -59,38 +65,76 @@ def build(
                 "or replace it with overwrite=True."
             )
         job = _Job(workspace, encoder, store, kind, fresh=True)
-        job.consume(chunks, vectors, show_progress)
+        options: dict[str, Any] = {"encoder": encoder, "vectors": vectors, "show_progress": show_progress}
+        for batch in prepare(chunks, lambda ids: {}, size=_BATCH, **options):
+            job.take(batch)
         return job.finish(lexical=True)
+
+
+def stage(
+    root: Path,
+    chunks: Iterable[Chunk],
+    *,
+    before: Snapshot,
+    encoder: Encoder,
+    vectors: np.ndarray | None,
+    show_progress: bool,
+) -> Staged:
+    """Compare ``chunks`` with the index as it was ``before``, and embed what is new; needs no lock."""
+    options: dict[str, Any] = {"encoder": encoder, "vectors": vectors, "show_progress": show_progress}
+    return Staged(root, before.manifest.generation, prepare(chunks, before.texts.records, size=_BATCH, **options))
 
 
 def merge(
     root: Path,
-    chunks: Iterable[Chunk],
+    staged: Staged,
     *,
     encoder: Encoder,
-    vectors: np.ndarray | None = None,
-    prune: bool,
+    scope: Scope,
     keep: Callable[[str], bool] | None = None,
-    show_progress: bool,
     timeout: float,
+    opened: Manifest,
 ) -> SyncReport:
-    """Add and update ``chunks``; with ``prune`` also delete all else but documents that ``keep`` is true of.
+    """Add and update what is staged; writes nothing when nothing changed.
 
-    Writes nothing when nothing changed.
+    Args:
+        root: directory of the index.
+        staged: what to write.
+        encoder: the model of the index.
+        scope: what else is deleted: ``"index"`` all but documents that ``keep`` is true of, ``"documents"`` the other
+            chunks of the documents that come in, ``"chunks"`` nothing.
+        keep: see ``scope``.
+        timeout: seconds to wait for another writer.
+        opened: what the index was when it was opened.
+
+    Raises:
+        IndexMismatchError: what lies in ``root`` is another index or of another model.
     """
     with writing(root, timeout=timeout) as workspace:
+        check_identity(root, opened, workspace.current)
         job = _Job(workspace, encoder, fresh=False)
-        job.consume(chunks, vectors, show_progress)
-        if prune:
-            job.prune(keep)
-        return job.finish(lexical=prune)
+        job.consume(staged)
+        if scope == "index":
+            job.prune(staged, keep)
+        elif scope == "documents":
+            job.replace(staged)
+        return job.finish(lexical=scope == "index")
 
 
-def delete(root: Path, ids: Sequence[str], *, timeout: float) -> int:
-    """Delete chunks by id; ids that are not there are passed over."""
+def delete(
+    root: Path,
+    *,
+    ids: Sequence[str],
+    documents: Sequence[str],
+    filter: Mapping[str, Any] | None,
+    timeout: float,
+    opened: Manifest,
+) -> int:
+    """Delete chunks; gives how many, see :meth:`revela_rag.Index.delete`."""
     with writing(root, timeout=timeout) as workspace:
+        check_identity(root, opened, workspace.current)
         job = _Job(workspace, None, fresh=False)
-        job.delete(ids)
+        job.delete(ids, documents, filter)
         return job.finish(lexical=False).deleted
 
 
@@ -136,97 +180,96 @@ class _Job:
         self._texts: TextStore | None = None
         self._vectors: VectorStore | None = None
         self._dimension = self._old.dimension if self._old else None
-        self._seen: set[str] = set()
         self._counts = _Counts()
 
     # -- reading what comes in ---------------------------------------------------------------------------------
 
-    def consume(self, chunks: Iterable[Chunk], vectors: np.ndarray | None, show_progress: bool) -> None:
-        """Take in chunks, in batches; the first of several with one id counts."""
-        rows = None if vectors is None else _unit_rows(vectors)
-        position = 0
-        for batch in _batches(chunks, getattr(self._encoder, "window", _BATCH), show_progress):
-            given = None if rows is None else rows[position : position + len(batch)]
-            if given is not None and len(given) != len(batch):
-                raise IndexingError(
-                    f"There are more chunks than the {0 if rows is None else len(rows)} vectors; give one each."
-                )
-            position += len(batch)
-            self._take(batch, given)
-        if rows is not None and position != len(rows):
-            raise IndexingError(f"There are {len(rows)} vectors for {position} chunks; give one each.")
+    def consume(self, staged: Staged) -> None:
+        """Take in what was made ready, perhaps before others wrote to the index."""
+        generation = self._old.generation if self._old else ""
+        if generation == staged.generation:
+            self._counts.unchanged += staged.same
+        for batch in staged.batches(generation):
+            self.take(batch)
 
-    def _take(self, batch: Sequence[Chunk], given: np.ndarray | None) -> None:
-        fresh = []
-        for place, chunk in enumerate(batch):
-            if not isinstance(chunk, Chunk):
-                raise IndexingError(f"An index holds Chunk objects, got {type(chunk).__name__}; see load_corpus.")
-            values = record(chunk)
-            if values[0] not in self._seen:
-                self._seen.add(values[0])
-                fresh.append((place, values))
-        known = self._before.records([values[0] for _, values in fresh]) if self._before else {}
-        new: list[tuple[int, Record]] = []
-        changed: list[tuple[int, int, Record]] = []
-        for place, values in fresh:
+    def take(self, batch: Batch) -> None:
+        """Take in a batch."""
+        known = self._before.records([values[0] for values in batch.records]) if self._before else {}
+        new: list[tuple[Record, np.ndarray | None]] = []
+        moved: list[tuple[int, Record, np.ndarray | None]] = []
+        described: list[tuple[int, Record]] = []
+        for values, vector in zip(batch.records, batch.vectors, strict=True):
             if values[0] not in known:
-                new.append((place, values))
-            elif given is not None or known[values[0]][1] != values:
-                changed.append((known[values[0]][0], place, values))
+                new.append((values, vector))
+                continue
+            row, there = known[values[0]]
+            if batch.given or embedded(there) != embedded(values):
+                moved.append((row, values, vector))
+            elif there != values:
+                described.append((row, values))
             else:
                 self._counts.unchanged += 1
-        if new or changed:
-            self._write(new, changed, known, given)
-
-    def _write(
-        self,
-        new: list[tuple[int, Record]],
-        changed: list[tuple[int, int, Record]],
-        known: dict[str, tuple[int, Record]],
-        given: np.ndarray | None,
-    ) -> None:
-        moved = [
-            (row, place, values)
-            for row, place, values in changed
-            if given is not None or _embedded(values) != _embedded(known[values[0]][1])
-        ]
-        places = [place for place, _ in new] + [place for _, place, _ in moved]
-        if given is not None:
-            vectors = given[places]
-        else:
-            vectors = self._embed([_embedded(v) for _, v in new] + [_embedded(v) for _, _, v in moved])
-            self._counts.embedded += len(places)
+        if not (new or moved or described):
+            return
+        wanted = [*new, *((values, vector) for _, values, vector in moved)]
+        vectors = self._vectors_of(wanted)
+        self._counts.embedded += 0 if batch.given else len(wanted)
         with disk_errors(self._workspace.root):
             texts, store = self._draft(vectors.shape[1] if len(vectors) else None)
-            rows = texts.insert([values for _, values in new])
-            for row, _, values in changed:
+            rows = texts.insert([values for values, _ in new])
+            for row, values in (*described, *((row, values) for row, values, _ in moved)):
                 texts.update(row, values)
             replaced = [row for row, _, _ in moved]
             store.remove(np.array(replaced, dtype=np.int64))
             store.add(np.array(rows + replaced, dtype=np.int64), vectors)
         self._counts.added += len(new)
-        self._counts.updated += len(changed)
+        self._counts.updated += len(described) + len(moved)
 
-    def _embed(self, texts: list[str]) -> np.ndarray:
-        if not texts:
+    def _vectors_of(self, wanted: Sequence[tuple[Record, np.ndarray | None]]) -> np.ndarray:
+        """(n, d) vectors; texts that the index lost to another writer meanwhile are embedded now."""
+        if not wanted:
             return np.empty((0, self._dimension or 0), dtype=np.float32)
-        assert self._encoder is not None
-        return self._encoder.encode_documents(texts)
+        if lost := [embedded(values) for values, vector in wanted if vector is None]:
+            assert self._encoder is not None
+            late = iter(self._encoder.encode_documents(lost))
+            return np.stack([next(late) if vector is None else vector for _, vector in wanted])
+        return np.stack([vector for _, vector in wanted if vector is not None])
 
     # -- taking out --------------------------------------------------------------------------------------------
 
-    def prune(self, keep: Callable[[str], bool] | None) -> None:
+    def prune(self, staged: Staged, keep: Callable[[str], bool] | None) -> None:
         """Delete every chunk that did not come in, unless ``keep`` is true of its document."""
         if self._before is not None:
-            gone = [(row, document) for row, id_, document in self._before.ids() if id_ not in self._seen]
+            gone = [(row, document) for row, id_, document in self._before.ids() if id_ not in staged.ids]
             rows = [row for row, document in gone if keep is None or not keep(document)]
             self._counts.kept = len(gone) - len(rows)
             self._delete(rows)
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Delete by id."""
+    def replace(self, staged: Staged) -> None:
+        """Delete the chunks that did not come in of documents of which some did."""
         if self._before is not None:
-            self._delete([row for row, _ in self._before.records(list(dict.fromkeys(ids))).values()])
+            there = self._before.of_documents(sorted(staged.documents))
+            self._delete([row for row, id_, _ in there if id_ not in staged.ids])
+
+    def delete(self, ids: Sequence[str], documents: Sequence[str], filter: Mapping[str, Any] | None) -> None:
+        """Delete what is named by an id or by its document, or what matches a filter.
+
+        Raises:
+            IndexingError: an id names a document and no chunk.
+        """
+        if self._before is None:
+            return
+        found = self._before.find(ids)
+        if named := self._before.of_documents([id_ for id_ in ids if clean(id_) not in found]):
+            raise IndexingError(
+                f"{named[0][2]!r} is the id of a document, not of a chunk: delete(documents=[{named[0][2]!r}]) deletes "
+                "its chunks. Nothing was deleted."
+            )
+        rows = {row for some in found.values() for row in some}
+        rows.update(row for row, _, _ in self._before.of_documents(documents))
+        if filter is not None:
+            rows.update(self._before.select(filter).tolist())
+        self._delete(sorted(rows))
 
     def _delete(self, rows: list[int]) -> None:
         if rows:
@@ -263,12 +306,23 @@ class _Job:
         """Publish, if anything changed or there was no index yet."""
         counts = self._counts
         report = SyncReport(**asdict(counts))
-        if not report.changed and self._old is not None and self._model() == self._old.model:
+        stale = lexical and self._old_folder is not None and not self._has_words(self._old_folder)
+        if not (report.changed or stale) and self._old is not None and self._model() == self._old.model:
             self._close()
             return report
         with disk_errors(self._workspace.root):
             self._publish(lexical)
         return report
+
+    def _has_words(self, folder: Path) -> bool:
+        """Whether there is the lexical index that a sync would write, as it would."""
+        if self._before is None or len(self._before) > LEXICAL_LIMIT:
+            return True
+        try:
+            WordIndex.load(folder / LEXICAL_FOLDER)
+        except IndexingError:
+            return False
+        return True
 
     def _publish(self, lexical: bool) -> None:
         texts, store = self._draft(None)
@@ -291,6 +345,7 @@ class _Job:
             files=describe_files(
                 self._workspace.folder, known=self._old_folder, entries=self._old.files if self._old else None
             ),
+            identity=(current.identity if (current := self._workspace.current) else "") or uuid4().hex,
         )
         self._close()
         publish(self._workspace, manifest)
@@ -307,6 +362,15 @@ class _Job:
             self._before.close()
 
 
+def check_identity(root: Path, opened: Manifest, found: Manifest | None) -> None:
+    """IndexMismatchError unless ``found`` is a later state of the index that was ``opened`` in ``root``."""
+    if found is not None and not opened.is_same_index(found):
+        raise IndexMismatchError(
+            f"{str(root)!r} holds another index (identity {found.identity[:12] or 'unknown'}) than the one that was "
+            f"opened (identity {opened.identity[:12]}); open it again if that is the one you mean."
+        )
+
+
 def mismatch(root: Path, manifest: Manifest, encoder: Any) -> IndexMismatchError:
     """The error for an index that another model built; names both."""
     name = getattr(encoder, "name", None) or encoder.model_path
@@ -316,37 +380,3 @@ def mismatch(root: Path, manifest: Manifest, encoder: Any) -> IndexMismatchError
         "the model it was built by, or build it again with this one: "
         f"revela index SOURCE --model {name} --output {root} --overwrite."
     )
-
-
-def _embedded(values: Record) -> str:
-    return f"{values[2]}\n{values[1]}" if values[2] else values[1]
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    rows = np.asarray(vectors, dtype=np.float32)
-    if rows.ndim != 2 or rows.shape[1] < 1:
-        raise IndexingError(f"vectors must have shape (n, d), got {rows.shape}.")
-    if not np.isfinite(rows).all():
-        raise IndexingError("vectors hold values that are not finite; embed the texts again.")
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
-
-
-def _batches(chunks: Iterable[Chunk], size: int, show_progress: bool) -> Iterator[list[Chunk]]:
-    iterator = iter(chunks)
-    bar: Any = None
-    if show_progress:
-        from tqdm.auto import tqdm
-
-        total = len(chunks) if isinstance(chunks, Sized) else None
-        bar = tqdm(total=total, desc="index", unit="chunk")
-    try:
-        if show_progress and size == _BATCH:
-            size = 256  # a bar that moves only every 2048 chunks says little
-        while batch := list(islice(iterator, size)):
-            yield batch
-            if bar is not None:
-                bar.update(len(batch))
-    finally:
-        if bar is not None:
-            bar.close()

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from revela_rag.errors import ModelError
+from revela_rag.forks import survive_forks
 from revela_rag.memory import is_out_of_memory
 from revela_rag.model.backends import Backend, Wrapped
 from revela_rag.model.find import fetch_model, resolve_model
@@ -82,7 +83,9 @@ class Encoder:
             raise ModelError(f"dtype={dtype!r} is not one of 'auto', 'float32', 'bfloat16', 'float16'.")
         self._given = None if isinstance(model, str | Path) else model
         if isinstance(model, str | Path):
-            self._name = resolve_model(model, trust_remote_code=trust_remote_code)
+            name = resolve_model(model, trust_remote_code=trust_remote_code)
+            # the working directory may be another one when the model is loaded
+            self._name = str(Path(name).absolute()) if Path(name).is_dir() else name
         else:
             self._name = _name_of(model)
         self._recorded = _recorded(model, self._name)
@@ -101,7 +104,7 @@ class Encoder:
 
     @property
     def model_path(self) -> str:
-        """Directory or hub id the model comes from; ``""`` for a loaded model that was never saved."""
+        """Absolute directory or hub id the model comes from; ``""`` for a loaded model that was never saved."""
         return self._name
 
     @property
@@ -119,6 +122,7 @@ class Encoder:
         """The model as a ``SentenceTransformer``, which encodes from now on; loads it on first use."""
         with self._load_lock:
             if not isinstance(self._backend, Wrapped):
+                survive_forks()
                 self._backend = self._unchanged(lambda: Wrapped(self._load()))
             return self._backend.model
 
@@ -135,6 +139,7 @@ class Encoder:
         """What computes; loads it on first use."""
         with self._load_lock:
             if self._backend is None:
+                survive_forks()
                 check_device(self._options["device"])
                 self._backend = self._unchanged(lambda: self._read() or Wrapped(self._load()))
                 try:
@@ -349,6 +354,21 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self._name!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to load the model again, from where it is; one that was handed over goes along."""
+        left = ("_backend", "_load_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _backend=None, _load_lock=threading.RLock())
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same encoder: a copy of what holds one shares the loaded model."""
+        return self
+
 
 def _clean(text: str) -> str:
     """Replace lone surrogates, from files that were not UTF-8; tokenizers refuse them."""
@@ -376,7 +396,7 @@ def _recorded(model: Any, resolved: str) -> str:
     """Aliases and hub ids stay as written, so that an index outlives the virtual environment it was built in."""
     if not isinstance(model, str | Path):
         return ""
-    return str(Path(resolved).absolute()) if Path(model).expanduser().is_dir() else str(model).strip()
+    return resolved if Path(model).expanduser().is_dir() else str(model).strip()
 
 
 class _progress:

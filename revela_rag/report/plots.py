@@ -8,7 +8,7 @@ from typing import Any
 
 from revela_rag.errors import MissingExtraError
 
-__all__ = ["before_after", "losses", "saturation", "strengths", "systems"]
+__all__ = ["before_after", "losses", "quality_curve", "saturation", "strengths", "systems"]
 
 _INK, _BLUE, _ORANGE, _GREY = "#24292f", "#0b62a4", "#d1660a", "#8c959f"
 _COLOURS = {"bm25": _GREY, "base": _ORANGE, "adapted": _BLUE, "hybrid_base": "#8fbf9f", "hybrid": "#2f7d4f"}
@@ -55,6 +55,25 @@ def systems(evaluations: Mapping[str, Mapping[str, Any]], metric: str = "nDCG@10
         error = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
         axis.bar(place, value["mean"], 0.6, color=_COLOURS.get(name, _BLUE), yerr=error, capsize=4)
     axis.set_xticks(range(len(evaluations)), [name.replace("_", " ") for name in evaluations])
+    return _svg(figure)
+
+
+def quality_curve(points: Sequence[Mapping[str, Any]], others: Mapping[str, float], metric: str = "nDCG@10") -> str:
+    """Quality over the steps of a training, beside systems that do not train on them.
+
+    Args:
+        points: each with its ``step`` and its ``quality`` by metric, as `revela_training.curve.Point` has them.
+        others: name to value, drawn as lines across.
+        metric: what to draw.
+    """
+    figure, axis = _axis(f"{metric} over the steps", "step", metric)
+    axis.plot(
+        [point["step"] for point in points], [point["quality"][metric] for point in points], marker="o", color=_BLUE
+    )
+    for colour, (name, value) in zip((_GREY, _ORANGE) * len(others), others.items(), strict=False):
+        axis.axhline(value, color=colour, linestyle=":", label=name)
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False)
     return _svg(figure)
 
 

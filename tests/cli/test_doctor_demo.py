@@ -60,6 +60,7 @@ def demo_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     fake = types.ModuleType("revela_rag.demo")
     fake.run_demo = run_demo  # type: ignore[attr-defined]
+    fake.run_raw_demo = lambda **options: run_demo(**options, raw=True)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "revela_rag.demo", fake)
     return calls
 
@@ -72,6 +73,11 @@ def test_demo(demo_calls: list[dict[str, Any]], revela: Callable[..., Any]) -> N
         {"output": Path("x"), "quick": False, "fresh": True},
         {"output": Path("revela-demo"), "quick": False, "fresh": False},
     ]
+
+
+def test_demo_of_a_plain_language_model(demo_calls: list[dict[str, Any]], revela: Callable[..., Any]) -> None:
+    assert "a table" in revela("demo", "--raw-lm").stdout
+    assert demo_calls == [{"output": Path("revela-demo"), "quick": False, "raw": True}]
 
 
 def test_demo_without_its_extra(demo_calls: list[dict[str, Any]], revela: Callable[..., Any]) -> None:

@@ -60,5 +60,5 @@ def numbers(hits) -> list[int]:
 
 
 def contents(path) -> set[str]:
-    """What lies in an index directory, the lock aside."""
-    return {entry.name for entry in path.iterdir()} - {".lock"}
+    """What lies in an index directory, the locks aside."""
+    return {entry.name for entry in path.iterdir()} - {".lock", ".queue"}

@@ -147,7 +147,7 @@ def test_two_processes_take_turns(plain, encoder):
     """
     writers = [run(code, plain.path, start, wait=False) for start in (100, 200)]
     while any(writer.poll() is None for writer in writers):
-        with Index.open(plain.path, encoder=encoder) as reader:  # opened at any moment
+        with Index.open(plain.path, encoder=encoder, auto_refresh=False) as reader:  # opened at any moment
             assert len(reader) >= 40 and len(reader.search("q", k=99)) == len(reader)
     assert [writer.returncode for writer in writers] == [0, 0], writers[0].stderr.read()
     plain.refresh()

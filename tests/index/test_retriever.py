@@ -55,10 +55,22 @@ def test_many_threads(built):
         assert list(pool.map(retriever.search, queries)) == expected
 
 
-@pytest.mark.parametrize("settings", [{"k": 0}, {"mode": "fuzzy"}], ids=str)
+@pytest.mark.parametrize("settings", [{"k": 0}, {"k": 2.5}, {"mode": "fuzzy"}, {"filter": {"number": {}}}], ids=str)
 def test_settings_are_checked_at_once(plain, settings):
-    with pytest.raises(IndexingError, match=next(iter(settings))):
+    ((name, value),) = settings.items()
+    with pytest.raises(IndexingError, match=name):
         Retriever(plain, **settings)
+    retriever = Retriever(plain)
+    with pytest.raises(IndexingError, match=name):
+        setattr(retriever, name, value)
+    assert (retriever.k, retriever.mode, retriever.filter) == (5, "auto", None)
+
+
+def test_an_index_is_opened_as_told(plain):
+    retriever = Retriever(plain.path, auto_refresh=False, lock_timeout=0.05)
+    assert retriever.index.auto_refresh is False
+    with pytest.raises(IndexingError, match="lock_timeout, auto_refresh are"):
+        Retriever(plain, auto_refresh=False, lock_timeout=0.05)
 
 
 def test_imports_stay_light():

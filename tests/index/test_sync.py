@@ -105,7 +105,7 @@ def test_lexical_follows_every_kind_of_write(plain):
 
 
 def test_a_second_reader_takes_up_changes_when_asked(built, encoder):
-    with Index.open(built.path, encoder=encoder) as reader:
+    with Index.open(built.path, encoder=encoder, auto_refresh=False) as reader:
         before = reader.search("q", k=5)
         built.sync(chunks(80, 40))
         assert reader.search("q", k=5) == before and len(reader) == 40

@@ -15,7 +15,12 @@ from revela_rag.terms import analyze
         ("os.path.join", ["os.path.join", "os", "path", "join"]),
         ("src/main/App.java", ["src/main/app.java", "src", "main", "app", "java"]),
         ("The running of the users", ["run", "user"]),
-        ("straße 日本語", ["straße", "日本", "本語"]),
+        ("straße STRASSE Straße 日本語", ["strass"] * 3 + ["日本", "本語"]),
+        ("re\u0301sume\u0301 r\u00e9sum\u00e9 RE\u0301SUME\u0301", ["r\u00e9sum\u00e9"] * 3),
+        ("ｇｅｔＵｓｅｒ ＡＢＣ１２", ["getuser", "get", "user", "abc12", "abc", "12"]),
+        ("İstanbul i\u0307stanbul istanbul ISTANBUL", ["istanbul"] * 4),
+        ("ﬁnal ﾃﾞｰﾀ 데", ["final", "デー", "ータ", "데"]),
+        ("wait…done Word™", ["wait", "done", "word"]),
         ("本", ["本"]),
         ("用Python写的GetUser函数v2", ["用", "python", "写的", "getuser", "函数", "v2"]),
         ("데이터베이스 연결", ["데이", "이터", "터베", "베이", "이스", "연결"]),
@@ -37,3 +42,4 @@ def test_plain_terms_and_unknown_analyzers():
     with pytest.raises(ValueError, match="analyzer='nope'"):
         analyze("x", "nope")
     assert analyze("数据库 ABC", "plain") == ["数据", "据库", "abc"]
+    assert analyze("Stra\u00dfe e\u0301", "plain") == ["strasse", "\u00e9"]

@@ -114,9 +114,9 @@ def test_what_is_set_later_counts(encoder):
     assert retriever.select("paid leave of an employee") == [days_of_leave]
     with pytest.raises(IndexingError, match="mode='sparse'"):
         retriever.mode = "sparse"
-    retriever.k = 0
     with pytest.raises(IndexingError, match="k=0"):
-        retriever.select("x")
+        retriever.k = 0
+    assert retriever.k == 2
 
 
 async def test_tools_are_selected_async(encoder):

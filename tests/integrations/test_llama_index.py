@@ -4,9 +4,11 @@ import asyncio
 import copy
 import threading
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from integration_data import PROMPTS, TEXTS
 from llama_index.core import Document, SimpleDirectoryReader, StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
@@ -74,6 +76,14 @@ def test_it_is_serialised_and_read_back(embedding):
     again = RevelaEmbedding.from_json(embedding.to_json())
     assert again.to_dict() == data
     assert again.get_query_embedding(QUERY) == embedding.get_query_embedding(QUERY)
+
+
+def test_it_names_a_relative_model_folder_in_full(model_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(model_path).parent)
+    data = RevelaEmbedding("model", device="cpu").to_dict()
+    monkeypatch.chdir(tmp_path)
+    assert data["model_name"] == model_path
+    assert len(RevelaEmbedding.from_dict(data).get_query_embedding(QUERY)) == 32
 
 
 def test_a_model_that_changed_since_is_refused(embedding, other_model_path):
@@ -197,7 +207,7 @@ def test_nodes_equal_the_hits_of_the_index(index):
     nodes = RevelaRetriever(index, similarity_top_k=4).retrieve(QUERY)
     hits = index.search(QUERY, k=4)
     assert [node.node_id for node in nodes] == [hit.chunk.id for hit in hits]
-    assert [node.score for node in nodes] == [hit.score for hit in hits]
+    assert [node.score for node in nodes] == [hit.cosine for hit in hits]
     assert nodes[0].text == hits[0].chunk.text
     assert nodes[0].node.ref_doc_id == nodes[0].metadata["source"] == hits[0].chunk.document_id
     assert nodes[0].metadata["lines"] == 3
@@ -263,9 +273,15 @@ def test_what_is_set_later_counts(faiss_index):
     assert [node.node_id for node in retriever.retrieve("password leave")] == [
         hit.chunk.id for hit in faiss_index.search("password leave", k=2, mode="lexical")
     ]
-    retriever.mode = "mmr"
-    with pytest.raises(IndexingError, match="mmr"):
-        retriever.retrieve(QUERY)
+    for setting, value, message in (
+        ("mode", "mmr", "mmr"),
+        ("similarity_top_k", 0, "similarity_top_k=0"),
+        ("similarity_top_k", None, "similarity_top_k=None"),
+        ("filters", equal(lines=float("nan")), "lines"),
+    ):
+        with pytest.raises(IndexingError, match=message):
+            setattr(retriever, setting, value)
+    assert (retriever.mode, retriever.similarity_top_k, retriever.filters) == ("lexical", 2, None)
 
 
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
@@ -290,7 +306,7 @@ def test_a_hypothetical_answer_counts_beside_the_words_of_the_query(index):
     found = RevelaRetriever(index, similarity_top_k=3).retrieve(hyde)
     vector = index.encoder.encode_queries([QUERY])[0]
     hits = index.search("password", k=3, mode="hybrid", vector=vector)
-    assert [(node.node_id, node.score) for node in found] == [(hit.chunk.id, pytest.approx(hit.score)) for hit in hits]
+    assert [(node.node_id, node.score) for node in found] == [(hit.chunk.id, pytest.approx(hit.cosine)) for hit in hits]
     words_alone = RevelaRetriever(index, similarity_top_k=3, mode="lexical")
     assert [node.node_id for node in words_alone.retrieve(hyde)] == [
         node.node_id for node in words_alone.retrieve("password")
@@ -325,13 +341,22 @@ async def test_query_engine(index):
     found = [hit.chunk for hit in index.search(QUERY, k=2)]
     assert [node.node_id for node in response.source_nodes] == [chunk.id for chunk in found]
     assert found[0].text in response.response and f"source: {found[0].document_id}" in response.response
-    assert "lines" not in response.response
+    assert "lines: 3" in response.response and "document_id" not in response.response
     assert (await engine.aquery(QUERY)).response == response.response
 
 
 def test_an_index_on_disk_is_opened_without_pickle(faiss_index, no_pickle):
     nodes = RevelaRetriever(faiss_index.path, similarity_top_k=2).retrieve(QUERY)
     assert [node.node_id for node in nodes] == [hit.chunk.id for hit in faiss_index.search(QUERY, k=2)]
+
+
+def test_an_index_is_opened_as_told(faiss_index):
+    retriever = RevelaRetriever(faiss_index.path, lock_timeout=0.05, auto_refresh=False)
+    assert retriever.index.auto_refresh is False
+    with FileLock(faiss_index.path / ".lock"), pytest.raises(IndexingError, match=r"0\.05 s"):
+        retriever.index.delete(["x"])
+    with pytest.raises(IndexingError, match="lock_timeout is for an index given as a directory"):
+        RevelaRetriever(faiss_index, lock_timeout=1)
 
 
 def test_bad_input_is_named(index, other_model_path, tmp_path):

@@ -23,7 +23,7 @@ from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.lm import load_lm
 from revela_training.model import first_half
-from revela_training.precision import use_bf16
+from revela_training.precision import compute_dtype, use_bf16
 from revela_training.pseudo_queries import PseudoQuery, pseudo_queries
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
@@ -245,7 +245,10 @@ def cache(
 
     def embed(name: str, inputs: Sequence[str], role: Role) -> torch.Tensor:
         def block(some: Sequence[str]) -> np.ndarray:
-            return retriever.embed_base(list(some), role, max_length=cfg.retriever_max_tokens).numpy(force=True)
+            made = retriever.embed_base(
+                list(some), role, max_length=cfg.retriever_max_tokens, compute_dtype=compute_dtype(cfg)
+            )
+            return made.numpy(force=True)
 
         blocks = [inputs[start : start + _EMBEDDED_AT_ONCE] for start in range(0, len(inputs), _EMBEDDED_AT_ONCE)]
         values = []

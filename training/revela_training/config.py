@@ -51,7 +51,7 @@ class AdaptConfig:
         retriever_chunk: texts the LoRA retriever encodes at once, encoding them again for the gradient (GradCache);
             None keeps all activations until memory runs out.
         precision: ``"bf16"`` runs LM and backbone under autocast, ``"fp32"`` does not, ``"auto"`` takes bf16 on GPUs
-            that have it, and for LoRA on CPUs that do. Weights, similarities and losses are float32 in any case.
+            and CPUs that have it. Weights, similarities and losses are float32 in any case.
         shard: split LM, gradients and optimizer state between the processes (FSDP2) instead of repeating them.
         neighbours: units in each group that are BM25 neighbours of its seed; the rest is drawn at random.
         batching: ``"related"`` fills a group with neighbours and random units, ``"interleave"`` cuts groups out of

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
 from revela_training.distributed import World
 from revela_training.model import RevelaModel
-from revela_training.precision import use_bf16
+from revela_training.precision import compute_dtype, use_bf16
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.step import Step
 from revela_training.units import Unit, make_units
@@ -150,10 +150,11 @@ class Curve:
 
     def _evaluated(self, retriever: TrainableRetriever, step: int, losses: list[dict[str, float]]) -> Point:
         data = self.data
-        compute: Literal["bfloat16", "float32"] = "bfloat16" if use_bf16(self.config) else "float32"
 
         def embed(texts: list[str], role: Role) -> np.ndarray:
-            made = retriever.embed(texts, role, max_length=self.evaluated_tokens, compute_dtype=compute)
+            made = retriever.embed(
+                texts, role, max_length=self.evaluated_tokens, compute_dtype=compute_dtype(self.config)
+            )
             return made.float().numpy(force=True)
 
         documents = [titled(title, text) for title, text in data.corpus.values()]

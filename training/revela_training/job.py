@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from revela_training.distributed import World, start_world
 from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
 from revela_training.gate import Embed, Gate, keep_base, run_gate
 from revela_training.model import RevelaModel
-from revela_training.precision import use_bf16
+from revela_training.precision import compute_dtype
 from revela_training.resolve import resolve_configs
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.export import check_output, export_model
@@ -324,7 +324,7 @@ def _is_slow(retriever: TrainableRetriever) -> bool:
 
 def _embedder(retriever: TrainableRetriever, work: Workspace, cfg: AdaptConfig, show_progress: bool) -> Embed:
     """Vectors at the model's full inference length. Under a linear adapter the backbone runs once for all strengths."""
-    compute: Literal["bfloat16", "float32"] = "bfloat16" if use_bf16(cfg) else "float32"
+    compute = compute_dtype(cfg)
 
     def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
         retriever.set_strength(strength)
@@ -333,7 +333,9 @@ def _embedder(retriever: TrainableRetriever, work: Workspace, cfg: AdaptConfig, 
             return vectors.numpy(force=True)
         base = work.array(
             f"evaluate-{role}-{digest(texts)}",
-            lambda: retriever.embed_base(texts, role, show_progress=show_progress).numpy(force=True),
+            lambda: retriever.embed_base(texts, role, show_progress=show_progress, compute_dtype=compute).numpy(
+                force=True
+            ),
         )
         with torch.no_grad():
             return retriever.adapt_embeddings(torch.from_numpy(base).to(retriever.device)).numpy(force=True)

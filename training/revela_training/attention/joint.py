@@ -162,7 +162,8 @@ def _written(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, seen: Tensor, scaling: float, softcap: float | None
 ) -> Tensor:
     """With the scores written out: for caps, which no fused kernel knows."""
-    scores = (query @ key.mT).float() * scaling
+    scores = query @ key.mT
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     scores = (scores + bias[:, None, None, :]).masked_fill(~seen, float("-inf"))

@@ -50,6 +50,8 @@ class RevelaEmbedding(BaseEmbedding):
     max_length: int | None = Field(default=None, description="Longest input in tokens; None for the model's own.")
     dtype: Dtype = Field(default="float32", description="Floating point type of weights and arithmetic.")
     trust_remote_code: bool = Field(default=False, exclude=True, description="Run code that comes with the model.")
+    # a store is no part of what the model is: serialised or not, whoever reads it brings another
+    embeddings_cache: Any = Field(default=None, exclude=True, description="Where vectors are kept.")
     fingerprint: str = Field(description="Hash of weights, tokenizer, prompts, pooling and maximum length.")
 
     _encoder: Encoder = PrivateAttr()
@@ -80,7 +82,7 @@ class RevelaEmbedding(BaseEmbedding):
                 "it has changed. Restore that model, or leave fingerprint out and embed the documents again."
             )
         fields: dict[str, Any] = {
-            "model_name": str(model_name),
+            "model_name": encoder.name,
             "device": device,
             "max_length": max_length,
             "embed_batch_size": embed_batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,32 @@ from llama_index.core.vector_stores.types import (
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
-from revela_rag.index.types import check_mode
+from revela_rag.index.filters import check_filter
+from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
+from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
 
 # a list in an index equals each of its values
 _EQUALS = (FilterOperator.EQ, FilterOperator.CONTAINS)
 _ANY_OF = (FilterOperator.IN, FilterOperator.ANY)
+_COMPUTED = ("start_line", "end_line", "language", "symbol")  # of what `load_corpus` reads from files
+_SHOWN = ("source", "title")
 
 
 class RevelaRetriever(BaseRetriever):
     """Finds the chunks of an index that answer a query; works over both stores, FAISS and Chroma.
 
-    A node's id is the chunk's, its source node the document. Its metadata are the document's own and, under names that
-    these leave free, ``source``, ``document_id``, ``kind`` and ``title``. What its score is in each mode says
-    :class:`revela_rag.index.Hit`; for a cutoff (``SimilarityPostprocessor``) take ``mode="dense"``, whose scores are
-    cosines. The embedding of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used where given.
+    Nodes that were indexed come back under their ids, with their relationships and with what they hide from the LLM and
+    the embedding; of one that was longer than a chunk the best piece has its id, further ones their chunk's. Of other
+    sources a node's id is the chunk's, its source node the document. The metadata are the document's own and, under
+    names that these leave free, ``source``, ``document_id``, ``kind`` and ``title``; what is computed the LLM does not
+    see, but for the title and, of files, the source.
+
+    Nodes are in the order of the search, and their scores are cosines in every mode but ``"lexical"``, so that a cutoff
+    (``SimilarityPostprocessor``) means the same for every query; in hybrid search they do not fall from each node to
+    the next. The embedding of a query bundle, or its ``custom_embedding_strs`` (as HyDE sets them), is used if given.
 
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one.
@@ -45,6 +55,9 @@ class RevelaRetriever(BaseRetriever):
             ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
         filters: ``==`` and ``in``, of lists also ``contains`` and ``any``, joined by ``and``; applied before the best
             nodes are taken.
+        lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
+        auto_refresh: of such an index: whether a search sees what other processes wrote, see
+            :meth:`revela_rag.Index.open`.
         kwargs: what every LlamaIndex retriever takes, such as ``callback_manager``.
 
     Raises:
@@ -65,16 +78,35 @@ class RevelaRetriever(BaseRetriever):
         similarity_top_k: int = 5,
         mode: Mode = "auto",
         filters: MetadataFilters | None = None,
+        lock_timeout: float | None = None,
+        auto_refresh: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        if similarity_top_k < 1:
-            raise IndexingError(f"similarity_top_k={similarity_top_k} must be at least 1.")
-        check_mode(mode)
         super().__init__(**kwargs)
         self.similarity_top_k = similarity_top_k
         self.mode = mode
         self.filters = filters
-        self.index = _open(index, model)
+        self.index = open_index(index, model=model, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
+
+    @property
+    def similarity_top_k(self) -> int:
+        """How many nodes to return; may be set at any time."""
+        return self._similarity_top_k
+
+    @similarity_top_k.setter
+    def similarity_top_k(self, similarity_top_k: int) -> None:
+        check_k(similarity_top_k, "similarity_top_k")
+        self._similarity_top_k = similarity_top_k
+
+    @property
+    def mode(self) -> Mode:
+        """How to search; may be set at any time."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        check_mode(mode)
+        self._mode: Mode = mode
 
     @property
     def filters(self) -> MetadataFilters | None:
@@ -84,11 +116,11 @@ class RevelaRetriever(BaseRetriever):
     @filters.setter
     def filters(self, filters: MetadataFilters | None) -> None:
         if filters is not None:
-            _mapping(filters)  # one that an index cannot answer is refused now, not by the first query
+            check_filter(_mapping(filters))  # one that an index cannot answer is refused now, not by the first query
         self._filters = filters
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [to_node(hit) for hit in self._search(query_bundle)]
+        return to_nodes(self._search(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
@@ -107,15 +139,6 @@ class RevelaRetriever(BaseRetriever):
             mean: np.ndarray = self.index.encoder.encode_queries(query.custom_embedding_strs).mean(axis=0)
             return mean
         return None
-
-
-def _open(index: Index | str | Path, model: str | Path | Encoder | None) -> Index:
-    if isinstance(index, Index):
-        if model is not None:
-            raise IndexingError("model is for an index given as a directory; this one is open and has its encoder.")
-        return index
-    encoder = model if model is None or isinstance(model, Encoder) else Encoder(model)
-    return Index.open(index, encoder=encoder)
 
 
 def _mapping(filters: MetadataFilters) -> dict[str, Any]:
@@ -141,20 +164,41 @@ def _condition(filter: MetadataFilter) -> dict[str, Any]:
     return {filter.key: filter.value}
 
 
-def to_node(hit: Hit) -> NodeWithScore:
-    """A search hit as a LlamaIndex node."""
+def to_nodes(hits: Iterable[Hit]) -> list[NodeWithScore]:
+    """Search hits as LlamaIndex nodes. Of several under one id it drops all but the first: only the first has it."""
+    named: dict[str, Hit] = {}
+    for hit in hits:
+        given = hit.chunk.origin.get("id", hit.chunk.id)
+        named[hit.chunk.id if given in named else given] = hit
+    return [_node(id_, hit) for id_, hit in named.items()]
+
+
+def _node(id_: str, hit: Hit) -> NodeWithScore:
     chunk = hit.chunk
     computed = {"source": chunk.document_id, "document_id": chunk.document_id, "kind": chunk.kind}
     if chunk.title:
         computed["title"] = chunk.title
     metadata = computed | dict(chunk.metadata)
-    hidden = [key for key in metadata if key not in ("source", "title")]
+    given = chunk.origin.get("node")
+    if given is None:
+        hidden = [key for key in metadata if key in _COMPUTED or key not in (*chunk.metadata, *_SHOWN)]
+        given = {}
+    else:
+        keys = given.get("keys", ())
+        hidden = [key for key in metadata if key not in (*keys, "title")]
+        # in the order in which the LLM and the embedding would have read them
+        metadata = {key: metadata[key] for key in (*hidden, "title", *keys) if key in metadata}
     node = TextNode(
-        id_=chunk.id,
+        id_=id_,
         text=chunk.text,
         metadata=metadata,
-        excluded_llm_metadata_keys=hidden,
-        excluded_embed_metadata_keys=hidden,
-        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)},
+        excluded_llm_metadata_keys=[*given.get("excluded_llm_metadata_keys", ()), *hidden],
+        excluded_embed_metadata_keys=[*given.get("excluded_embed_metadata_keys", ()), *hidden],
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)}
+        | {NodeRelationship(kind): _related(info) for kind, info in given.get("relationships", {}).items()},
     )
-    return NodeWithScore(node=node, score=hit.score)
+    return NodeWithScore(node=node, score=hit.score if hit.cosine is None else hit.cosine)
+
+
+def _related(info: Any) -> Any:
+    return [RelatedNodeInfo(**one) for one in info] if isinstance(info, list) else RelatedNodeInfo(**info)
