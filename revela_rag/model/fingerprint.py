@@ -28,6 +28,7 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
 )
 _CONFIGS = ("config.json", "router_config.json", GENERAL, *SETTINGS)
+_NAMING_CODE = ("config.json", "tokenizer_config.json")
 _VOLATILE_CONFIG = {
     "_name_or_path",
     "transformers_version",
@@ -51,7 +52,8 @@ def fingerprint(path: str | Path) -> str:
     if not root.is_dir():
         raise ModelError(f"The model directory {str(path)!r} does not exist; check the path.")
     digest = hashlib.sha256(b"revela-fingerprint-1")
-    folders = {folder.resolve(): class_.rsplit(".", 1)[-1] for folder, class_, _ in listed_modules(root)}
+    modules = list(listed_modules(root))
+    folders = {folder.resolve(): class_.rsplit(".", 1)[-1] for folder, class_, _ in modules}
     folders.setdefault(root.resolve(), "")
     for folder, type_ in folders.items():
         _update(digest, type_, b"")
@@ -66,12 +68,12 @@ def fingerprint(path: str | Path) -> str:
                 # texts are cut where the tokenizer says
                 _update(digest, file.name, str(json_object(file).get("model_max_length")).encode())
     with model_errors(root, "cannot be read"):
-        for name, data in _beyond_files(root, list(folders)):
+        for name, data in _beyond_files(root, list(folders), [class_ for _, class_, _ in modules]):
             _update(digest, name, data.encode())
     return digest.hexdigest()
 
 
-def _beyond_files(root: Path, folders: list[Path]) -> Iterator[tuple[str, str]]:
+def _beyond_files(root: Path, folders: list[Path], classes: list[str]) -> Iterator[tuple[str, str]]:
     """What decides the vectors and was not hashed from the first; nothing for ordinary models, whose indexes stay."""
     if is_raw(root):
         if recipe := raw_recipe(root):
@@ -83,6 +85,10 @@ def _beyond_files(root: Path, folders: list[Path]) -> Iterator[tuple[str, str]]:
     for folder in folders:
         if odd := unlike_stored(folder):
             yield "tokenizer settings", json.dumps(odd, sort_keys=True)
+    named = [json_object(folder / name).get("auto_map") for folder in folders for name in _NAMING_CODE]
+    if any(named) or any(not class_.startswith("sentence_transformers.") for class_ in classes):
+        for file in sorted(root.rglob("*.py")):
+            yield str(file.relative_to(root)), file_sha256(file)
 
 
 def memory_fingerprint(model: Any) -> str:

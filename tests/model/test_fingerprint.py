@@ -207,6 +207,21 @@ def test_the_end_token_of_a_raw_decoder_counts(tmp_path, name):
     assert fingerprint(path) != before
 
 
+@pytest.mark.parametrize("named", ["auto_map", "modules.json"])
+def test_code_counts_where_a_model_runs_it(tmp_path, named):
+    path = sentence_transformer(tmp_path)
+    before = fingerprint(path)
+    (path / "train.py").write_text("one = 1")
+    assert fingerprint(path) == before
+    if named == "auto_map":
+        edit(path / "config.json", auto_map={"AutoModel": "train.Model"})
+    else:
+        (path / named).write_text((path / named).read_text().replace("sentence_transformers.models.Norm", "train.Norm"))
+    before = fingerprint(path)
+    (path / "train.py").write_text("one = 2")
+    assert fingerprint(path) != before
+
+
 def test_a_router_in_memory_is_known_by_all_its_parts(tmp_path):
     model = SentenceTransformer(str(router(tmp_path, static=True)), device="cpu")
     before = Encoder(model).fingerprint

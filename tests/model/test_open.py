@@ -16,21 +16,18 @@ from revela_rag.model.bert import BertModel
 from revela_rag.model.encoder import Encoder
 from revela_training.retriever.backbone import TrainableRetriever
 
+from . import layouts
 from .conftest import bert, llama, sentence_transformer
-from .layouts import (
-    D,
-    P,
-    Q,
-    cut_by_an_older_name,
-    edit,
-    promising_more_than_there_is,
-    router,
-    static,
-    truncated,
-    with_dense,
-)
+from .layouts import D, P, Q, edit, promising_more_than_there_is, router, static
 
-TEXTS = ["how do i open a file", "def f ( x )\nreturn x", "one", "two three four five one two three", "one " * 40]
+TEXTS = [
+    "how do i open a file",
+    "OPEN the File",
+    "def f ( x )\nreturn x",
+    "one",
+    "two three four five one two three",
+    "one " * 40,
+]
 
 #: What is stored, and what stands before queries and documents.
 PROMPTS = {
@@ -87,7 +84,20 @@ def test_prompts_under_every_name_they_go_by(tmp_path, name):
     same({"query": handed.encode_queries(TEXTS), "document": handed.encode_documents(TEXTS)}, expected)
 
 
-@pytest.mark.parametrize("make", [with_dense, truncated, cut_by_an_older_name], ids=lambda make: make.__name__)
+ADAPTABLE = (
+    layouts.with_dense,
+    layouts.truncated,
+    layouts.cut_by_an_older_name,
+    layouts.prompt_left_out,
+    layouts.two_poolings,
+    layouts.weighted,
+    layouts.lower_case,
+    layouts.padded_left,
+    layouts.in_a_folder,
+)
+
+
+@pytest.mark.parametrize("make", ADAPTABLE, ids=lambda make: make.__name__)
 def test_layouts_that_can_be_adapted(tmp_path, make):
     path = make(tmp_path)
     stored = json.loads((path / "config_sentence_transformers.json").read_text())["prompts"]
@@ -173,11 +183,11 @@ def test_a_chosen_document_prompt_survives_an_export(tmp_path):
     same(served(kept), served(path))
 
 
-def test_a_base_that_was_kept_is_the_base(tmp_path):
+@pytest.mark.parametrize("make", [bert, llama, *ADAPTABLE], ids=lambda make: make.__name__)
+def test_a_base_that_was_kept_is_the_base(tmp_path, make):
     from revela_training.retriever.export import export_model
 
-    for name, make in (("llama", llama), ("bert", bert), ("truncated", truncated)):
-        path = make(tmp_path / name)
-        retriever = TrainableRetriever(path, adapter="linear", device="cpu")
-        written = export_model(retriever, tmp_path / f"{name}-kept", strength=0.0, revela_json={})
-        same(served(written), served(path))
+    path = make(tmp_path / "base")
+    retriever = TrainableRetriever(path, adapter="linear", device="cpu")
+    written = export_model(retriever, tmp_path / "kept", strength=0.0, revela_json={})
+    same(served(written), served(path))
