@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,22 @@ __all__ = ["MAX_LENGTH", "append_eos", "is_raw", "is_raw_decoder", "positions", 
 
 #: Tokens kept of a text, where the model itself allows them.
 MAX_LENGTH = 2048
-_PROMPTS = {
-    True: {"query": "Query: ", "document": "Passage: "},
-    False: {"query": "", "document": ""},
-}
-_POOLING = {True: "lasttoken", False: "mean"}
 _POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer"}
-_LAST_TOKEN_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+_WORDS = ("tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    pooling: str
+    query: str
+    document: str
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        return {"query": self.query, "document": self.document}
+
+
+_ENCODER, _DECODER = _Reading("mean", "", ""), _Reading("lasttoken", "Query: ", "Passage: ")
 
 
 def is_raw(directory: Path) -> bool:
@@ -53,7 +63,7 @@ def is_raw_decoder(directory: Path) -> bool:
         ModelError: its ``config.json`` cannot be read.
     """
     with model_errors(directory, "cannot be read"):
-        return is_raw(directory) and _is_decoder(json_object(directory / "config.json"))
+        return is_raw(directory) and _reading(json_object(directory / "config.json")) is _DECODER
 
 
 def raw_recipe(directory: Path) -> str:
@@ -62,17 +72,16 @@ def raw_recipe(directory: Path) -> str:
     Empty for an encoder of at most 2048 tokens: its fingerprint is that of its files.
     """
     config = json_object(directory / "config.json")
-    decoder = _is_decoder(config)
-    words = json_object(directory / "tokenizer_config.json")
-    lengths = (config.get("max_position_embeddings"), words.get("model_max_length"))
-    if not decoder and any(isinstance(length, int) and length <= MAX_LENGTH for length in lengths):
+    reading, words = _reading(config), {name: json_object(directory / name) for name in _WORDS}
+    lengths = (config.get("max_position_embeddings"), words[_WORDS[0]].get("model_max_length"))
+    if reading is _ENCODER and any(isinstance(length, int) and length <= MAX_LENGTH for length in lengths):
         return ""
-    files = {name: json_object(directory / name) for name in _LAST_TOKEN_FILES} if decoder else {}
-    return json.dumps([MAX_LENGTH, _POOLING[decoder], _PROMPTS[decoder], files], sort_keys=True)
+    decides = [MAX_LENGTH, reading.pooling, reading.prompts, words if reading is _DECODER else {}]
+    return json.dumps(decides, sort_keys=True)
 
 
-def _is_decoder(config: Mapping[str, Any]) -> bool:
-    """Whether ``config.json`` is that of a causal language model rather than of an encoder."""
+def _reading(config: Mapping[str, Any]) -> _Reading:
+    """How the model of a ``config.json`` is read: as a causal language model or as an encoder."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -81,9 +90,9 @@ def _is_decoder(config: Mapping[str, Any]) -> bool:
     kind = config.get("model_type")
     both_ways = config.get("is_causal") is False or config.get("use_bidirectional_attention") in (True, "all")
     if both_ways or (kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")):
-        return False
+        return _ENCODER
     named = any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ())
-    return named or kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return _DECODER if named or kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else _ENCODER
 
 
 def stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:
@@ -101,8 +110,8 @@ def stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:
 
     config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    decoder = is_raw_decoder(source)
-    if decoder:
+    reading = _reading(json_object(source / "config.json"))
+    if reading is _DECODER:
         tokenizer = append_eos(tokenizer)
     length = _length(config, tokenizer)
     for file in source.iterdir():
@@ -112,8 +121,8 @@ def stage(source: Path, staged: Path, *, trust_remote_code: bool) -> None:
             (staged / file.name).symlink_to(file.resolve())
     folders = write_modules(staged, ["Transformer", "Pooling", "Normalize"])
     width = config.get_text_config().hidden_size
-    write_json(folders[1] / "config.json", pooling_config(width, [_POOLING[decoder]]))
-    write_sentence_config(staged, max_length=length, prompts=_PROMPTS[decoder])
+    write_json(folders[1] / "config.json", pooling_config(width, [reading.pooling]))
+    write_sentence_config(staged, max_length=length, prompts=reading.prompts)
     write_tokenizer(staged, tokenizer, max_length=length)
 
 
