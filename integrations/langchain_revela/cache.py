@@ -16,7 +16,14 @@ from revela_rag.model.backends import Role
 if TYPE_CHECKING:
     from langchain_revela.embeddings import RevelaEmbeddings
 
-__all__ = ["CachedEmbeddings"]
+__all__ = ["CachedEmbeddings", "listed_texts"]
+
+
+def listed_texts(texts: Iterable[str]) -> list[str]:
+    """Texts as a list; TypeError for a single one, whose characters would be embedded."""
+    if isinstance(texts, str):
+        raise TypeError("texts is one string; pass a list of strings.")
+    return list(texts)
 
 
 class CachedEmbeddings(Embeddings):
@@ -37,7 +44,7 @@ class CachedEmbeddings(Embeddings):
 
     def embed_documents(self, texts: Iterable[str]) -> list[list[float]]:
         """Embed documents, each text that is not in the store once."""
-        return self._embed(list(texts), "document")
+        return self._embed(listed_texts(texts), "document")
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one query."""

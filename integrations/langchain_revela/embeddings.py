@@ -10,7 +10,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.stores import ByteStore
 
-from langchain_revela.cache import CachedEmbeddings
+from langchain_revela.cache import CachedEmbeddings, listed_texts
 from revela_rag.errors import ModelError
 from revela_rag.model.encoder import Dtype, Encoder
 from revela_rag.model.st_format import Role
@@ -109,8 +109,11 @@ class RevelaEmbeddings(Embeddings):
 
         Returns:
             n unit vectors of the model's dimension, in order.
+
+        Raises:
+            TypeError: it is one string.
         """
-        listed = list(texts)
+        listed = listed_texts(texts)
         return self._encoder.encode_documents(listed).tolist() if listed else []
 
     def embed_query(self, text: str) -> list[float]:

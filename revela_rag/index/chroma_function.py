@@ -25,6 +25,12 @@ except ImportError as error:
 __all__ = ["RevelaEmbeddingFunction"]
 
 
+def _lasting(model: str | Path) -> str:
+    """A folder in full, since the model is loaded later, perhaps from another working directory."""
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else str(model)
+
+
 @register_embedding_function
 class RevelaEmbeddingFunction(EmbeddingFunction[Documents]):
     """Embeds documents behind the document prompt and queries behind the query prompt, as unit vectors.
@@ -44,7 +50,7 @@ class RevelaEmbeddingFunction(EmbeddingFunction[Documents]):
     ) -> None:
         given = None if isinstance(model, str | Path) else model
         self._encoder = given
-        self._model = str(model) if given is None else (given.name or given.model_path)
+        self._model = _lasting(model) if isinstance(model, str | Path) else (model.name or model.model_path)
         self._max_length = max_length if given is None else given.chosen_max_length
         self._expected = fingerprint
         self._checked = False

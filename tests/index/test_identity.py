@@ -6,7 +6,6 @@ import pytest
 
 from revela_rag.errors import IndexMismatchError
 from revela_rag.index import Index
-from revela_rag.model.encoder import Encoder
 from revela_rag.retriever import Retriever
 
 from .support import FakeEncoder, chunk, chunks
@@ -74,19 +73,3 @@ def test_an_index_of_an_earlier_version_gets_one_when_it_is_written(plain):
         assert len(old.manifest.identity) == 32
         assert reader.refresh() and reader.manifest.identity == old.manifest.identity
         reader.add([chunk(51)])
-
-
-def test_a_relative_model_folder_stays_what_it_was(tmp_path, monkeypatch):
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers import models as modules
-
-    for name, vocabulary in (("one", ["a", "b"]), ("two", ["c", "d"])):
-        model = SentenceTransformer(modules=[modules.BoW(vocabulary)], device="cpu")
-        model.save(str(tmp_path / name / "model"))
-    monkeypatch.chdir(tmp_path / "one")
-    encoder = Encoder("model", device="cpu", trust_remote_code=True)  # a bag of words is small, and not on the list
-    fingerprint = Encoder(tmp_path / "one" / "model", device="cpu", trust_remote_code=True).fingerprint
-    monkeypatch.chdir(tmp_path / "two")
-    assert encoder.model_path == encoder.name == str(tmp_path / "one" / "model")
-    assert encoder.fingerprint == fingerprint
-    assert encoder.encode_documents(["a"]).tolist() == [[1.0, 0.0]]

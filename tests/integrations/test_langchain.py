@@ -54,6 +54,9 @@ def test_texts_come_in_any_sequence(model_path):
         assert embeddings.embed_documents(given) == expected
     for empty in (np.array([]), (), iter([]), Column([])):
         assert embeddings.embed_documents(empty) == []
+    for one in (embeddings, embeddings.cached(InMemoryByteStore())):
+        with pytest.raises(TypeError, match="one string"):
+            one.embed_documents("a text")
 
 
 class Column(list):

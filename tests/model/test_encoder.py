@@ -100,6 +100,19 @@ def test_a_stream_takes_and_gives_a_window_at_a_time(encoder, monkeypatch):
     assert list(encoder.encode_stream([])) == []
 
 
+def test_a_relative_folder_stays_what_it_was_in_another_directory(model_dir, encoder, tmp_path, monkeypatch):
+    shutil.copytree(model_dir, tmp_path / "one" / "model")
+    (tmp_path / "two" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "one")
+    relative = Encoder("model", device="cpu")
+    function = pytest.importorskip("revela_rag.index.chroma_function").RevelaEmbeddingFunction("model")
+    monkeypatch.chdir(tmp_path / "two")
+    assert relative.model_path == relative.name == str(tmp_path / "one" / "model")
+    np.testing.assert_array_equal(relative.encode_queries(["how do i"]), encoder.encode_queries(["how do i"]))
+    found = function.get_config()
+    assert (found["model"], found["fingerprint"]) == (relative.name, encoder.fingerprint)
+
+
 def test_the_model_is_loaded_on_first_use(model_dir):
     encoder = Encoder(model_dir)
     assert encoder.fingerprint == fingerprint(model_dir) and encoder.model_path == str(model_dir)
