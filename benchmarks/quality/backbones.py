@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 from revela_rag.model.find import resolve_model
 from revela_rag.model.fingerprint import fingerprint
 from revela_rag.model.st_format import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
-from revela_training.lm import bundled_lm_path
+from revela_training.objective.lm import bundled_lm_path
 
 SMALL_LM = "small-lm"
 

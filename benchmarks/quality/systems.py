@@ -23,10 +23,10 @@ from revela_rag.evaluation.vectors import passages
 from revela_rag.index.words import WordIndex
 from revela_rag.model.st_format import Role
 from revela_training import adapt, job
-from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
+from revela_training.data.batching import GroupDataset
 from revela_training.job import AdaptResult
-from revela_training.precision import compute_dtype
+from revela_training.loop.precision import compute_dtype
 from revela_training.retriever.backbone import TrainableRetriever
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.

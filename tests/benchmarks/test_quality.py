@@ -138,8 +138,8 @@ def test_training_sees_no_query_and_no_judgement(bench, toy, tiny_bert, tmp_path
     assert not [text for text in seen if "unspoken wish" in text]
     assert not [chunk for chunk in task.corpus.chunks if "unspoken wish" in chunk.embedding_text]
     # and the pairs that the gate holds back are not trained on either
-    from revela_training.evaluation_set import evaluation_pairs
-    from revela_training.units import split_pairs
+    from revela_training.data.units import split_pairs
+    from revela_training.gate.held_back import evaluation_pairs
 
     choose, report = split_pairs(evaluation_pairs(task.corpus.chunks)[0], holdout=0.3, max_queries=1000)
     assert len(choose) > 5

@@ -6,7 +6,7 @@ from revela_rag.corpus.identifiers import pieces, spoken
 from revela_rag.corpus.tools import describe_tool
 from revela_rag.corpus.types import Chunk, titled
 from revela_rag.terms import analyze
-from revela_training.pseudo_queries import _words
+from revela_training.data.pseudo_queries import _words
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from revela_rag.model.encoder import Encoder
 from revela_rag.model.fingerprint import fingerprint
 from revela_rag.model.open import open_model
 from revela_rag.model.safety import check_model, model_errors
-from revela_training.lm import load_lm
+from revela_training.objective.lm import load_lm
 from revela_training.retriever.backbone import TrainableRetriever
 
 from .support import TYPES, change, dense, routed, transformer_in

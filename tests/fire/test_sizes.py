@@ -13,7 +13,7 @@ from revela_rag.errors import ModelError
 from revela_rag.model.encoder import Encoder
 from revela_rag.model.open import open_model
 from revela_rag.model.safety import check_model
-from revela_training.lm import load_lm
+from revela_training.objective.lm import load_lm
 
 from .support import change, dense
 

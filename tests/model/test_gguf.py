@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from revela_rag.errors import MissingExtraError, ModelError
 from revela_rag.model import gguf as library
 from revela_rag.model.find import resolve_model
-from revela_training.lm import load_lm
+from revela_training.objective.lm import load_lm
 
 _WORDS = ["<unk>", "<s>", "</s>", *"abcdefgh", "Ġ", "ab", "cd", "Ġa"]
 

@@ -11,9 +11,9 @@ import pytest
 from revela_rag.corpus import Chunk, Part, StructuralPair
 from revela_rag.evaluation import Comparison, Evaluation, compare, fused_run, score_run
 from revela_rag.index.words import WordIndex
-from revela_training import gate as rule
-from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
+from revela_training.gate import choose as rule
 from revela_training.gate import run_gate
+from revela_training.gate.held_back import EvaluationSet, evaluation_pairs, make_evaluation_set
 
 
 def pairs(count: int, start: int = 0) -> list[StructuralPair]:
@@ -60,7 +60,7 @@ def test_a_loss_in_hybrid_search_keeps_the_base(monkeypatch: pytest.MonkeyPatch)
         return found if len(calls) == 1 else replace(found, difference=-0.1, after=found.before - 0.1, p_value=0.01)
 
     calls: list[Comparison] = []
-    monkeypatch.setattr("revela_training.gate.compare", falls)
+    monkeypatch.setattr("revela_training.gate.choose.compare", falls)
     gate = run_gate(DATA, embedder({0.0: 0.1, 0.5: 0.6}), [0.5])
     assert gate.strength == 0.0 and set(gate.evaluations) == {"bm25", "base", "hybrid"}
     assert gate.comparison is not None and gate.comparison.difference > 0.1

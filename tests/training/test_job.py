@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM
 from revela_rag.corpus import Corpus, load_corpus
 from revela_rag.errors import CorpusError, DiskError, ModelError, TrainingError
 from revela_rag.model.encoder import Encoder
-from revela_training import AdaptConfig, adapt, trainer
+from revela_training import AdaptConfig, adapt
 from revela_training.assemble import build_retriever, warn_of_one_hot, within_positions
 from revela_training.gate import run_gate
 from revela_training.job import AdaptResult
+from revela_training.loop import trainer
 from revela_training.retriever.backbone import TrainableRetriever
 
 SMALL = {

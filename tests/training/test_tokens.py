@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from revela_training.batching import Group
-from revela_training.collate import GroupCollator
-from revela_training.lm import load_lm
+from revela_training.data.batching import Group
+from revela_training.data.collate import GroupCollator
+from revela_training.data.tokens import tokenize_for_lm, tokenize_for_retriever, trim
+from revela_training.loop.workspace import Workspace
+from revela_training.objective.lm import load_lm
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import tokenize
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever, trim
-from revela_training.workspace import Workspace
 
 TEXTS = ["one two three", "four", "", "five six seven eight nine ten eleven", "four"]
 ROWS = np.array([3, 1, 2, 0])

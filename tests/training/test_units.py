@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from revela_rag.corpus import Chunk, Part, StructuralPair
-from revela_training.units import make_units, split_pairs
+from revela_training.data.units import make_units, split_pairs
 
 
 def chunk(name: str, *parts: Part, text: str = "whole text") -> Chunk:

@@ -17,16 +17,16 @@ from revela_rag.corpus.types import titled
 from revela_rag.evaluation import RetrievalData, dense_run, score_run
 from revela_rag.model.st_format import Role
 from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, plan_steps
-from revela_training.batching import GroupDataset
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World
-from revela_training.model import RevelaModel
-from revela_training.precision import compute_dtype, use_bf16
+from revela_training.data.batching import GroupDataset
+from revela_training.data.collate import GroupCollator
+from revela_training.data.units import Unit, make_units
+from revela_training.loop.distributed import World
+from revela_training.loop.model import RevelaModel
+from revela_training.loop.precision import compute_dtype, use_bf16
+from revela_training.loop.step import Step
+from revela_training.loop.workspace import Workspace
 from revela_training.retriever.backbone import TrainableRetriever
-from revela_training.step import Step
-from revela_training.units import Unit, make_units
-from revela_training.workspace import Workspace
 
 __all__ = ["Curve", "Point"]
 

@@ -14,7 +14,7 @@ from revela_rag.errors import TrainingError
 from revela_rag.model.find import fetch_model, resolve_model
 from revela_rag.model.raw import is_raw_decoder
 from revela_training.config import PRESETS, RAW_DECODER, AdaptConfig, load_config
-from revela_training.lm import BUNDLED
+from revela_training.objective.lm import BUNDLED
 
 __all__ = ["resolve_configs"]
 

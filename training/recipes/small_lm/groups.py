@@ -134,7 +134,7 @@ class Groups:
 
     def __call__(self, number: int, *, shuffle: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         """Batch ``number``: ``input_ids`` and ``attention_mask`` (16, L), weights (16, 16)."""
-        from revela_training.weights import similarity_weights
+        from revela_training.objective.weights import similarity_weights
 
         epoch, place = divmod(number, len(self.texts))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.texts)) if shuffle else None

@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from revela_rag.errors import DiskError, TrainingError
-from revela_training.distributed import World
+from revela_training.loop.distributed import World
 
 __all__ = ["Workspace"]
 

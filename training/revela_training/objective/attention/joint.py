@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from revela_training.attention.pairs import Pairs
+from revela_training.objective.attention.pairs import Pairs
 
 __all__ = ["Bucket", "causal_mask", "joint_attention", "plan_buckets"]
 

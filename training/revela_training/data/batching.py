@@ -11,8 +11,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from revela_rag.errors import CorpusError
-from revela_training.pseudo_queries import KINDS, PseudoQuery
-from revela_training.units import Unit
+from revela_training.data.pseudo_queries import KINDS, PseudoQuery
+from revela_training.data.units import Unit
 
 __all__ = ["Group", "GroupDataset", "bm25_neighbours", "interleave_order", "prefers_interleave"]
 

@@ -53,7 +53,7 @@ class Launch:
         by_query: bool,
         backward: bool,
     ) -> None:
-        """Run one kernel of `revela_training.attention.kernels` on ``inputs``, into ``outputs``.
+        """Run one kernel of `revela_training.objective.attention.kernels` on ``inputs``, into ``outputs``.
 
         Args:
             name: of the kernel.
@@ -63,7 +63,7 @@ class Launch:
             by_query: a program holds queries of a query head, else keys of a key/value head.
             backward: the kernel takes both scales.
         """
-        from revela_training.attention import kernels
+        from revela_training.objective.attention import kernels
 
         sizes = block_sizes(max(self.constants["BLOCK_D"], self.constants["BLOCK_E"]), self.itemsize)
         held, heads = sizes.held, self.heads if by_query else self.kv_heads

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from revela_rag.errors import DiskError, TrainingError
-from revela_training.distributed import World, copy_whole, full_tensor
+from revela_training.loop.distributed import World, copy_whole, full_tensor
 
 __all__ = [
     "latest_checkpoint",

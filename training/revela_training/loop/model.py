@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from revela_training.config import AdaptConfig
-from revela_training.distributed import full_tensor
+from revela_training.loop.distributed import full_tensor
 from revela_training.objective import RevelaObjective
+from revela_training.objective.weights import similarity_weights
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import pool
-from revela_training.weights import similarity_weights
 
 __all__ = ["Reading", "RevelaModel", "first_half"]
 
@@ -49,8 +49,8 @@ class RevelaModel(nn.Module):
     """The objective over a retriever's similarities, plus the optional contrastive term.
 
     Loss = LM loss of the cross stream (+ base stream when dual) + contrastive_weight * InfoNCE over marked pairs.
-    `forward` is all of it in one graph. Training takes the pieces, see `revela_training.step.Step`, which gives the
-    same gradients in as little memory as is asked for.
+    `forward` is all of it in one graph. Training takes the pieces, see `revela_training.loop.step.Step`, which gives
+    the same gradients in as little memory as is asked for.
 
     Args:
         retriever: the retriever that is adapted.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revela_training.interface import CausalLM, Layers
+from revela_training.objective.interface import CausalLM, Layers
 
 __all__ = ["read_twice", "reference_attention"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from revela_training.batching import Group
-from revela_training.tokens import TokenStore
+from revela_training.data.batching import Group
+from revela_training.data.tokens import TokenStore
 
 __all__ = ["GroupCollator"]
 

@@ -13,8 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from revela_training.attention import Bucket, Implementation, Pairs, causal_mask, cross_attention, joint_attention
-from revela_training.interface import Layers
+from revela_training.objective.attention import (
+    Bucket,
+    Implementation,
+    Pairs,
+    causal_mask,
+    cross_attention,
+    joint_attention,
+)
+from revela_training.objective.interface import Layers
 
 __all__ = ["AddingReader", "HandOn", "JointReader"]
 
@@ -27,7 +34,7 @@ class AddingReader:
         pairs: who reads whom.
         key_mask: (N, L) bool, true for real tokens; None when all are.
         v_norm: divide what is read by the attention's mean value norm.
-        implementation: as for `revela_training.attention.cross_attention`.
+        implementation: as for `revela_training.objective.attention.cross_attention`.
     """
 
     pairs: Pairs

@@ -17,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from revela_training.attention.pairs import Pairs
+from revela_training.objective.attention.pairs import Pairs
 
 __all__ = ["sdpa_cross_attention"]
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from revela_training.attention.launch import Launch
-from revela_training.attention.pairs import Pairs, select_pairs
-from revela_training.attention.reference import reference_attention
+from revela_training.objective.attention.launch import Launch
+from revela_training.objective.attention.pairs import Pairs, select_pairs
+from revela_training.objective.attention.reference import reference_attention
 
 __all__ = ["fused_cross_attention", "why_not_fused"]
 
@@ -72,7 +72,7 @@ def why_not_fused(query: Tensor, key: Tensor, value: Tensor, *, v_norm: bool, so
         return f"the LM's heads have {max(sizes)} numbers, more than {_LARGEST_HEAD}"
     if find_spec("triton") is None:
         return "triton is not installed"
-    from revela_training.attention import kernels
+    from revela_training.objective.attention import kernels
 
     if query.device.type != "cuda" and not kernels.INTERPRETED:
         return f"the LM is on {query.device.type}"

@@ -11,10 +11,10 @@ from transformers import ProgressCallback, TrainerCallback, TrainerControl, Trai
 from transformers.trainer_callback import ExportableState
 
 from revela_rag.errors import TrainingError
-from revela_training.distributed import full_tensor
+from revela_training.loop.distributed import full_tensor
 
 if TYPE_CHECKING:
-    from revela_training.trainer import RevelaTrainer
+    from revela_training.loop.trainer import RevelaTrainer
 
 __all__ = ["Alarms", "Progress", "TimeLimit", "Warmup"]
 

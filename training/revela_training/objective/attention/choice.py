@@ -6,10 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from revela_training.attention.fused import fused_cross_attention, why_not_fused
-from revela_training.attention.pairs import Pairs
-from revela_training.attention.sdpa import sdpa_cross_attention
-from revela_training.weights import ObjectiveError
+from revela_training.objective.attention.fused import fused_cross_attention, why_not_fused
+from revela_training.objective.attention.pairs import Pairs
+from revela_training.objective.attention.sdpa import sdpa_cross_attention
+from revela_training.objective.weights import ObjectiveError
 
 __all__ = ["Implementation", "cross_attention"]
 

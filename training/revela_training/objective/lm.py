@@ -1,7 +1,7 @@
 """The causal language models the objective trains against: the bundled small one, or any other.
 
 The bundled model was trained from scratch by ``training/recipes/small_lm`` on permissively licensed text and
-code; ``revela_training/small_lm/README.md`` is its card.
+code; ``revela_training/objective/small_lm/README.md`` is its card.
 """
 
 from __future__ import annotations

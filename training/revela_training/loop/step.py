@@ -20,10 +20,10 @@ from torch import Tensor
 from revela_rag.errors import TrainingError
 from revela_rag.memory import available_memory, is_out_of_memory
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World
-from revela_training.model import RevelaModel
+from revela_training.data.tokens import trim
+from revela_training.loop.distributed import World
+from revela_training.loop.model import RevelaModel
 from revela_training.retriever.embedding import like_length, rows_of
-from revela_training.tokens import trim
 
 __all__ = ["Embeddings", "Step", "StepResult"]
 

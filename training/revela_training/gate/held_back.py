@@ -11,8 +11,8 @@ from revela_rag.corpus import Chunk, StructuralPair, structural_pairs
 from revela_rag.corpus.text import word_spans
 from revela_rag.corpus.types import titled
 from revela_rag.evaluation import headings_by_document, structural_data
-from revela_training.pseudo_queries import KINDS, pseudo_queries
-from revela_training.units import CROPPED_WORDS, cropped
+from revela_training.data.pseudo_queries import KINDS, pseudo_queries
+from revela_training.data.units import CROPPED_WORDS, cropped
 
 __all__ = ["EvaluationSet", "evaluation_pairs", "make_evaluation_set"]
 

@@ -20,9 +20,11 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from revela_rag.errors import TrainingError
-from revela_training.batching import GroupDataset
-from revela_training.callbacks import Alarms, Progress, TimeLimit, Warmup
-from revela_training.checkpoint import (
+from revela_training.config import AdaptConfig
+from revela_training.data.batching import GroupDataset
+from revela_training.data.collate import GroupCollator
+from revela_training.loop.callbacks import Alarms, Progress, TimeLimit, Warmup
+from revela_training.loop.checkpoint import (
     latest_checkpoint,
     load_optimizer_state,
     load_state,
@@ -32,12 +34,10 @@ from revela_training.checkpoint import (
     save_state,
     whole_checkpoint,
 )
-from revela_training.collate import GroupCollator
-from revela_training.config import AdaptConfig
-from revela_training.distributed import World, clip_gradients, copy_whole, shard_lm, start_world, wants_shards
-from revela_training.model import RevelaModel
-from revela_training.precision import use_bf16
-from revela_training.step import Step
+from revela_training.loop.distributed import World, clip_gradients, copy_whole, shard_lm, start_world, wants_shards
+from revela_training.loop.model import RevelaModel
+from revela_training.loop.precision import use_bf16
+from revela_training.loop.step import Step
 
 __all__ = ["RevelaTrainer", "latest_checkpoint", "train"]
 

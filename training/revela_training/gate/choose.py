@@ -27,7 +27,7 @@ from revela_rag.evaluation import (
 )
 from revela_rag.index.words import WordIndex
 from revela_rag.model.st_format import Role
-from revela_training.evaluation_set import EvaluationSet
+from revela_training.gate.held_back import EvaluationSet
 
 __all__ = ["Embed", "Gate", "keep_base", "run_gate"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from revela_rag.errors import ModelError
+from revela_training.loop.workspace import digest
 from revela_training.retriever.embedding import tokenize
-from revela_training.workspace import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from revela_training.weights import ObjectiveError
+from revela_training.objective.weights import ObjectiveError
 
 __all__ = ["Pairs", "select_pairs"]
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from revela_training.attention import Pairs, plan_buckets, read_twice, select_pairs
-from revela_training.cross_entropy import chunked_cross_entropy
-from revela_training.interface import CausalLM, Layers, Reader
-from revela_training.readers import AddingReader, HandOn, JointReader
-from revela_training.weights import ObjectiveError
+from revela_training.objective.attention import Pairs, plan_buckets, read_twice, select_pairs
+from revela_training.objective.cross_entropy import chunked_cross_entropy
+from revela_training.objective.interface import CausalLM, Layers, Reader
+from revela_training.objective.readers import AddingReader, HandOn, JointReader
+from revela_training.objective.weights import ObjectiveError
 
 __all__ = ["AttentionName", "ObjectiveOutput", "ReadName", "RevelaObjective"]
 
@@ -94,10 +94,11 @@ class RevelaObjective(nn.Module):
         dual: add the base stream's loss, so that the LM keeps learning to read without neighbours.
         min_weight: leave out pairs with W[i, j] <= this. 0 computes all of them, exactly; 0.01 is faster and
             changes little where W is peaked (read ``dropped_mass``; keep it well below 1 / (B - 1)).
-            `revela_training.attention.select_pairs` says what the dropped mass bounds.
+            `revela_training.objective.attention.select_pairs` says what the dropped mass bounds.
         attention: how published attention between texts is computed. "auto", and "triton" and "sdpa" to insist, are
-            those of `revela_training.attention.cross_attention`. "reference" is the dense form the method was published
-            with (two passes, all pairs, scores and logits written out): slower and larger, there to compare with.
+            those of `revela_training.objective.attention.cross_attention`. "reference" is the dense form the method was
+            published with (two passes, all pairs, scores and logits written out): slower and larger, there to compare
+            with.
 
     Raises:
         ModelError: the attention of the LM, or of some of its layers, cannot be reached.
