@@ -7,8 +7,11 @@ from dataclasses import replace
 
 from revela_rag.corpus.code import chunk_code
 from revela_rag.corpus.draft import Draft
+from revela_rag.corpus.front_matter import front_matter
 from revela_rag.corpus.languages import PROSE_FORMATS
 from revela_rag.corpus.prose import chunk_prose
+from revela_rag.corpus.readers import html_page
+from revela_rag.corpus.sections import Outline, assemble
 from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Chunk, Document, chunk_id
 
@@ -31,7 +34,7 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
 
     Raises:
         ValueError: if ``max_words`` is below 8.
-        Unreadable: HTML that is too broken for the parser.
+        Unreadable: HTML that the parser cannot take within its budget.
     """
     if max_words < 8:
         raise ValueError(f"max_words is {max_words}; use at least 8 words per chunk")
@@ -39,10 +42,14 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
     if document.format not in PROSE_FORMATS:
         drafts = chunk_code(document, max_words=max_words)
     elif document.format == "html":
-        from revela_rag.corpus.readers import html_document
-
-        drafts = chunk_prose(html_document(document), max_words=max_words)
-        drafts = [replace(draft, metadata={}) for draft in drafts]
+        page = html_page(document.text)
+        document = replace(document, text=page.text, title=document.title or page.title)
+        outline = Outline(assemble(page.text, page.headings), page.verbatim)
+        drafts = [replace(d, metadata={}) for d in chunk_prose(document, max_words=max_words, outline=outline)]
+    elif document.format == "markdown":
+        front = front_matter(document.text)
+        document = replace(document, text=front.text, metadata={**front.metadata, **document.metadata})
+        drafts = chunk_prose(document, max_words=max_words, heading=front.title)
     else:
         drafts = chunk_prose(document, max_words=max_words)
     if not drafts and document.title and not document.text.strip():
