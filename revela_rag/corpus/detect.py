@@ -61,6 +61,15 @@ _HTML = re.compile(r"\s*(?:<!doctype html|<html\b)", re.I)
 _CODE = re.compile(
     r"[{};][ \t]*$|\w\([^()]*\)[ \t]*$|^[ \t]*(?:#!|<\?|def |end$|sub |my |import |using |fi$|local |set )", re.M
 )
+_HTML_START = re.compile(
+    r"\s*<(?:p|div|h[1-6]|ul|ol|table|span|a|b|i|strong|em|br|img|section|article|pre|code|blockquote|font|center)\b"
+    r"[^<>]*>",
+    re.I,
+)
+_HTML_END = re.compile(
+    r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|pre|section|article|blockquote|strong|em|span|a)>|<br */?>", re.I
+)
+_MARKDOWN_MARK = re.compile(r"^(?:#{1,6} |[ \t]*(?:```|~~~)|[-*] )|`[^`\n]*</?\w+|\]\(", re.M)
 _HTML_BLOCK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|body|html|pre|section|article)>", re.I)
 
 
@@ -89,7 +98,19 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     language = _language(text)
     if language:
         return language
+    if _is_fragment(text):
+        return "html"
     return "markdown" if text.count("\n") > 2 and _MARKDOWN.search(text) else "text"
+
+
+def _is_fragment(text: str) -> bool:
+    """Whether a text is a piece of a page, as editors of tickets and articles keep it: it opens with an element.
+
+    One of Markdown with some elements in it, and code that is quoted, stay what they are.
+    """
+    if _HTML_START.match(text):
+        return _HTML_END.search(text) is not None and not _MARKDOWN_MARK.search(text)
+    return len(_HTML_END.findall(text)) > 1 and not _MARKDOWN_MARK.search(text)
 
 
 def _language(text: str) -> str | None:
