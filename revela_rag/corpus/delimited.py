@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from revela_rag.corpus.encodings import decode, why_not_text
 from revela_rag.corpus.shapes import ANYWHERE, Fields, find_fields
-from revela_rag.corpus.text import decode
 from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["DELIMITED_SUFFIXES", "row_records"]
@@ -32,7 +32,7 @@ def row_records(data: bytes, suffix: str, fields: Fields) -> Iterator[dict[str, 
     """
     text = decode(data)
     if text is None:
-        raise Unreadable("binary or undecodable content")
+        raise Unreadable(why_not_text(data))
     if not text.strip():
         raise Unreadable("empty file")
     head = text.lstrip("\n").split("\n", 1)[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+from revela_rag.corpus.encodings import decode, why_not_text
 from revela_rag.corpus.guard import guarded
 from revela_rag.corpus.html import Page, read_html
 from revela_rag.corpus.languages import PROSE_FORMATS, format_of
-from revela_rag.corpus.text import clean_text, decode
+from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Document
 from revela_rag.corpus.unreadable import Unreadable
 
@@ -31,7 +32,7 @@ def read_bytes(data: bytes, source_id: str) -> Document:
         return Document(source_id, *guarded("pdf", data))
     text = decode(data)
     if text is None:
-        raise Unreadable("binary or undecodable content")
+        raise Unreadable(why_not_text(data))
     if not text.strip():
         raise Unreadable("empty file")
     if kind == "notebook":

@@ -61,7 +61,7 @@ SHAPES = {
     ),
     "paragraphs": ({"TITLE": "T", "TEXT": ["One.", "Two."]}, ("item-0", "T", "One.\n\nTwo.")),
     "odd name": ({"title": "T", "the_words": f"{TEXT}", "n": 3}, ("item-0", "T", TEXT)),
-    "own names": ({"title": "T", "text": "Own.", "abstract": "Not.", "comments": [{"body": "no"}]}, ("item-0", "T", "Own.")),
+    "own names": ({"title": "T", "text": "Own.", "abstract": "No.", "comments": [{"body": "n"}]}, ("item-0", "T", "Own.")),
 }  # fmt: skip
 
 
@@ -99,9 +99,12 @@ def test_a_record_without_text_is_counted_with_its_fields(tmp_path):
     report = CorpusReport()
     assert len(list(iter_documents(path, report=report))) == 1
     assert report.skipped == {
-        "record without text (its fields: sku, price; text_field names the one with the text)": ["a.jsonl:2", "a.jsonl:3"],
+        "record without text (its fields: sku, price; text_field names the one with the text)": [
+            "a.jsonl:2",
+            "a.jsonl:3",
+        ],
         "record that is a list, not an object": ["a.jsonl:4"],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_records_in_a_folder(tmp_path):
         ("data/parts.tsv#1", "", "part: bolt\nshelf: A 3"),
     ]
     assert all(d.metadata["source"] == d.id.split("#")[0] for d in documents)
-    assert [ids for ids in report.skipped.values()] == [["data/bad.jsonl"], ["data/parts.tsv#2"]]
+    assert list(report.skipped.values()) == [["data/bad.jsonl"], ["data/parts.tsv#2"]]
 
 
 def test_queries_and_judgements_of_a_set_inside_a_folder_are_not_read(tmp_path):
