@@ -10,8 +10,7 @@ from revela_rag.corpus.draft import Draft
 from revela_rag.corpus.front_matter import front_matter
 from revela_rag.corpus.languages import PROSE_FORMATS
 from revela_rag.corpus.prose import chunk_prose
-from revela_rag.corpus.readers import html_page
-from revela_rag.corpus.sections import Outline, assemble
+from revela_rag.corpus.readers import read_page
 from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Chunk, Document, chunk_id
 
@@ -41,11 +40,12 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
     document = replace(document, text=clean_text(document.text), title=" ".join(clean_text(document.title).split()))
     if document.format not in PROSE_FORMATS:
         drafts = chunk_code(document, max_words=max_words)
-    elif document.format == "html":
-        page = html_page(document.text)
-        document = replace(document, text=page.text, title=document.title or page.title)
-        outline = Outline(assemble(page.text, page.headings), page.verbatim)
-        drafts = [replace(d, metadata={}) for d in chunk_prose(document, max_words=max_words, outline=outline)]
+    elif page := read_page(document):
+        metadata = {**page.metadata, **document.metadata}
+        document = replace(document, text=page.text, title=document.title or page.title, metadata=metadata)
+        drafts = chunk_prose(document, max_words=max_words, outline=page.outline())
+        if document.format == "html":  # its lines are not those of the file
+            drafts = [replace(draft, metadata={}) for draft in drafts]
     elif document.format == "markdown":
         front = front_matter(document.text)
         document = replace(document, text=front.text, metadata={**front.metadata, **document.metadata})

@@ -6,8 +6,9 @@ import re
 
 from revela_rag.corpus.languages import PROSE_FORMATS, format_of
 from revela_rag.corpus.outline import outline
+from revela_rag.corpus.sections import fence_spans
 
-__all__ = ["detect_format"]
+__all__ = ["detect_format", "looks_like_markdown"]
 
 #: A detected language must parse with at most this share of unplaceable bytes.
 MAX_ERROR_SHARE = 0.2
@@ -91,6 +92,8 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
         found = format_of(name) if name and "." in name and not any(c.isspace() for c in name.strip()) else None
         if found in ("pdf", "notebook") or (found == "html" and not _HTML.match(text) and not _HTML_BLOCK.search(text)):
             continue  # a loader has read it already
+        if found == "text" and looks_like_markdown(text):
+            return "markdown"
         if found and (found in PROSE_FORMATS or "/" in name or _is_code(text, found)):
             return found
     if _HTML.match(text[:200]):
@@ -101,6 +104,19 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     if _is_fragment(text):
         return "html"
     return "markdown" if text.count("\n") > 2 and _MARKDOWN.search(text) else "text"
+
+
+def looks_like_markdown(text: str) -> bool:
+    """Whether a text file is Markdown all the same: two headings at least, of two levels, and few other hash signs.
+
+    Lines of hash signs one below the other are comments.
+    """
+    if text.count("\n#") < 2 - text.startswith("#"):
+        return False
+    levels = [len(match.group(1)) for match in _MARKDOWN.finditer(text)]
+    fenced = sum(text.count("\n#", start, end) for start, end in fence_spans(text))
+    signs = text.count("\n#") + text.startswith("#") - fenced
+    return len(levels) > 1 and len(set(levels)) > 1 and 2 * len(levels) > signs
 
 
 def _is_fragment(text: str) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from revela_rag.corpus.page import Page
 from revela_rag.corpus.text import bounded_references, squeeze
 from revela_rag.corpus.unreadable import Unreadable
 
-__all__ = ["Page", "read_html"]
+__all__ = ["read_html"]
 
 _NAMES = re.compile(r"\w+").findall
 _DROPPED = frozenset(_NAMES("script style noscript template nav svg iframe head footer select textarea datalist"))
@@ -34,23 +35,6 @@ _LOOKED_AT = 100  # texts of an element that are looked at to judge it
 _SPACE = re.compile(r"\s+")
 _WORD = re.compile(r"\w")
 _TICKS = re.compile("`{3,}")
-
-
-@dataclass(slots=True)
-class Page:
-    """What an HTML page says.
-
-    Attributes:
-        text: blocks separated by blank lines; rows of tables as ``| a | b |``, code in fences.
-        title: of its head, may be empty.
-        headings: level, words, offset of the line, offset behind it.
-        verbatim: spans of code.
-    """
-
-    text: str = ""
-    title: str = ""
-    headings: list[tuple[int, str, int, int]] = field(default_factory=list)
-    verbatim: list[tuple[int, int]] = field(default_factory=list)
 
 
 def read_html(text: str) -> Page:

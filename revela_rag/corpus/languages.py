@@ -6,11 +6,14 @@ from pathlib import PurePosixPath
 
 __all__ = ["PROSE_FORMATS", "format_of"]
 
-PROSE_FORMATS = frozenset({"text", "markdown", "rst", "html", "pdf", "notebook"})
+PROSE_FORMATS = frozenset({"text", "markdown", "rst", "html", "pdf", "notebook", "asciidoc", "org", "tex"})
 
 _EXTENSIONS = {
     "markdown": "md markdown mdx mdown mkd qmd rmd",
-    "text": "txt text log adoc asciidoc org tex",
+    "text": "txt text log",
+    "asciidoc": "adoc asciidoc asc",
+    "org": "org",
+    "tex": "tex ltx",
     "rst": "rst rest",
     "html": "html htm xhtml",
     "pdf": "pdf",

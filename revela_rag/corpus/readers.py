@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
+from revela_rag.corpus.asciidoc import read_asciidoc
+from revela_rag.corpus.detect import looks_like_markdown
 from revela_rag.corpus.encodings import decode, why_not_text
 from revela_rag.corpus.guard import guarded
-from revela_rag.corpus.html import Page, read_html
+from revela_rag.corpus.html import read_html
 from revela_rag.corpus.languages import PROSE_FORMATS, format_of
+from revela_rag.corpus.org import read_org
+from revela_rag.corpus.page import Page
+from revela_rag.corpus.tex import read_tex
 from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Document
 from revela_rag.corpus.unreadable import Unreadable
 
-__all__ = ["Unreadable", "html_page", "read_bytes"]
+__all__ = ["Unreadable", "html_page", "read_bytes", "read_page"]
 
 _CPP = re.compile(r"^[^\S\n]*+(?:class \w+|namespace\b|template *<|public:)", re.M)
 #: Pages up to this length are read in this process: what a parser may do in vain with them takes no time.
@@ -35,6 +41,8 @@ def read_bytes(data: bytes, source_id: str) -> Document:
         raise Unreadable(why_not_text(data))
     if not text.strip():
         raise Unreadable("empty file")
+    if kind == "text" and looks_like_markdown(text):
+        kind = "markdown"
     if kind == "notebook":
         return Document(source_id, _notebook(text), format="markdown")
     if kind not in PROSE_FORMATS and len(text) > 20_000 and len(text) > _MAX_MEAN_LINE * (text.count("\n") + 1):
@@ -42,6 +50,22 @@ def read_bytes(data: bytes, source_id: str) -> Document:
     if kind in ("c", "cpp") and source_id.endswith(".h"):
         kind = "cpp" if _CPP.search(text) else "c"
     return Document(source_id, text, format=kind)
+
+
+#: How a document of a format becomes a page.
+_PAGES: dict[str, Callable[[str], Page]] = {"asciidoc": read_asciidoc, "org": read_org, "tex": read_tex}
+
+
+def read_page(document: Document) -> Page | None:
+    """A document of a format that has a reader, or None.
+
+    Raises:
+        Unreadable: HTML that the parser cannot take within its budget.
+    """
+    if document.format == "html":
+        return html_page(document.text)
+    read = _PAGES.get(document.format)
+    return read(document.text) if read else None
 
 
 def html_page(text: str) -> Page:
@@ -56,8 +80,8 @@ def html_page(text: str) -> Page:
     return Page(
         read["text"],
         read["title"],
-        [(level, name, start, end) for level, name, start, end in read["headings"]],
-        [(start, end) for start, end in read["verbatim"]],
+        headings=[(level, name, start, end) for level, name, start, end in read["headings"]],
+        verbatim=[(start, end) for start, end in read["verbatim"]],
     )
 
 

@@ -61,7 +61,7 @@ SHAPES = {
     ),
     "paragraphs": ({"TITLE": "T", "TEXT": ["One.", "Two."]}, ("item-0", "T", "One.\n\nTwo.")),
     "odd name": ({"title": "T", "the_words": f"{TEXT}", "n": 3}, ("item-0", "T", TEXT)),
-    "own names": ({"title": "T", "text": "Own.", "abstract": "No.", "comments": [{"body": "n"}]}, ("item-0", "T", "Own.")),
+    "own names": ({"title": "T", "text": "Own.", "abstract": "No", "comments": [{"x": 1}]}, ("item-0", "T", "Own.")),
 }  # fmt: skip
 
 
