@@ -51,7 +51,12 @@ _EXTENSIONS = {
     "fortran": "f f90 f95",
     "protobuf": "proto",
     "graphql": "graphql gql",
-    "terraform": "tf",
+    "terraform": "tf tfvars",
+    "hcl": "hcl nomad",
+    "yaml": "yaml yml",
+    "toml": "toml",
+    "ini": "ini cfg conf properties",
+    "dockerfile": "dockerfile containerfile",
     "vue": "vue svelte",
     "erb": "erb",
     "razor": "cshtml razor",
@@ -69,6 +74,7 @@ _BY_NAME = {
     "install": "text",
     "makefile": "make",
     "dockerfile": "dockerfile",
+    "containerfile": "dockerfile",
     "jenkinsfile": "groovy",
     "rakefile": "ruby",
     "gemfile": "ruby",
@@ -79,4 +85,7 @@ def format_of(name: str) -> str | None:
     """Format a file name stands for (``"markdown"``, ``"python"``, …), or None when it is of no known kind."""
     path = PurePosixPath(name)
     extension = path.suffix[1:].lower()
-    return _BY_EXTENSION.get(extension) if extension else _BY_NAME.get(path.name.lower())
+    if extension in _BY_EXTENSION:
+        return _BY_EXTENSION[extension]
+    first = path.name.lower().split(".")[0]  # variants are Dockerfile.dev
+    return _BY_NAME.get(first) if not extension or _BY_NAME.get(first) == "dockerfile" else None

@@ -25,6 +25,7 @@ _CPP = re.compile(r"^[^\S\n]*+(?:class \w+|namespace\b|template *<|public:)", re
 #: Pages up to this length are read in this process: what a parser may do in vain with them takes no time.
 _SMALL_PAGE = 100_000
 _MAX_MEAN_LINE = 1000
+_LOCK = re.compile(r"(?:^|[/.-])lock\.ya?ml$", re.I)  # what a package manager writes for itself
 
 
 def read_bytes(data: bytes, source_id: str) -> Document:
@@ -36,6 +37,8 @@ def read_bytes(data: bytes, source_id: str) -> Document:
     kind = format_of(source_id) or "text"
     if kind == "pdf":
         return Document(source_id, *guarded("pdf", data))
+    if _LOCK.search(source_id):
+        raise Unreadable("lock file")
     text = decode(data)
     if text is None:
         raise Unreadable(why_not_text(data))

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from revela_rag.corpus.delimited import DELIMITED_SUFFIXES, row_records
+from revela_rag.corpus.readers import read_bytes
 from revela_rag.corpus.records import no_text, record_document, record_documents
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.shapes import ANYWHERE, Fields
-from revela_rag.corpus.structured import parse_file
+from revela_rag.corpus.structured import YAML_SUFFIXES, parse_file
 from revela_rag.corpus.tools import definitions
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 from revela_rag.corpus.unreadable import Unreadable
@@ -103,7 +104,7 @@ def file_records(path: Path, name: str, report: CorpusReport, max_bytes: int, fi
 
 
 def json_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fields = ANYWHERE) -> Iterator[Document]:
-    """Documents of a JSON or YAML file: a list of records, or the tools of a catalogue.
+    """Documents of a JSON or YAML file: a list of records, the tools of a catalogue, or YAML that configures something.
 
     Raises:
         CorpusError: if the file is too large to be read at once, broken, or holds no usable record.
@@ -111,17 +112,24 @@ def json_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fie
     size, most = path.stat().st_size, _JSON_FILE * max_bytes
     if size > most:
         raise CorpusError(f"{path} has {size:,} bytes, more than {most:,}; write it as JSONL, one record on a line.")
-    usable = 0
-    for number, record in enumerate(definitions(parse_file(path)), 1):
+    usable, inner = 0, CorpusReport()
+    value = parse_file(path)
+    for number, record in enumerate(definitions(value), 1):
         where = f"{path.name}:{number}"
         document = record_document(record, where, report, fields) if isinstance(record, Mapping) else None
         if document is None:
-            report.skip(no_text(record, fields), where)
+            inner.skip(no_text(record, fields), where)
         elif len(document.text) > max_bytes:
-            report.skip(f"record larger than {max_bytes:,} bytes", where)
+            inner.skip(f"record larger than {max_bytes:,} bytes", where)
         else:
             usable += 1
             yield document
+    if not usable and value and isinstance(value, Mapping) and path.suffix.lower() in YAML_SUFFIXES:
+        yield read_bytes(path.read_bytes(), path.name)
+        return
+    for reason, places in inner.skipped.items():
+        for place in places:
+            report.skip(reason, place)
     if not usable:
         raise CorpusError(
             f"{path} holds no usable record{f': {report.skipped_summary()}' if report.skipped else ''}. It must be a "
