@@ -60,14 +60,14 @@ def find_fields(record: Mapping[str, Any], fields: Fields) -> Found:
     Names count in capitals or not. A field may hold a list of texts, or an object that holds the text. Where the text
     has a name of this library's own, nothing else of the record is text.
     """
-    inner = record
+    inner: Mapping[str, Any] = _Lower(record)
     around: list[str] = []
-    found = _find(record, fields)
+    found = _find(inner, fields)
     for _ in range(2):
-        key = None if found.text else next((key for key in _AROUND if isinstance(_at(inner, key), Mapping)), None)
+        key = None if found.text else next((key for key in _AROUND if isinstance(inner.get(key), Mapping)), None)
         if key is None:
             break
-        inner = _at(inner, key)
+        inner = _lower(inner[key])
         around.append(key)
         below = _find(inner, fields)
         if below.text or (below.title and not found.title):
@@ -88,18 +88,18 @@ def named(record: Mapping[Any, Any]) -> str:
 
 
 def _find(record: Mapping[str, Any], fields: Fields) -> Found:
-    found = Found()
+    record, found = _lower(record), Found()
     for key in (fields.id,) if fields.id else _IDS:
         if found.id in (None, "") and (value := _path(record, key)) not in (None, ""):
             found.id = value
             found.used.add(key.lower().split(".")[0])
-    found.later_id = next((value for key in _LATER_IDS if _is_name(value := _at(record, key))), None)
-    for key in (fields.text,) if fields.text else _TEXTS:
+    found.later_id = next((value for key in _LATER_IDS if _is_name(value := record.get(key))), None)
+    for key in (fields.text,) if fields.text else filter(record.__contains__, _TEXTS):
         found.text = _text(_path(record, key))
         if found.text:
             found.used.add(key.lower().split(".")[0])
             break
-    for key in (fields.title,) if fields.title else _TITLES:
+    for key in (fields.title,) if fields.title else filter(record.__contains__, _TITLES):
         title = _path(record, key)
         title = title.get("rendered") if isinstance(title, Mapping) else title
         if isinstance(title, str) and title.strip() and key.lower() not in found.used:
@@ -118,7 +118,7 @@ def _add(record: Mapping[str, Any], found: Found) -> None:
     if isinstance(question, str) and "question" not in found.used and "answer" in found.used:
         found.text = f"{question.strip()}\n\n{found.text}"
         found.used.add("question")
-    for key in _FOLLOW:
+    for key in filter(record.__contains__, _FOLLOW):
         entries = _at(record, key)
         if found.text and isinstance(entries, list) and key not in found.used:
             said = [_text(entry) for entry in entries if isinstance(entry, Mapping)]
@@ -138,11 +138,21 @@ def _longest(record: Mapping[str, Any], found: Found) -> None:
         found.used.add(key.lower())
 
 
+class _Lower(dict[str, Any]):
+    """A record under its names in small letters; where two are one but for their capitals the small one counts."""
+
+    def __init__(self, record: Mapping[Any, Any]) -> None:
+        super().__init__((key.lower(), value) for key, value in record.items() if isinstance(key, str))
+        self.update((key, value) for key, value in record.items() if isinstance(key, str) and key.islower())
+
+
 def _at(record: Mapping[Any, Any], key: str) -> Any:
     """The value under a key, else under one that differs in its capitals only."""
-    if key in record:
-        return record[key]
-    return next((value for name, value in record.items() if isinstance(name, str) and name.lower() == key), None)
+    return _lower(record).get(key.lower())
+
+
+def _lower(record: Mapping[Any, Any]) -> _Lower:
+    return record if isinstance(record, _Lower) else _Lower(record)
 
 
 def _path(record: Mapping[Any, Any], path: str) -> Any:

@@ -27,7 +27,7 @@ _SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]+")
 _DEEPEST, _MOST = 3, 100  # levels and number of parameters that are written out
 
 
-def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
+def definitions(value: Any, depth: int = _DEEPEST, seen: set[int] | None = None) -> Iterator[Any]:
     """The single definitions or records inside lists and the objects that agents' protocols wrap them in.
 
     What has a text of its own is a record, whatever else it holds.
@@ -36,7 +36,9 @@ def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
         value: parsed JSON: a list, ``{"tools": [...]}``, ``{"result": {"tools": [...]}}``, one definition, an OpenAPI
             description ...
         depth: levels of nesting to look into.
+        seen: lists that were looked into; aliases of YAML may repeat one without end.
     """
+    seen = set() if seen is None else seen
     if is_openapi(value):
         yield from operations(value)
         return
@@ -45,12 +47,17 @@ def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
         if inner is None:
             inner = next((value[key] for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
         if inner is not None:
-            for entry in definitions(inner, depth - 1):  # what a list of tools holds is a tool, with parameters or not
+            for entry in definitions(
+                inner, depth - 1, seen
+            ):  # what a list of tools holds is a tool, with parameters or not
                 yield {"parameters": {}, **entry} if _is_bare(entry) else entry
             return
     if isinstance(value, list) and depth:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
         for entry in value:
-            yield from definitions(entry, depth - 1)
+            yield from definitions(entry, depth - 1, seen)
     else:
         yield value
 

@@ -51,7 +51,7 @@ WORDS = "one two three four five six seven"
         ("yaml", [f"- name: a {WORDS}", f"- name: b {WORDS}"], ["name: a " + WORDS, "name: b " + WORDS]),
         ("toml", [f"name = '{WORDS}'", f"[tool.x]\na = '{WORDS}'", f"[[bin]]\nc = '{WORDS}'"], ["", "tool.x", "bin"]),
         ("ini", [f"[server]\nport = {WORDS}", f"; about\n[client]\nuser = {WORDS}"], ["server", "client"]),
-        ("hcl", [f'variable "a" {{\n b = "{WORDS}"\n}}', f'# x\nlocals {{\n a = "{WORDS}"\n}}'], ["variable a", "locals"]),
+        ("hcl", [f'variable "a" {{\n b = "{WORDS}"\n}}', f'# x\nlocals {{\n a = {WORDS}}}'], ["variable a", "locals"]),
         ("terraform", [f'output "x" {{\n  v = "{WORDS}"\n}}', f'a = "{WORDS}"'], ["output x", "a"]),
         ("dockerfile", [f"FROM a AS b\nRUN {WORDS}", f"FROM b\nCOPY {WORDS}"], ["FROM a AS b", "FROM b"]),
     ],
