@@ -41,7 +41,7 @@ _SHELLS = {
 }
 
 
-def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
+def chunk_code(document: Document, *, max_words: int = 120, parse: bool = True) -> list[Draft]:
     """Cut source code at its definitions.
 
     Functions and methods become a piece each (with decorators and the comment above), classes a header piece: their
@@ -51,11 +51,16 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
     files are cut between their top-level keys or blocks, see :func:`~revela_rag.corpus.config.config_pieces`. Languages
     without a grammar and files that do not parse become windows of lines under the same limits, without the licence
     that may open them.
+
+    Args:
+        document: source code and its language.
+        max_words: of a piece of prose (default 120).
+        parse: False cuts it as a language without a grammar.
     """
     lines = numbered_lines(document.text)
     limit = 2 * max_words
     language = document.format
-    if language in GRAMMARS:
+    if parse and language in GRAMMARS:
         parsed = outline(document.text.encode("utf-8", "replace"), language)
         if parsed and parsed.error_share - parsed.saved_share <= MAX_ERROR_SHARE:
             drafts = list(_from_outline(document, lines, parsed, limit))

@@ -38,7 +38,7 @@ _MODULE = "import sys; sys.path[:] = sys.argv[2:]; from revela_rag.corpus.worker
 _logger = logging.getLogger(__name__)
 
 
-def guarded(operation: str, data: bytes) -> Any:
+def guarded(operation: str, data: bytes, **options: Any) -> Any:
     """What an operation of :data:`~revela_rag.corpus.worker.OPERATIONS` makes of the content of a file.
 
     It runs in a process that is started once. Where none can be started it runs here, with a limit on time between the
@@ -47,7 +47,7 @@ def guarded(operation: str, data: bytes) -> Any:
     Raises:
         Unreadable: the content cannot be used, or not within its budget; the message is the reason.
     """
-    return _reader().read(operation, data)
+    return _reader().read(operation, data, options)
 
 
 class _Reader:
@@ -59,22 +59,24 @@ class _Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._refused = False
 
-    def read(self, operation: str, data: bytes) -> Any:
+    def read(self, operation: str, data: bytes, options: dict[str, Any]) -> Any:
         seconds = SECONDS + SECONDS_PER_MB * len(data) / 1e6
         with self._lock:
             process = self._started()
-            answer = self._ask(process, operation, data, seconds) if process else None
+            request = {"operation": operation, "options": options, "seconds": seconds}
+            answer = self._ask(process, request, data, seconds) if process else None
         if answer is None:
-            return _here(operation, data, seconds)
+            return _here(operation, data, options, seconds)
         if "unreadable" in answer:
             raise Unreadable(answer["unreadable"])
         return answer["value"]
 
-    def _ask(self, process: subprocess.Popen[bytes], operation: str, data: bytes, seconds: float) -> dict[str, Any]:
+    def _ask(
+        self, process: subprocess.Popen[bytes], request: dict[str, Any], data: bytes, seconds: float
+    ) -> dict[str, Any]:
         assert process.stdin is not None and process.stdout is not None
         try:
             with _ended_after(process, _PATIENCE * seconds) as ended:
-                request = {"operation": operation, "seconds": seconds}
                 worker.write_frame(process.stdin, json.dumps(request).encode())
                 worker.write_frame(process.stdin, data)
                 answer = json.loads(worker.read_frame(process.stdout))
@@ -148,10 +150,10 @@ def _is_python(executable: str | None) -> bool:
     return Path(executable or "").name.lower().startswith(("python", "pypy"))
 
 
-def _here(operation: str, data: bytes, seconds: float) -> Any:
+def _here(operation: str, data: bytes, options: dict[str, Any], seconds: float) -> Any:
     """The same in this process, which nobody ends."""
     if operation != "pdf":
-        return worker.OPERATIONS[operation](data)
+        return worker.OPERATIONS[operation](data, **options)
     until = time.monotonic() + seconds
 
     def check() -> None:

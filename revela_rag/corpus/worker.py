@@ -15,19 +15,28 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, Any
 
+from revela_rag.corpus.code import chunk_code
 from revela_rag.corpus.html import read_html
 from revela_rag.corpus.pdf import read_pdf
+from revela_rag.corpus.types import Document
 from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["OPERATIONS", "read_frame", "write_frame"]
 
 _LENGTH = struct.Struct(">Q")
 
-#: What can be asked for, by name: content of a file to values of JSON.
-OPERATIONS: dict[str, Callable[[bytes], Any]] = {
-    "html": lambda data: asdict(read_html(data.decode("utf-8", "replace"))),
-    "pdf": read_pdf,
-}
+
+def _html(data: bytes) -> dict[str, Any]:
+    return asdict(read_html(data.decode("utf-8", "replace")))
+
+
+def _code(data: bytes, *, id: str, title: str, format: str, max_words: int) -> list[dict[str, Any]]:
+    document = Document(id, data.decode("utf-8", "replace"), title, format)
+    return [asdict(draft) for draft in chunk_code(document, max_words=max_words)]
+
+
+#: What can be asked for, by name: content of a file and options to values of JSON.
+OPERATIONS: dict[str, Callable[..., Any]] = {"html": _html, "pdf": read_pdf, "code": _code}
 
 
 def read_frame(stream: IO[bytes]) -> bytes:
@@ -55,7 +64,7 @@ def write_frame(stream: IO[bytes], data: bytes) -> None:
 
 def _answer(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     try:
-        return {"value": OPERATIONS[request["operation"]](data)}
+        return {"value": OPERATIONS[request["operation"]](data, **request["options"])}
     except Unreadable as reason:
         return {"unreadable": str(reason)}
     except MemoryError:

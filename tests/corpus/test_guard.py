@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from revela_rag.corpus import guard, load_corpus, worker
+from revela_rag.corpus import Document, chunk_document, guard, load_corpus, worker
 from revela_rag.corpus.guard import guarded
 from revela_rag.corpus.readers import read_bytes
 from revela_rag.corpus.unreadable import Unreadable
@@ -102,6 +102,24 @@ def test_without_a_process_files_are_read_here(reader, monkeypatch, caplog, exec
     monkeypatch.setattr(guard, "SECONDS", -1.0)
     with pytest.raises(Unreadable, match="more than its time"):
         guarded("pdf", pdf_bytes("One page.", "Two pages."))
+
+
+@pytest.mark.parametrize("language", ["java", "c", "csharp"])
+def test_code_that_ends_its_parser_is_cut_into_lines(language, reader):
+    text = ("if (a) " * 8 + "\n") * 4000
+    chunks = chunk_document(Document("a", text, format=language))
+    assert " ".join(chunk.text for chunk in chunks).split() == text.split()
+
+
+def test_large_code_is_cut_alike_in_either_process(monkeypatch):
+    functions = (
+        f'def work_{n}(a):\n    """Count the words of {n} texts."""\n    return a + {n}\n\n\n' for n in range(900)
+    )
+    document = Document("a.py", "".join(functions), "A title of it", "python")
+    assert len(document.text) > 50_000
+    elsewhere = chunk_document(document)
+    monkeypatch.setattr("revela_rag.corpus.chunking._SMALL_CODE", 10**9)
+    assert chunk_document(document) == elsewhere and len(elsewhere) == 900
 
 
 def _read_in_a_daemon(answers):
