@@ -70,6 +70,8 @@ _HTML_START = re.compile(
 _HTML_END = re.compile(
     r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|pre|section|article|blockquote|strong|em|span|a)>|<br */?>", re.I
 )
+_HTML_BREAK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td)>|<br */?>", re.I)
+_HTML_QUOTED = re.compile(r"[\"'`(=]</?\w")
 _MARKDOWN_MARK = re.compile(r"^(?:#{1,6} |[ \t]*(?:```|~~~)|[-*] )|`[^`\n]*</?\w+|\]\(", re.M)
 _HTML_BLOCK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|body|html|pre|section|article)>", re.I)
 
@@ -122,11 +124,12 @@ def looks_like_markdown(text: str) -> bool:
 def _is_fragment(text: str) -> bool:
     """Whether a text is a piece of a page, as editors of tickets and articles keep it: it opens with an element.
 
-    One of Markdown with some elements in it, and code that is quoted, stay what they are.
+    One of Markdown with some elements in it, and one that tells of elements, stay what they are.
     """
     if _HTML_START.match(text):
         return _HTML_END.search(text) is not None and not _MARKDOWN_MARK.search(text)
-    return len(_HTML_END.findall(text)) > 1 and not _MARKDOWN_MARK.search(text)
+    blocks = len(_HTML_BREAK.findall(text))
+    return blocks > 1 and not _HTML_QUOTED.search(text) and not _MARKDOWN_MARK.search(text)
 
 
 def _language(text: str) -> str | None:

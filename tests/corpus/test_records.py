@@ -112,6 +112,8 @@ def test_a_record_without_text_is_counted_with_its_fields(tmp_path):
     [
         ("<p>Order the <b>laptop</b>.</p><p>Then wait.</p>", "Order the laptop.\n\nThen wait."),
         ("Hello,<br>it is <br/>broken.", "Hello,\nit is\nbroken."),
+        ("Parse '<p>Some <b>x</b></p>' and <p>more</p>.", "Parse '<p>Some <b>x</b></p>' and <p>more</p>."),
+        ("An <a href='#x'>a</a> or <a href='#y'>b</a>.", "An <a href='#x'>a</a> or <a href='#y'>b</a>."),
         ("Use <b>bold</b> words", "Use <b>bold</b> words"),
         ("The `</div>` and `</p>` close it.", "The `</div>` and `</p>` close it."),
         ("# Title\n\n<div>\n\nText.\n\n</div>\n<p>x</p>\n", "<div>\n\nText.\n\n</div>\n<p>x</p>"),
