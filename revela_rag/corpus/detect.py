@@ -63,12 +63,13 @@ _CODE = re.compile(
     r"[{};][ \t]*$|\w\([^()]*\)[ \t]*$|^[ \t]*(?:#!|<\?|def |end$|sub |my |import |using |fi$|local |set )", re.M
 )
 _HTML_START = re.compile(
-    r"\s*<(?:p|div|h[1-6]|ul|ol|table|span|a|b|i|strong|em|br|img|section|article|pre|code|blockquote|font|center)\b"
+    r"\s*<(?:p|div|h[1-6]|ul|ol|table|span|a|b|i|strong|em|br|img|section|article|pre|code|blockquote|font|center|ac:[a-z-]+)\b"
     r"[^<>]*>",
     re.I,
 )
 _HTML_END = re.compile(
-    r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|pre|section|article|blockquote|strong|em|span|a)>|<br */?>", re.I
+    r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|pre|section|article|blockquote|strong|em|span|a|ac:[a-z-]+)>|<br */?>",
+    re.I,
 )
 _HTML_BREAK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td)>|<br */?>", re.I)
 _HTML_QUOTED = re.compile(r"[\"'`(=]</?\w")

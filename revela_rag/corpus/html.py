@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from html import escape
 from itertools import islice
 from typing import Any
 
@@ -45,7 +46,7 @@ def read_html(text: str) -> Page:
     """
     from lxml import etree
 
-    head, end, rest = bounded_references(text).rpartition("-->")
+    head, end, rest = _without_sections(bounded_references(text)).rpartition("-->")
     text = head + end + rest.replace("<!--", " ")  # a comment without an end hides nothing
     data = text.encode("utf-8", "replace")  # named, so that what the page says of its encoding does not count
     options: dict[str, Any] = {"encoding": "utf-8", "huge_tree": True, "remove_comments": True, "remove_pis": True}
@@ -69,6 +70,21 @@ def read_html(text: str) -> Page:
         "".join(walker.pieces), "" if title is None else squeeze("".join(title.itertext())), walker.headings,
         walker.verbatim,
     )  # fmt: skip
+
+
+def _without_sections(text: str) -> str:
+    """A page whose ``<![CDATA[...]]>`` are the text they stand for; that of Confluence's macros is code."""
+    first, *others = text.split("<![CDATA[")
+    pieces = [first]
+    for other in others:
+        body, end, rest = other.partition("]]>")
+        if not end:
+            pieces.append(other)
+        elif pieces[-1].endswith("plain-text-body>"):
+            pieces += ["<pre>", escape(body), "</pre>", rest]
+        else:
+            pieces += [escape(body), rest]
+    return "".join(pieces)
 
 
 class _Shallow:

@@ -12,7 +12,7 @@ from revela_rag.corpus.delimited import DELIMITED_SUFFIXES, row_records
 from revela_rag.corpus.readers import read_bytes
 from revela_rag.corpus.records import no_text, record_document, record_documents
 from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.shapes import ANYWHERE, Fields
+from revela_rag.corpus.shapes import ANYWHERE, Fields, listed_records
 from revela_rag.corpus.structured import YAML_SUFFIXES, parse_file
 from revela_rag.corpus.tools import definitions
 from revela_rag.corpus.types import TEXT_FIELDS, Document
@@ -114,7 +114,7 @@ def json_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fie
         raise CorpusError(f"{path} has {size:,} bytes, more than {most:,}; write it as JSONL, one record on a line.")
     usable, inner = 0, CorpusReport()
     value = parse_file(path)
-    for number, record in enumerate(definitions(value), 1):
+    for number, record in enumerate(definitions(listed_records(value)), 1):
         where = f"{path.name}:{number}"
         document = record_document(record, where, report, fields) if isinstance(record, Mapping) else None
         if document is None:

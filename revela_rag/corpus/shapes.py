@@ -8,7 +8,7 @@ from typing import Any
 
 from revela_rag.corpus.types import TEXT_FIELDS
 
-__all__ = ["ANYWHERE", "Fields", "Found", "find_fields", "named"]
+__all__ = ["ANYWHERE", "Fields", "Found", "find_fields", "listed_records", "named"]
 
 #: After those of :data:`TEXT_FIELDS`: papers, questions, tickets, articles, web pages, chats.
 _TEXTS = (
@@ -25,6 +25,11 @@ _LATER_IDS = ("doc_id", "docid", "document_id", "uuid", "key")
 _AROUND = ("fields", "_source", "attributes", "properties", "data", "node", "record", "doc", "document", "page")
 #: Under which keys the value of a field may be an object: Confluence, WordPress, rich text.
 _INSIDE = ("storage", "view", "export_view", "rendered", "value", "plain", "raw", *TEXT_FIELDS, "markdown", "html")
+#: Under which keys answers of services and exports list their records.
+_LISTED = (
+    *("items", "results", "records", "documents", "docs", "data", "rows", "entries", "hits", "articles", "pages"),
+    *("posts", "tickets", "issues", "questions"),
+)
 _FOLLOW = ("comments", "answers", "replies")
 _DEEPEST, _MOST = 5, 100_000
 _FEWEST_WORDS = 8  # of a field of another name that is taken for the text, where there is a title
@@ -79,6 +84,23 @@ def find_fields(record: Mapping[str, Any], fields: Fields) -> Found:
         _longest(record, found)
     found.used = {key for key in record if isinstance(key, str) and key.lower() in found.used}
     return found
+
+
+def listed_records(value: Any, depth: int = 1) -> Any:
+    """The records that an object lists, as the answer of a service does; what lists none is returned as it is.
+
+    Those of Elasticsearch are the hits of its hits, hence ``depth``.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    itself = find_fields(value, ANYWHERE)
+    if itself.text and (itself.title or not value.keys().isdisjoint(TEXT_FIELDS)):
+        return value
+    found = [value[key] for key in _LISTED if isinstance(value.get(key), list | Mapping) and value[key]]
+    if len(found) != 1:
+        return value
+    inside = found[0] if isinstance(found[0], list) or not depth else listed_records(found[0], depth - 1)
+    return inside if isinstance(inside, list) and all(isinstance(entry, Mapping) for entry in inside) else value
 
 
 def named(record: Mapping[Any, Any]) -> str:

@@ -124,6 +124,30 @@ def test_html_in_a_field_is_read_as_such(text, expected):
     assert load_corpus([{"text": text}]).chunks[0].text == expected
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"tickets": [{"id": 7, "subject": "No print", "description": "Error 49."}], "next_page": None},
+        {"results": [{"id": 7, "title": "No print", "body": {"view": {"value": "Error 49."}}}], "size": 1},
+        {"took": 3, "hits": {"total": 1, "hits": [{"_id": 7, "_source": {"title": "No print", "text": "Error 49."}}]}},
+        {"message": "ok", "data": [{"id": 7, "title": "No print", "text": "Error 49."}]},
+        {"id": 7, "title": "No print", "text": "Error 49.", "items": [{"text": "part of it"}]},
+    ],
+)
+def test_answers_of_services_list_records(tmp_path, answer):
+    (tmp_path / "a.json").write_text(json.dumps(answer))
+    (document,) = iter_documents(tmp_path / "a.json")
+    assert (document.id, document.title, document.text) == ("7", "No print", "Error 49.")
+
+
+def test_code_of_a_wiki_page_is_code():
+    code = (
+        "<ac:structured-macro ac:name='code'><ac:plain-text-body><![CDATA[if a < b:\n    run()]]></ac:plain-text-body>"
+    )
+    record = {"id": "1", "title": "T", "body": {"storage": {"value": f"{code}</ac:structured-macro><p>Wait.</p>"}}}
+    assert load_corpus([record]).chunks[0].text == "```\nif a < b:\n    run()\n```\n\nWait."
+
+
 def test_records_in_a_folder(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "faq.jsonl").write_text(
