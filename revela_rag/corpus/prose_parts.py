@@ -32,7 +32,7 @@ _GENERIC_HEADINGS = (
     "注意事項|よくある質問|ライセンス|その他"
 )
 _GENERIC = re.compile(rf"[\W\d]*(?:{_GENERIC_HEADINGS})[\W\d]*", re.I)
-_QUESTION_MARKS = ("?", "？")
+_QUESTION_MARKS = ("?", "？", "؟")
 _QUESTION_WORDS = (
     "what|how|why|when|where|who|whose|whom|which|can|could|do|does|did|is|are|was|were|should|would|will|has|have|had|"
     "am|may|shall"

@@ -42,7 +42,8 @@ class Document:
         id: stable name of the source inside its corpus, for example the path relative to the folder.
         text: decoded content; newlines are kept.
         title: optional title.
-        format: ``"text"``, ``"markdown"``, ``"rst"``, ``"html"`` or a programming language such as ``"python"``.
+        format: ``"text"``, ``"markdown"``, ``"rst"``, ``"asciidoc"``, ``"org"``, ``"tex"``, ``"html"`` or a programming
+            language such as ``"python"``.
         metadata: anything else that should travel with every chunk of the document: strings, numbers, booleans, lists
             of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is left out.
         is_piece: whether it is one of the pieces into which a document was cut before; they share its id.
