@@ -28,7 +28,7 @@ SECONDS, SECONDS_PER_MB = 10.0, 2.0
 MEMORY = 2 << 30
 #: On a busy machine a second of computing takes longer; after so many times the budget the clock decides.
 _PATIENCE = 2.0 if os.name == "posix" else 1.0
-_SECONDS_TO_START = 60.0
+_SECONDS_TO_START, _SECONDS_TO_END = 60.0, 5.0
 OUT_OF_TIME = f"reading it takes more than its time ({SECONDS:.0f} s, and {SECONDS_PER_MB:.0f} s for each MB)"
 OUT_OF_MEMORY = f"reading it takes more than its memory ({MEMORY >> 30} GiB)"
 _OUT_OF_TIME = {-signal.SIGPROF} if hasattr(signal, "SIGPROF") else set()
@@ -81,10 +81,13 @@ class _Reader:
                 worker.write_frame(process.stdin, data)
                 answer = json.loads(worker.read_frame(process.stdout))
         except (EOFError, OSError):
-            code = self.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
+            code = process.returncode
+            self.close()
             if ended.is_set() or code in _OUT_OF_TIME:
                 return {"unreadable": OUT_OF_TIME}
-            return {"unreadable": OUT_OF_MEMORY if code == _KILLED else "the parser breaks down on it"}
+            return {"unreadable": OUT_OF_MEMORY if code == _KILLED else worker.BROKEN}
         except BaseException:
             self.close()
             raise
@@ -116,17 +119,17 @@ class _Reader:
             self._refused = True
         return self._process
 
-    def close(self) -> int | None:
-        """End the process; returns its exit status."""
+    def close(self) -> None:
+        """End the process."""
         process, self._process = self._process, None
         if process is None or self.owner != os.getpid():
-            return None
+            return
         process.kill()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        return process.wait()
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def read_html(text: str) -> Page:
     parser = etree.HTMLParser(collect_ids=False, **options)
     try:
         root = etree.fromstring(data, parser)
-        if any(entry.type == etree.ErrorTypes.ERR_RESOURCE_LIMIT for entry in parser.error_log):
+        if any("depth" in entry.message for entry in parser.error_log):
             root = etree.fromstring(data, etree.HTMLParser(target=_Shallow(etree.TreeBuilder()), **options))
     except (etree.LxmlError, ValueError) as error:
         if "empty" in str(error).lower():

@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from typing import IO, Any
 
 from revela_rag.corpus.code import chunk_code
@@ -21,8 +22,9 @@ from revela_rag.corpus.pdf import read_pdf
 from revela_rag.corpus.types import Document
 from revela_rag.corpus.unreadable import Unreadable
 
-__all__ = ["OPERATIONS", "read_frame", "write_frame"]
+__all__ = ["BROKEN", "OPERATIONS", "read_frame", "write_frame"]
 
+BROKEN = "the parser breaks down on it"
 _LENGTH = struct.Struct(">Q")
 
 
@@ -71,6 +73,8 @@ def _answer(request: dict[str, Any], data: bytes) -> dict[str, Any]:
         return {"exceeded": "memory"}
     except RecursionError:
         return {"unreadable": "nested too deeply"}
+    except Exception:  # parsers raise whatever the damage leads to
+        return {"unreadable": BROKEN}
 
 
 def _limit_memory(most: int) -> None:
@@ -96,6 +100,8 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a parser prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for library in ("lxml.etree", "pypdf"):  # before the limit, which is for files
+        import_module(library)
     _limit_memory(int(sys.argv[1]))
     write_frame(answers, b"ready")
     while True:

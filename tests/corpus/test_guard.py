@@ -150,6 +150,15 @@ def test_a_script_without_a_main_guard_reads(tmp_path):
     assert done.stdout == "once\nWords of a page.\n", done.stderr
 
 
+def test_what_ends_the_process_is_told_apart(reader, monkeypatch):
+    guarded("pdf", pdf_bytes("Words."))
+    with pytest.raises(Unreadable, match="the parser breaks down"):
+        guarded("html", b"<p>words", no_such_option=1)
+    monkeypatch.setattr(guard, "_PATIENCE", 0.0)
+    with pytest.raises(Unreadable, match="more than its time"):
+        guarded("pdf", pdf_bytes(*["some words of a page. " * 300] * 100))
+
+
 def test_frames(tmp_path):
     with (tmp_path / "frames").open("w+b") as stream:
         worker.write_frame(stream, b"one")
