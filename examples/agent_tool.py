@@ -8,7 +8,7 @@ from pathlib import Path
 from langchain_core.tools import tool
 
 from langchain_revela import ToolRetriever, create_revela_tool
-from revela_rag import Encoder, Index, load_corpus
+from revela_rag import Encoder, Index
 
 
 @tool
@@ -30,17 +30,18 @@ parser.add_argument("--model", default="all-MiniLM-L6-v2", help="a model, for ex
 arguments = parser.parse_args()
 encoder = Encoder(arguments.model)
 
-with tempfile.TemporaryDirectory() as folder:
-    chunks = load_corpus(arguments.folder, deduplicate=False).chunks
-    with Index.build(chunks, encoder=encoder, path=Path(folder) / "index") as index:
-        search = create_revela_tool(index, name="search_code", description="Search the source code.", k=2)
+with (
+    tempfile.TemporaryDirectory() as folder,
+    Index.from_source(arguments.folder, encoder=encoder, path=Path(folder) / "index") as index,
+):
+    search = create_revela_tool(index, name="search_code", description="Search the source code.", k=2)
 
-        # An agent with many tools is shown only those that fit the request ...
-        for candidate, score in ToolRetriever([send_mail, book_room, search], model=encoder).search(arguments.request):
-            print(f"{score:.3f}  {candidate.name}")
+    # An agent with many tools is shown only those that fit the request ...
+    for candidate, score in ToolRetriever([send_mail, book_room, search], model=encoder).search(arguments.request):
+        print(f"{score:.3f}  {candidate.name}")
 
-        # ... and calls one, as chat_model.bind_tools([search]) would have it do.
-        call = {"name": "search_code", "args": {"query": arguments.request}, "id": "1", "type": "tool_call"}
-        message = search.invoke(call)
+    # ... and calls one, as chat_model.bind_tools([search]) would have it do.
+    call = {"name": "search_code", "args": {"query": arguments.request}, "id": "1", "type": "tool_call"}
+    message = search.invoke(call)
 
 print(message.content[:600])

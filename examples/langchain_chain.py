@@ -12,7 +12,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 
 from langchain_revela import RevelaRetriever
-from revela_rag import Encoder, Index, load_corpus
+from revela_rag import Encoder, Index
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", nargs="?", default=Path(json.__file__).parent, help="default: Python's json package")
@@ -30,10 +30,11 @@ def show(documents: list[Document]) -> str:
 prompt = ChatPromptTemplate.from_template("Answer from the context alone.\n\n{context}\n\nQuestion: {question}")
 llm = FakeListChatModel(responses=["(put your chat model here)"])
 
-with tempfile.TemporaryDirectory() as folder:
-    chunks = load_corpus(arguments.folder, deduplicate=False).chunks
-    with Index.build(chunks, encoder=Encoder(arguments.model), path=Path(folder) / "index") as index:
-        retriever = RevelaRetriever(index=index, k=3, with_scores=True)
-        chain = {"context": retriever | show, "question": RunnablePassthrough()} | prompt | llm | StrOutputParser()
-        print("Question:", arguments.question)
-        print("Answer:", chain.invoke(arguments.question))
+with (
+    tempfile.TemporaryDirectory() as folder,
+    Index.from_source(arguments.folder, encoder=Encoder(arguments.model), path=Path(folder) / "index") as index,
+):
+    retriever = RevelaRetriever(index=index, k=3, with_scores=True)
+    chain = {"context": retriever | show, "question": RunnablePassthrough()} | prompt | llm | StrOutputParser()
+    print("Question:", arguments.question)
+    print("Answer:", chain.invoke(arguments.question))

@@ -9,7 +9,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 
 from llama_index.retrievers.revela import RevelaRetriever
-from revela_rag import Encoder, Index, load_corpus
+from revela_rag import Encoder, Index
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", nargs="?", default=Path(json.__file__).parent, help="default: Python's json package")
@@ -19,11 +19,12 @@ arguments = parser.parse_args()
 
 llm = MockLLM()  # put your LLM here; this one repeats its prompt
 
-with tempfile.TemporaryDirectory() as folder:
-    chunks = load_corpus(arguments.folder, deduplicate=False).chunks
-    with Index.build(chunks, encoder=Encoder(arguments.model), path=Path(folder) / "index") as index:
-        engine = RetrieverQueryEngine.from_args(RevelaRetriever(index, similarity_top_k=3), llm=llm)
-        response = engine.query(arguments.question)
+with (
+    tempfile.TemporaryDirectory() as folder,
+    Index.from_source(arguments.folder, encoder=Encoder(arguments.model), path=Path(folder) / "index") as index,
+):
+    engine = RetrieverQueryEngine.from_args(RevelaRetriever(index, similarity_top_k=3), llm=llm)
+    response = engine.query(arguments.question)
 
 print("Question:", arguments.question)
 for node in response.source_nodes:

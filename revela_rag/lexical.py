@@ -1,4 +1,4 @@
-"""BM25 over prose and code: bm25s (Lucene's BM25) over the terms of :mod:`revela_rag.terms`, stored without pickle.
+"""BM25 over prose and code: Lucene's, over the terms of :mod:`revela_rag.terms`.
 
 Neighbouring terms count as a pair, too, in either order: a text where the words of a query stand together is likelier
 about them than one where they are strewn (Metzler and Croft 2005, "A Markov Random Field Model for Term Dependencies",
@@ -7,37 +7,151 @@ sequential dependence). Stop words between them do not matter.
 
 from __future__ import annotations
 
-import json
+import math
 from array import array
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from revela_rag.errors import IndexingError
-from revela_rag.terms import VERSION, Analyzer, analyze, read_terms
+from revela_rag.postings import Postings
+from revela_rag.terms import Analyzer, analyze, read_terms
 
-__all__ = ["LexicalIndex"]
+__all__ = ["BM25", "LexicalIndex", "best_places"]
 
 K1, B = 0.8, 0.75
 PAIR_WEIGHT = 0.2  # of a pair's BM25 beside that of its two terms; docs/hybrid.md
 
-_FILES = {"data": "data.npy", "indices": "indices.npy", "indptr": "indptr.npy"}
-_PAIRS, _NO_PAIRS = "pairs.npy", np.empty(0, dtype=np.int64)
+
+class BM25:
+    """BM25 over several postings as if they were one: what counts are worth among all texts there are now.
+
+    Args:
+        parts: one or more postings, and the place in the scores of each of their texts; -1 where it is gone.
+        size: n, how many texts there are; each has one place.
+        owners: (n,) int64, the document of each text, numbered from 0, to score documents as well.
+        analyzer: see :func:`revela_rag.terms.analyze`.
+        k1: how soon repeated terms stop counting. The default finds as much by itself as the usual 1.2 and more
+            together with cosines (docs/hybrid.md).
+        b: how much long texts are held back, 0 to 1.
+        pair_weight: of the BM25 of neighbouring terms beside that of the terms; 0 for plain BM25.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Postings, np.ndarray]],
+        size: int,
+        *,
+        owners: np.ndarray | None = None,
+        analyzer: Analyzer = "code",
+        k1: float = K1,
+        b: float = B,
+        pair_weight: float = PAIR_WEIGHT,
+    ) -> None:
+        self._size, self._analyzer, self._pair_weight = size, analyzer, pair_weight
+        self._owners = owners
+        lengths = np.zeros(size, dtype=np.int64)
+        for postings, places in parts:
+            lengths[places[places >= 0]] = postings.lengths[places >= 0]
+        self._texts = _Level(lengths, np.arange(size), k1, b)
+        self._documents = self._texts if owners is None else _Level(lengths, owners, k1, b)
+        self._parts = [_Part(postings, places, self._texts, owners) for postings, places in parts]
+
+    def scores(self, query: str) -> np.ndarray:
+        """BM25 score of every text, (n,) float32; zero where no term is shared."""
+        return self._scores(query, None)
+
+    def scores_in_context(self, query: str) -> np.ndarray:
+        """(n,) float32, the mean of a text's BM25 score and its document's.
+
+        Two terms are neighbours in a document where they are in one of its texts.
+        """
+        if self._owners is None:
+            return self.scores(query)
+        around = np.zeros(self._documents.count)
+        own = self._scores(query, around)
+        return ((own + around[self._owners]) / 2).astype(np.float32)
+
+    def _scores(self, query: str, around: np.ndarray | None) -> np.ndarray:
+        """Scores of the texts; those of the documents are added to ``around``."""
+        own = [np.zeros(len(part.places)) for part in self._parts]
+        for found, weight, paired in self._columns(query):
+            rarity = weight * self._texts.rarity(sum(part.living(texts) for part, texts, _ in found))
+            for scores, (part, texts, counts) in zip(own, found, strict=True):
+                scores[texts] += rarity * counts / (part.norms[paired][texts] + counts)
+            if around is not None:
+                held = np.zeros(len(around) + 1)
+                for part, texts, counts in found:
+                    held += np.bincount(part.owners[texts], weights=counts, minlength=len(held))
+                there = np.flatnonzero(held[:-1])
+                rarity = weight * self._documents.rarity(len(there))
+                around[there] += rarity * held[there] / (self._documents.norms[paired][there] + held[there])
+        together = np.zeros(self._size, dtype=np.float32)
+        for part, scores in zip(self._parts, own, strict=True):
+            alive = part.places >= 0
+            together[part.places[alive]] = scores[alive]
+        return together
+
+    def _columns(self, query: str) -> Iterator[tuple[list[_Found], float, bool]]:
+        """Each term and pair of a query: what the parts have of it, its weight, and whether it is a pair."""
+        terms = analyze(query, self._analyzer)
+        for term, times in Counter(terms).items():
+            yield [part.find(part.postings.of_term(term)) for part in self._parts], float(times), False
+        if self._pair_weight:
+            beside = Counter((min(two), max(two)) for two in pairwise(terms))
+            for two, times in beside.items():
+                yield [part.find(part.postings.of_pair(*two)) for part in self._parts], times * self._pair_weight, True
+
+
+class _Level:
+    """The statistics of texts, or of the documents that they are the pieces of.
+
+    Attributes:
+        count: how many there are.
+        norms: (count,) each, what the length says against a term and against a pair.
+    """
+
+    def __init__(self, lengths: np.ndarray, owners: np.ndarray, k1: float, b: float) -> None:
+        self.count = int(owners.max(initial=-1)) + 1
+        self.norms: list[np.ndarray] = []
+        for held in (lengths, np.maximum(lengths - 1, 0)):  # a text of n terms has n - 1 pairs of neighbours
+            whole = np.bincount(owners, weights=held)
+            mean = whole.mean() if self.count else 0.0
+            self.norms.append(k1 * (1 - b + b * whole / max(mean, np.finfo(float).tiny)))
+
+    def rarity(self, holding: int) -> float:
+        """What a term is worth that so many hold."""
+        return math.log(1 + (self.count - holding + 0.5) / (holding + 0.5))
+
+
+class _Part:
+    """Postings and what scoring asks of their texts, by the numbers that these have there."""
+
+    def __init__(self, postings: Postings, places: np.ndarray, level: _Level, owners: np.ndarray | None) -> None:
+        self.postings, self.places = postings, places
+        self._alive = None if (places >= 0).all() else places >= 0
+        self.norms = [np.append(norms, 1.0)[places] for norms in level.norms]
+        # what is gone belongs to one more document, which nobody asks for
+        self.owners = places if owners is None else np.append(owners, owners.max(initial=-1) + 1)[places]
+
+    def find(self, column: tuple[np.ndarray, np.ndarray]) -> _Found:
+        texts, counts = column
+        return self, texts.astype(np.intp), counts.astype(np.float64)
+
+    def living(self, texts: np.ndarray) -> int:
+        return len(texts) if self._alive is None else int(self._alive[texts].sum())
+
+
+_Found = tuple[_Part, np.ndarray, np.ndarray]
 
 
 class LexicalIndex:
-    """BM25 over a fixed set of texts. Made by :meth:`build` or :meth:`load`; safe to search from many threads."""
+    """BM25 over a fixed set of texts in memory. Made by :meth:`build`; safe to search from many threads."""
 
-    def __init__(
-        self, *, ids: list[str], analyzer: Analyzer, vocabulary: dict[str, int], pairs: np.ndarray, scorer: Any
-    ) -> None:
+    def __init__(self, *, ids: list[str], bm25: BM25) -> None:
         self.ids = ids
-        self.analyzer: Analyzer = analyzer
-        self._vocabulary = vocabulary
-        self._pairs = pairs  # (p,) int64, ascending: what `_keys` gives for the pairs; their columns follow the terms'
-        self._scorer = scorer
+        self._bm25 = bm25
 
     @classmethod
     def build(
@@ -56,10 +170,9 @@ class LexicalIndex:
             ids: one per text.
             texts: consumed once; only their term numbers are held in memory.
             analyzer: see :func:`revela_rag.terms.analyze`.
-            k1: how soon repeated terms stop counting. The default finds as much by itself as the usual 1.2 and more
-                together with cosines (docs/hybrid.md).
-            b: how much long texts are held back, 0 to 1.
-            pair_weight: of the BM25 of neighbouring terms beside that of the terms; 0 for plain BM25.
+            k1: see :class:`BM25`.
+            b: likewise.
+            pair_weight: likewise.
 
         Raises:
             ValueError: the numbers of ids and texts differ.
@@ -83,32 +196,17 @@ class LexicalIndex:
         names = [str(id_) for id_ in ids]
         if len(names) != len(documents):
             raise ValueError(f"{len(names)} ids for {len(documents)} texts; give one id per text.")
-        pairs = _NO_PAIRS
-        if not vocabulary:
-            return cls(ids=names, analyzer=analyzer, vocabulary={}, pairs=pairs, scorer=None)
-        scorer = _new_scorer(k1, b)
-        scorer.index((list(documents), dict(vocabulary)), create_empty_token=False, show_progress=False)
-        if pair_weight:
-            pairs, numbered = _number_pairs(documents, len(vocabulary))
-        if len(pairs):
-            found = _new_scorer(k1, b).build_index_from_ids(range(len(pairs)), numbered, show_progress=False)
-            scorer.scores = _side_by_side(scorer.scores, found, pair_weight)
-        return cls(ids=names, analyzer=analyzer, vocabulary=vocabulary, pairs=pairs, scorer=scorer)
+        postings = Postings.of_terms(vocabulary, documents, pairs=bool(pair_weight))
+        parts = [(postings, np.arange(len(names)))]
+        bm25 = BM25(parts, len(names), analyzer=analyzer, k1=k1, b=b, pair_weight=pair_weight)
+        return cls(ids=names, bm25=bm25)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def scores(self, query: str) -> np.ndarray:
         """BM25 score of every text, (n,) float32, in the order of ``ids``; zero where no term is shared."""
-        terms = np.array([self._vocabulary.get(term, -1) for term in analyze(query, self.analyzer)], dtype=np.int64)
-        known = terms[terms >= 0]
-        if not len(known):
-            return np.zeros(len(self.ids), dtype=np.float32)
-        beside = _keys(terms, len(self._vocabulary))[(terms[:-1] >= 0) & (terms[1:] >= 0)]
-        beside = beside[beside <= self._pairs[-1]] if len(self._pairs) else beside[:0]
-        places = np.searchsorted(self._pairs, beside)
-        columns = np.concatenate([known, len(self._vocabulary) + places[self._pairs[places] == beside]])
-        return np.asarray(self._scorer.get_scores_from_ids(columns), dtype=np.float32)
+        return self._bm25.scores(query)
 
     def search(self, query: str, k: int = 10, *, mask: np.ndarray | None = None) -> list[tuple[str, float]]:
         """The best texts that share a term with the query.
@@ -124,97 +222,26 @@ class LexicalIndex:
         Raises:
             ValueError: ``k`` is not positive.
         """
-        if k < 1:
-            raise ValueError(f"k={k} must be at least 1.")
         scores = self.scores(query)
-        candidates = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
-        if len(candidates) > k:
-            cut = np.partition(scores[candidates], len(candidates) - k)[len(candidates) - k]
-            candidates = candidates[scores[candidates] >= cut]
-        best = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-        return [(self.ids[position], float(scores[position])) for position in best]
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``terms.json`` and four ``.npy`` arrays into ``folder``, which is made if missing."""
-        root = Path(folder)
-        root.mkdir(parents=True, exist_ok=True)
-        terms = {"version": VERSION, "analyzer": self.analyzer, "ids": self.ids, "vocabulary": list(self._vocabulary)}
-        (root / "terms.json").write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8", errors="replace")
-        for key, name in _FILES.items():
-            values = self._scorer.scores[key] if self._scorer is not None else np.zeros(1, dtype=np.int32)
-            np.save(root / name, values, allow_pickle=False)
-        np.save(root / _PAIRS, self._pairs, allow_pickle=False)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> LexicalIndex:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            IndexingError: a file is missing or damaged, or its terms are those of another version.
-        """
-        root = Path(folder)
-        try:
-            terms = json.loads((root / "terms.json").read_bytes())
-            if terms.get("version") != VERSION:
-                raise ValueError(f"it has the terms of version {terms.get('version', 1)}, not {VERSION}")
-            arrays = {key: np.load(root / name, allow_pickle=False) for key, name in _FILES.items()}
-            pairs = np.load(root / _PAIRS, allow_pickle=False) if (root / _PAIRS).exists() else _NO_PAIRS
-            ids, vocabulary = list(terms["ids"]), {term: i for i, term in enumerate(terms["vocabulary"])}
-            analyze("", terms["analyzer"])
-            _check(arrays, len(ids), len(vocabulary), pairs)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-            raise IndexingError(
-                f"The lexical index in {str(root)!r} is missing, old or damaged ({error}); build the index again."
-            ) from error
-        if not vocabulary:
-            return cls(ids=ids, analyzer=terms["analyzer"], vocabulary={}, pairs=pairs, scorer=None)
-        scorer = _new_scorer(K1, B)  # the scores are stored ready-made, so these no longer matter
-        scorer.scores = {**arrays, "num_docs": len(ids)}
-        scorer.nonoccurrence_array = None
-        return cls(ids=ids, analyzer=terms["analyzer"], vocabulary=vocabulary, pairs=pairs, scorer=scorer)
+        return [(self.ids[place], float(scores[place])) for place in best_places(scores, k, mask)]
 
 
-def _keys(terms: np.ndarray, size: int) -> np.ndarray:
-    """A number for each two neighbours among (n,) term numbers below ``size``, (n - 1,), the same in either order."""
-    first, second = terms[:-1].astype(np.int64), terms[1:].astype(np.int64)
-    keys: np.ndarray = np.minimum(first, second) * size + np.maximum(first, second)
-    return keys
+def best_places(scores: np.ndarray, k: int, mask: np.ndarray | None = None) -> np.ndarray:
+    """The places of the ``k`` best scores above zero, best first; equal ones in their order.
 
+    Args:
+        scores: (n,) of all texts.
+        k: at most this many; must be positive.
+        mask: (n,) bool; only texts marked True are considered.
 
-def _number_pairs(documents: Sequence[array[int]], size: int) -> tuple[np.ndarray, list[array[int]]]:
-    """The pairs of neighbours that documents have, ascending, and those of every document by their place among them."""
-    found = [_keys(np.frombuffer(document, dtype=np.intc), size) for document in documents]
-    pairs, places = np.unique(np.concatenate(found), return_inverse=True)
-    ends = np.cumsum([len(keys) for keys in found])
-    parts = np.split(places.astype(np.intc), ends[:-1])
-    return pairs, [array("i", part.tobytes()) for part in parts]
-
-
-def _side_by_side(terms: dict[str, Any], pairs: dict[str, Any], weight: float) -> dict[str, Any]:
-    """bm25s' matrix of terms and, behind them, of pairs, their scores times ``weight``."""
-    return {
-        "data": np.concatenate([terms["data"], np.float32(weight) * pairs["data"]]),
-        "indices": np.concatenate([terms["indices"], pairs["indices"]]),
-        "indptr": np.concatenate([terms["indptr"], terms["indptr"][-1] + pairs["indptr"][1:]]),
-        "num_docs": terms["num_docs"],
-    }
-
-
-def _new_scorer(k1: float, b: float) -> Any:
-    import bm25s
-
-    return bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
-
-
-def _check(arrays: dict[str, np.ndarray], documents: int, terms: int, pairs: np.ndarray) -> None:
-    """Reject arrays that would send the scorer out of bounds."""
-    data, indices, indptr = arrays["data"], arrays["indices"], arrays["indptr"]
-    if not terms:
-        return
-    if pairs.dtype != np.int64 or pairs.ndim != 1:
-        raise ValueError("the pairs are no list of numbers")
-    ordered = len(indptr) == terms + len(pairs) + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
-    if not ordered or indptr[-1] != len(data) or len(data) != len(indices):
-        raise ValueError("the arrays do not fit together")
-    if len(indices) and not (indices.min() >= 0 and indices.max() < documents):
-        raise ValueError("a term points outside the texts")
+    Raises:
+        ValueError: ``k`` is not positive.
+    """
+    if k < 1:
+        raise ValueError(f"k={k} must be at least 1.")
+    candidates = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
+    if len(candidates) > k:
+        cut = np.partition(scores[candidates], len(candidates) - k)[len(candidates) - k]
+        candidates = candidates[scores[candidates] >= cut]
+    best: np.ndarray = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    return best

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -208,7 +207,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--output", type=Path, required=True, metavar="OUT")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="base embeddings (default: OUT/cache)")
     args = parser.parse_args(arguments)
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
     found = {}
     with VectorCache(args.cache or args.output / "cache", show_progress=True).installed():
         base = resolve_backbone(args.backbone, args.cache or args.output / "cache")

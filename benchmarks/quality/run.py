@@ -86,8 +86,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run what is missing, then summarise."""
     args = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    for handler in logging.getLogger().handlers:  # bm25s sets its own logger to DEBUG
-        handler.setLevel(logging.WARNING)
     set_verbosity_error()
     disable_progress_bar()
     if not args.report:

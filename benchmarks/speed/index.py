@@ -27,7 +27,8 @@ import numpy as np
 from report import machine, write
 
 from revela_rag.corpus.types import Chunk
-from revela_rag.index import Index, approximate
+from revela_rag.index import Index
+from revela_rag.index.stores import approximate
 
 SYNC_SHARE = 0.01
 WORDS = [

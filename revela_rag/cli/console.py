@@ -34,7 +34,7 @@ __all__ = [
 
 _RESUME = "revela.resume"
 _OURS = ("revela_rag", "revela_training", "langchain_revela")
-_NOISY = ("transformers", "sentence_transformers", "huggingface_hub", "chromadb", "accelerate", "bm25s", "faiss")
+_NOISY = ("transformers", "sentence_transformers", "huggingface_hub", "chromadb", "accelerate", "faiss")
 
 
 @dataclass(frozen=True)

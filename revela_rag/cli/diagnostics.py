@@ -50,7 +50,7 @@ def diagnose() -> list[Check]:
         ("torch", True, "pip install torch", _torch),
         ("faiss", True, "pip install --force-reinstall faiss-cpu", _faiss),
         ("sqlite", True, "use a Python that was built with SQLite", _sqlite),
-        ("bm25", True, "pip install --force-reinstall bm25s PyStemmer", _bm25),
+        ("bm25", True, "pip install --force-reinstall PyStemmer", _bm25),
         ("chroma", False, _pip("chroma"), _chroma),
         ("language model", False, "reinstall revela-rag, or pass --lm", _language_model),
         ("demo model", False, _pip("demo"), _demo_model),
@@ -174,14 +174,14 @@ def _bm25() -> tuple[bool, str]:
     from revela_rag.lexical import LexicalIndex
 
     found = LexicalIndex.build(["a", "b"], ["boats sail", "readFile(path)"]).search("reading files", 1)
-    return bool(found) and found[0][0] == "b", f"bm25s {version('bm25s')}, search works"
+    return bool(found) and found[0][0] == "b", f"PyStemmer {version('PyStemmer')}, search works"
 
 
 def _chroma() -> tuple[bool, str]:
     import chromadb
     import numpy as np
 
-    from revela_rag.index.chroma_safety import settings
+    from revela_rag.index.stores.chroma_safety import settings
 
     client = chromadb.EphemeralClient(settings=settings())
     name = "revela-doctor"

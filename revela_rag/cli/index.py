@@ -166,9 +166,9 @@ def index_corpus(
         IndexMismatchError: the index was built with another model.
         CorpusError: nothing usable in ``source``.
     """
-    from revela_rag.corpus import load_corpus
     from revela_rag.index import Index
-    from revela_rag.index.manifest import MANIFEST_FILE
+    from revela_rag.index.from_source import index_source
+    from revela_rag.index.manifest import MANIFEST_FILE, Manifest
     from revela_rag.model.encoder import Encoder
 
     folder = Path(output).expanduser()
@@ -183,7 +183,6 @@ def index_corpus(
     started = time.perf_counter()
     encoder: Any = None
     if engine == "ray":
-        from revela_rag.index.manifest import Manifest
         from revela_rag.model.ray import RayEncoder
 
         recorded = Manifest.read(folder).model if model is None else None
@@ -191,53 +190,18 @@ def index_corpus(
         encoder = RayEncoder(named, workers=workers, max_length=recorded.max_length if recorded else None)
     elif model is not None:
         encoder = Encoder(model)
-    changes = None
-    if model is None or (exists and not overwrite):
-        with Index.open(folder, encoder=encoder) as index:
-            if store is not None and store != index.store:
-                raise IndexingError(
-                    f"the index in {folder} uses {index.store}, not {store}. Add --overwrite to build it anew"
-                )
-            if kind is not None and kind != index.kind:
-                raise IndexingError(
-                    f"the index in {folder} is of kind {index.kind}, not {kind}. Add --overwrite to build it anew"
-                )
-            corpus = load_corpus(source, deduplicate=deduplicate, show_progress=show_progress)
-            _refuse_another_source(index, corpus, source)
-            keep = corpus.report.is_unreadable
-            changes = asdict(index.sync(corpus.chunks, keep=keep, show_progress=show_progress))
-            found = _describe(index)
-    else:
-        corpus = load_corpus(source, deduplicate=deduplicate, show_progress=show_progress)
-        with Index.build(
-            corpus.chunks,
-            encoder=encoder,
-            path=folder,
-            store=store or "faiss",
-            kind=kind or "flat",
-            show_progress=show_progress,
-            overwrite=overwrite,
-        ) as index:
-            found = _describe(index)
+    options: dict[str, Any] = {"store": store, "kind": kind, "overwrite": overwrite, "deduplicate": deduplicate}
+    more = {**options, "show_progress": show_progress}
+    index, corpus, changes = index_source(Index, source, path=folder, encoder=encoder, **more)
+    with index:
+        found = _describe(index)
     return {
         **found,
-        "sync": changes,
+        "sync": asdict(changes) if changes else None,
         "corpus": corpus.report.as_dict(),
         "summary": corpus.report.summary(),
         "seconds": round(time.perf_counter() - started, 3),
     }
-
-
-def _refuse_another_source(index: Any, corpus: Any, source: Any) -> None:
-    held = index.document_ids()
-    found = {chunk.document_id.encode("utf-8", "replace").decode() for chunk in corpus.chunks}  # as an index has them
-    if not held or not found.isdisjoint(held) or any(map(corpus.report.is_unreadable, held)):
-        return
-    raise IndexingError(
-        f"the index in {index.path} holds {len(held)} documents, and none of them is among the {len(found)} of "
-        f"{source if isinstance(source, str | Path) else 'the source'}: a sync would delete them all. Name the source "
-        "it was built from, add --overwrite and a --model to build it anew from this one, or choose another --output"
-    )
 
 
 def _describe(index: Any) -> dict[str, Any]:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from revela_rag.corpus.types import Chunk
-from revela_rag.errors import IndexingError, RevelaError
+from revela_rag.errors import IndexingError
 from revela_rag.index import writer
 from revela_rag.index.filters import check_filter
+from revela_rag.index.from_source import index_source, sync_source
 from revela_rag.index.generations import LOCK_TIMEOUT
-from revela_rag.index.manifest import Manifest, pointer
+from revela_rag.index.manifest import Manifest
 from revela_rag.index.queries import find_encoder, unit_queries
+from revela_rag.index.serving import Serving, reopen
 from revela_rag.index.snapshot import Snapshot
 from revela_rag.index.types import Hit, Mode, SyncReport, check_k, check_mode, listed_ids
 from revela_rag.index.words import LEXICAL_LIMIT
 
 if TYPE_CHECKING:
+    from revela_rag.corpus.load import Source
+    from revela_rag.corpus.report import Corpus
     from revela_rag.model.encoder import Encoder
 
 __all__ = ["Index"]
-
-logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Kind = Literal["flat", "hnsw", "ivf-sq8"]
@@ -52,11 +52,9 @@ class Index:
     ) -> None:
         self.path = path
         self.auto_refresh = auto_refresh
-        self._snapshot: Snapshot | None = snapshot
-        self._pointer: tuple[int, int, int] | None = None  # of the manifest that was looked at last
         self._encoder = encoder
         self._lock_timeout = lock_timeout
-        self._lock = threading.RLock()  # held for moments: searches need it, too
+        self._serving = Serving(path, snapshot, check=self._check_model)
         self._finding = threading.Lock()
         self._writing = threading.RLock()
 
@@ -142,6 +140,45 @@ class Index:
             raise writer.mismatch(root, snapshot.manifest, encoder)
         return cls(root, snapshot, encoder, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
 
+    @classmethod
+    def from_source(
+        cls,
+        source: Source | Corpus,
+        *,
+        path: str | Path,
+        encoder: Encoder | None = None,
+        store: Literal["faiss", "chroma"] | None = None,
+        kind: Kind | None = None,
+        overwrite: bool = False,
+        deduplicate: bool = False,
+        show_progress: bool = False,
+        lock_timeout: float = LOCK_TIMEOUT,
+        auto_refresh: bool = True,
+    ) -> Index:
+        """The index of a source: built where there is none, brought up to date by :meth:`sync_source` where there is.
+
+        Args:
+            source: anything :func:`revela_rag.load_corpus` reads, or a corpus that it gave.
+            path: directory of the index.
+            encoder: the model; None means the one that an existing index was built by.
+            store: None means FAISS, or what an existing index has; see :meth:`build`.
+            kind: None means ``"flat"``, or what an existing index has.
+            overwrite: build anew where there is an index.
+            deduplicate: leave out chunks that equal or nearly equal an earlier one of any document.
+            show_progress: draw progress bars.
+            lock_timeout: seconds to wait for another writer.
+            auto_refresh: see :meth:`open`.
+
+        Raises:
+            IndexingError: the arguments do not fit the index that is there, or it is one of another source.
+            IndexMismatchError: it was built by another model.
+            CorpusError: nothing usable in the source.
+        """
+        options: dict[str, Any] = {"store": store, "kind": kind, "overwrite": overwrite, "deduplicate": deduplicate}
+        opening: dict[str, Any] = {"lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
+        more = {**options, **opening, "show_progress": show_progress}
+        return index_source(cls, source, path=path, encoder=encoder, **more)[0]
+
     # -- what it is --------------------------------------------------------------------------------------------
 
     @property
@@ -178,10 +215,10 @@ class Index:
             return self._encoder
 
     def __len__(self) -> int:
-        return self._followed().manifest.count
+        return self._serving.followed(follow=self.auto_refresh).manifest.count
 
     def __repr__(self) -> str:
-        if self._snapshot is None:
+        if self._serving.closed:
             return f"Index({str(self.path)!r}, closed)"
         return f"Index({str(self.path)!r}, {len(self)} chunks, {self.store})"
 
@@ -206,6 +243,24 @@ class Index:
             DiskError: the disk is full; the index is as it was.
         """
         return self._merge(chunks, "index", keep=keep, show_progress=show_progress)
+
+    def sync_source(
+        self, source: Source | Corpus, *, deduplicate: bool = False, show_progress: bool = False
+    ) -> SyncReport:
+        """Make the index hold what a source holds, see :meth:`sync`.
+
+        Documents that are there but could not be read (a disk error, a permission, broken JSON) stay.
+
+        Args:
+            source: anything :func:`revela_rag.load_corpus` reads, or a corpus that it gave.
+            deduplicate: leave out chunks that equal or nearly equal an earlier one of any document.
+            show_progress: draw progress bars.
+
+        Raises:
+            IndexingError: the index holds documents and the source has none of them, so that all would be deleted.
+            CorpusError: nothing usable in the source.
+        """
+        return sync_source(self, source, deduplicate=deduplicate, show_progress=show_progress)[1]
 
     def add(
         self, chunks: Iterable[Chunk], vectors: np.ndarray | None = None, *, show_progress: bool = False
@@ -270,10 +325,7 @@ class Index:
             opened = self._current().manifest
             what: dict[str, Any] = {"ids": listed, "documents": named, "filter": filter}
             deleted = writer.delete(self.path, **what, timeout=self._lock_timeout, opened=opened)
-            self.refresh()
-        if not deleted and (listed or named or filter):
-            asked = ", ".join(f"{name}={shorten(repr(value), 200)}" for name, value in what.items() if value)
-            logger.warning("Nothing was deleted from %r: it has no chunk for %s.", str(self.path), asked)
+            self._serving.take_up(warm=True)
         return deleted
 
     def refresh(self) -> bool:
@@ -282,28 +334,7 @@ class Index:
         Raises:
             IndexMismatchError: another index lies there now, or one of another model.
         """
-        return self._take_up(warm=False)
-
-    def _take_up(self, *, warm: bool) -> bool:
-        with self._lock:
-            current = self._current()
-            self._pointer = pointer(self.path)
-            found = Manifest.read(self.path)
-            writer.check_identity(self.path, current.manifest, found)
-            if found.generation == current.manifest.generation:
-                return False
-            fresh = Snapshot.open(self.path)
-            try:
-                writer.check_identity(self.path, current.manifest, fresh.manifest)
-                if self._encoder is not None and self._encoder.fingerprint != fresh.manifest.model.fingerprint:
-                    raise writer.mismatch(self.path, fresh.manifest, self._encoder)
-                if warm:
-                    fresh.warm(current)
-            except BaseException:
-                fresh.close()
-                raise
-            self._snapshot = fresh  # the old one closes when the last search that uses it ends
-            return True
+        return self._serving.take_up(warm=False)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -388,10 +419,8 @@ class Index:
 
     def close(self) -> None:
         """Let go of files and memory, after a write that is under way; the index cannot be used any more."""
-        with self._writing, self._lock:
-            if self._snapshot is not None:
-                self._snapshot.close()
-                self._snapshot = None
+        with self._writing:
+            self._serving.close()
 
     def __enter__(self) -> Index:
         return self
@@ -410,7 +439,7 @@ class Index:
         """Another process opens the index again, from where it is."""
         manifest = self._current().manifest
         settings = {"encoder": self._encoder, "lock_timeout": self._lock_timeout, "auto_refresh": self.auto_refresh}
-        return _reopen, (self.path, manifest, settings)
+        return reopen, (type(self), self.path, manifest, settings)
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -437,38 +466,14 @@ class Index:
         return self._read(lambda snapshot: snapshot.hybrid(queries, units, k, filter))
 
     def _current(self) -> Snapshot:
-        snapshot = self._snapshot
-        if snapshot is None:
-            raise IndexingError(f"The index {str(self.path)!r} is closed; open it again.")
-        return snapshot
-
-    def _followed(self) -> Snapshot:
-        """The current generation, after a look whether there is a newer one."""
-        current = self._current()
-        if not self.auto_refresh or pointer(self.path) == self._pointer:
-            return current
-        if self._lock.acquire(blocking=False):  # one thread takes it up, others go on with what there is
-            try:
-                self._take_up(warm=True)
-            except (RevelaError, OSError) as error:
-                logger.warning("Searches go on with what was in %r before: %s", str(self.path), error)
-            finally:
-                self._lock.release()
-        return self._current()
+        return self._serving.current()
 
     def _read(self, search: Callable[[Snapshot], Result]) -> Result:
-        """Search the current generation; once more if a writer took it away meanwhile."""
-        snapshot = self._followed()
-        try:
-            return search(snapshot)
-        except IndexingError:
-            if self._snapshot is None:
-                raise
-            self.refresh()
-            fresh = self._current()
-            if fresh is snapshot:
-                raise
-            return search(fresh)
+        return self._serving.read(search, follow=self.auto_refresh)
+
+    def _check_model(self, manifest: Manifest) -> None:
+        if self._encoder is not None and self._encoder.fingerprint != manifest.model.fingerprint:
+            raise writer.mismatch(self.path, manifest, self._encoder)
 
     def _merge(
         self,
@@ -486,15 +491,5 @@ class Index:
             opened = self._current().manifest
             options: dict[str, Any] = {"keep": keep, "timeout": self._lock_timeout, "opened": opened}
             report = writer.merge(self.path, staged, encoder=encoder, scope=scope, **options)
-            self.refresh()
+            self._serving.take_up(warm=True)
         return report
-
-
-def _reopen(path: Path, manifest: Manifest, settings: dict[str, Any]) -> Index:
-    index = Index.open(path, **settings)
-    try:
-        writer.check_identity(path, manifest, index.manifest)
-    except BaseException:
-        index.close()
-        raise
-    return index

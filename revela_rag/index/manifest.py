@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from revela_rag.errors import IndexingError
+from revela_rag.index.stores import STORES
 
 __all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_files", "pointer"]
 
 MANIFEST_FILE = "manifest.json"
 GENERATION = re.compile(r"generation-[0-9]{6,12}")
 _FORMAT, _VERSION = "revela-index", 2
-_STORES, _KINDS = ("faiss", "chroma"), ("flat", "hnsw", "ivf-sq8")
 _MAX_BYTES = 16_000_000
 _HASHED_ALWAYS = 64 * 2**20  # bytes; larger files are hashed only on request
 _TOUCHED_BY_READERS = re.compile(
@@ -127,10 +127,10 @@ class Manifest:
         )
         if not GENERATION.fullmatch(manifest.generation):
             raise ValueError(f"generation {manifest.generation!r} is not the name of a generation")
-        if manifest.store not in _STORES:
-            raise ValueError(f"store {manifest.store!r} is not one of {', '.join(_STORES)}")
-        if manifest.kind not in _KINDS:
-            raise ValueError(f"kind {manifest.kind!r} is not one of {', '.join(_KINDS)}")
+        if manifest.store not in STORES:
+            raise ValueError(f"store {manifest.store!r} is not one of {', '.join(STORES)}")
+        if manifest.kind not in (kinds := STORES[manifest.store].kinds):
+            raise ValueError(f"kind {manifest.kind!r} is not one of {', '.join(kinds)}")
         if not 1 <= manifest.dimension <= 1_000_000 or manifest.count < 0:
             raise ValueError(f"dimension {manifest.dimension} or count {manifest.count} is out of range")
         return manifest

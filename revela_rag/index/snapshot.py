@@ -14,30 +14,18 @@ from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, largest
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
+from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
-from revela_rag.index.types import Hit, VectorStore
-from revela_rag.index.words import WordIndex
+from revela_rag.index.types import Hit
+from revela_rag.index.words import WordIndex, are_current
 
-__all__ = ["LEXICAL_FOLDER", "Snapshot", "store_class"]
+__all__ = ["LEXICAL_FOLDER", "Snapshot"]
 
 logger = logging.getLogger(__name__)
 
 LEXICAL_FOLDER = "lexical"
 _RETRIES = 20
 _QUICK = 20_000  # chunks whose words are read in some seconds
-
-
-def store_class(store: str) -> type[VectorStore]:
-    """The class behind a store's name."""
-    if store == "faiss":
-        from revela_rag.index.faiss_store import FaissStore
-
-        return FaissStore
-    if store == "chroma":
-        from revela_rag.index.chroma_store import ChromaStore
-
-        return ChromaStore
-    raise IndexingError(f"store={store!r} is not one of 'faiss', 'chroma'.")
 
 
 class Snapshot:
@@ -116,9 +104,12 @@ class Snapshot:
         return hits
 
     def warm(self, before: Snapshot) -> None:
-        """Load what searches of ``before`` needed, so that others need not wait for it."""
-        if before._lexical is not None:
-            self._load_words()
+        """Load what searches of ``before`` needed, so that others need not wait for it.
+
+        Words that would have to be read from the texts are left to the first search that needs them.
+        """
+        if before._lexical is not None and are_current(self.folder / LEXICAL_FOLDER, self.texts.rows()):
+            self._load_words(before._lexical)
         if before._context is not None:
             self._load_context()
 
@@ -132,23 +123,23 @@ class Snapshot:
         mask = None if allowed is None else np.isin(words.rows, allowed, assume_unique=True)
         return [words.search(query, k, mask=mask) for query in queries]
 
-    def _load_words(self) -> WordIndex:
+    def _load_words(self, before: WordIndex | None = None) -> WordIndex:
         with self._lock:
             if self._lexical is None:
+                rows, documents = self.texts.rows(), list(self.texts.documents())
                 try:
-                    self._lexical = WordIndex.load(self.folder / LEXICAL_FOLDER)
+                    self._lexical = WordIndex.load(self.folder / LEXICAL_FOLDER, rows, documents, before=before)
                 except IndexingError:
-                    # not written by add and delete nor for very many chunks, of an earlier version, or removed by a
-                    # writer meanwhile
+                    # not written for very many chunks, of an earlier version, or removed by a writer meanwhile
                     slow = len(self.texts) > _QUICK
                     logger.log(
                         logging.WARNING if slow else logging.INFO,
                         "Building the lexical index of %d chunks in memory: there is none of this version in %s, "
-                        "a sync that changes it or finds none writes one.",
+                        "a sync or the next write that changes it makes one.",
                         len(self.texts),
                         self.folder,
                     )
-                    self._lexical = WordIndex.build(self.texts.rows(), self.texts.texts(), self.texts.documents())
+                    self._lexical = WordIndex.build(rows, self.texts.texts(), documents)
             return self._lexical
 
     def _load_context(self) -> DocumentContext:

@@ -216,9 +216,14 @@ class TextStore:
         for _, document in self._pages("document_id"):
             yield document
 
-    def texts(self) -> Iterator[str]:
-        """The embedded text of every chunk, by row, without holding them all."""
-        for _, title, text in self._pages("title, text"):
+    def texts(self, rows: np.ndarray | None = None) -> Iterator[str]:
+        """The embedded text of every chunk, by row, without holding them all; of some ascending rows where given."""
+        if rows is None or len(rows) == len(self):
+            found = self._pages("title, text")
+        else:
+            sql = "SELECT row, title, text FROM chunks WHERE row IN ({}) ORDER BY row"
+            found = (page for some in _slices(rows) for page in self._query(sql.format(_marks(some)), some))
+        for _, title, text in found:
             yield titled(title, text)
 
     def _pages(self, columns: str) -> Iterator[Any]:
@@ -334,7 +339,7 @@ def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def _slices(values: Sequence[Any] | np.ndarray) -> Iterator[Sequence[Any]]:
     for start in range(0, len(values), _VARIABLES):
         yield [value if isinstance(value, str) else int(value) for value in values[start : start + _VARIABLES]]
 

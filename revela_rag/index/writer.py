@@ -7,12 +7,14 @@ lock for moments.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -20,20 +22,22 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
-from revela_rag.index.approximate import KINDS
 from revela_rag.index.filters import clean
 from revela_rag.index.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
-from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot, store_class
+from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
 from revela_rag.index.staging import Batch, Staged, prepare
+from revela_rag.index.stores import check_kind, store_class
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, embedded
 from revela_rag.index.types import SyncReport, VectorStore
-from revela_rag.index.words import LEXICAL_LIMIT, WordIndex
+from revela_rag.index.words import LEXICAL_LIMIT, are_current, write_words
 
 if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
 
 __all__ = ["Scope", "build", "check_identity", "delete", "merge", "mismatch", "model_entry", "stage"]
+
+logger = logging.getLogger(__name__)
 
 #: What a write makes equal to what comes in; see :func:`merge`.
 Scope = Literal["chunks", "documents", "index"]
@@ -54,10 +58,7 @@ def build(
 ) -> SyncReport:
     """Write an index of ``chunks`` as the new generation of ``root``."""
     store_class(store)
-    if kind not in KINDS or (kind != "flat" and store != "faiss"):
-        raise IndexingError(
-            f"kind={kind!r} is not one of {', '.join(KINDS)} of store='faiss'; leave it out for Chroma."
-        )
+    check_kind(store, kind)
     with writing(root, timeout=timeout, create=True, overwrite=overwrite) as workspace:
         if workspace.current is not None and not overwrite:
             raise IndexingError(
@@ -68,7 +69,7 @@ def build(
         options: dict[str, Any] = {"encoder": encoder, "vectors": vectors, "show_progress": show_progress}
         for batch in prepare(chunks, lambda ids: {}, size=_BATCH, **options):
             job.take(batch)
-        return job.finish(lexical=True)
+        return job.finish()
 
 
 def stage(
@@ -118,7 +119,7 @@ def merge(
             job.prune(staged, keep)
         elif scope == "documents":
             job.replace(staged)
-        return job.finish(lexical=scope == "index")
+        return job.finish(stale_words=scope == "index")
 
 
 def delete(
@@ -135,7 +136,12 @@ def delete(
         check_identity(root, opened, workspace.current)
         job = _Job(workspace, None, fresh=False)
         job.delete(ids, documents, filter)
-        return job.finish(lexical=False).deleted
+        deleted = job.finish().deleted
+    if not deleted and (ids or documents or filter):
+        what = {"ids": ids, "documents": documents, "filter": filter}
+        asked = ", ".join(f"{name}={shorten(repr(value), 200)}" for name, value in what.items() if value)
+        logger.warning("Nothing was deleted from %r: it has no chunk for %s.", str(root), asked)
+    return deleted
 
 
 def model_entry(encoder: Encoder, *, prompts: bool = True) -> ModelEntry:
@@ -181,6 +187,7 @@ class _Job:
         self._vectors: VectorStore | None = None
         self._dimension = self._old.dimension if self._old else None
         self._counts = _Counts()
+        self._altered: list[int] = []  # rows that have another embedded text than before
 
     # -- reading what comes in ---------------------------------------------------------------------------------
 
@@ -220,6 +227,7 @@ class _Job:
             for row, values in (*described, *((row, values) for row, values, _ in moved)):
                 texts.update(row, values)
             replaced = [row for row, _, _ in moved]
+            self._altered += replaced
             store.remove(np.array(replaced, dtype=np.int64))
             store.add(np.array(rows + replaced, dtype=np.int64), vectors)
         self._counts.added += len(new)
@@ -302,34 +310,31 @@ class _Job:
         assert self._encoder is not None
         return self._encoder.dimension
 
-    def finish(self, *, lexical: bool) -> SyncReport:
-        """Publish, if anything changed or there was no index yet."""
+    def finish(self, *, stale_words: bool = False) -> SyncReport:
+        """Publish, if anything changed or there was no index yet, or ``stale_words`` and its words need writing."""
         counts = self._counts
         report = SyncReport(**asdict(counts))
-        stale = lexical and self._old_folder is not None and not self._has_words(self._old_folder)
+        stale = stale_words and self._old_folder is not None and not self._has_words(self._old_folder)
         if not (report.changed or stale) and self._old is not None and self._model() == self._old.model:
             self._close()
             return report
         with disk_errors(self._workspace.root):
-            self._publish(lexical)
+            self._publish()
         return report
 
     def _has_words(self, folder: Path) -> bool:
         """Whether there is the lexical index that a sync would write, as it would."""
         if self._before is None or len(self._before) > LEXICAL_LIMIT:
             return True
-        try:
-            WordIndex.load(folder / LEXICAL_FOLDER)
-        except IndexingError:
-            return False
-        return True
+        return are_current(folder / LEXICAL_FOLDER, self._before.rows())
 
-    def _publish(self, lexical: bool) -> None:
+    def _publish(self) -> None:
         texts, store = self._draft(None)
         store.save()
-        if lexical and len(texts) <= LEXICAL_LIMIT:
-            words = WordIndex.build(texts.rows(), texts.texts(), texts.documents())
-            words.save(self._workspace.folder / LEXICAL_FOLDER)
+        if len(texts) <= LEXICAL_LIMIT:
+            folder = self._workspace.folder / LEXICAL_FOLDER
+            source = self._old_folder / LEXICAL_FOLDER if self._old_folder else None
+            write_words(folder, texts.rows(), texts.texts, source=source, altered=self._altered)
         count = len(texts)
         texts.save()
         assert self._dimension is not None

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from revela_rag.cli.app import app
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
-from revela_rag.index.chroma_safety import check_database, named_functions
+from revela_rag.index.stores.chroma_safety import check_database, named_functions
 from revela_rag.model.encoder import Encoder
 
 chromadb = pytest.importorskip("chromadb")
@@ -230,7 +230,7 @@ def test_a_change_in_the_log_of_the_database_counts(path, attacker, tmp_path):
 def test_a_database_that_answers_us_otherwise_than_chroma(path, attacker, canary, where, monkeypatch):
     """A view can tell the versions of SQLite apart: what Chroma has read is checked as well."""
     tamper(path, where=where, function=attacker)
-    monkeypatch.setattr("revela_rag.index.chroma_store.check_database", lambda data: None)
+    monkeypatch.setattr("revela_rag.index.stores.chroma_store.check_database", lambda data: None)
     with pytest.raises(IndexingError, match=REFUSED.format("attack")):
         Index.open(path, encoder=FakeEncoder())
     assert not canary.exists()
@@ -273,7 +273,7 @@ def test_a_file_of_settings_beside_the_user_is_not_read(tmp_path, canary, monkey
     monkeypatch.syspath_prepend(tmp_path)
     assert chromadb.Settings().chroma_api_impl == implementation
     with Index.build(chunks(5), encoder=FakeEncoder(), path=tmp_path / "index", store="chroma") as index:
-        client = index._snapshot.vectors._client
+        client = index._current().vectors._client
         assert type(client._server).__name__ == "RustBindingsAPI" and len(index.search("q", k=9)) == 5
     checks = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["checks"]
     assert next(check for check in checks if check["name"] == "chroma")["status"] == "ok"

@@ -10,7 +10,7 @@ import pytest
 
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.index import Index
-from revela_rag.index.chroma_store import ChromaStore
+from revela_rag.index.stores.chroma_store import ChromaStore
 
 from .support import chunk, chunks, numbers
 

@@ -8,12 +8,12 @@ import pytest
 
 from revela_rag.errors import IndexingError, ModelError
 from revela_rag.index import Index
-from revela_rag.index.faiss_store import FaissStore
+from revela_rag.index.stores.faiss_store import FaissStore
 from revela_rag.index.texts import TextStore
 
 from .support import DIMENSION, chunks
 
-FILES = ["vectors-000001.faiss", "texts.sqlite", "lexical/data.npy", "lexical/terms.json"]
+FILES = ["vectors-000001.faiss", "texts.sqlite", "lexical/*/counts.npy", "lexical/*/rows.npy", "lexical/*/terms.json"]
 
 
 def edit(path: Path, **changes) -> None:
@@ -40,7 +40,7 @@ def test_what_is_no_index_comes_with_a_remedy(tmp_path):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("how", ["truncate", "flip", "empty", "remove", "directory"])
 def test_damaged_files_are_noticed(plain, name, how):
-    file = plain.path / plain.manifest.generation / name
+    (file,) = (plain.path / plain.manifest.generation).glob(name)
     data = bytearray(file.read_bytes())
     if how == "truncate":
         file.write_bytes(data[: len(data) // 2])

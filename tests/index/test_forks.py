@@ -65,7 +65,7 @@ def test_a_model_and_both_stores_work_in_a_forked_child(tmp_path, store):
 def test_a_graph_of_chroma_is_opened_again_by_a_child(tmp_path, monkeypatch):
     pytest.importorskip("chromadb")
     code = """
-        from revela_rag.index import chroma_store
+        from revela_rag.index.stores import chroma_store
         chroma_store.EXACT_BELOW = 10
         index = Index.build(chunks(60), encoder=FakeEncoder(), path=sys.argv[1], store="chroma")
         def search(index):

@@ -188,8 +188,8 @@ def test_a_kill_at_any_moment_leaves_the_old_index(tmp_path, encoder, store):
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 WRITERS = [
     "revela_rag.index.writer.shutil.copyfile",
-    "revela_rag.index.faiss_store.FaissStore.save",
-    "revela_rag.lexical.np.save",
+    "revela_rag.index.stores.faiss_store.FaissStore.save",
+    "revela_rag.postings.np.save",
     "revela_rag.index.writer.describe_files",
     "revela_rag.index.generations._sync",
     "revela_rag.index.manifest.Manifest.to_json",
@@ -269,5 +269,6 @@ def test_the_manifest_says_what_is_there(plain):
     manifest = json.loads((plain.path / "manifest.json").read_text())
     assert manifest["format"] == "revela-index" and manifest["metric"] == "cosine"
     assert manifest["count"] == 40 and manifest["model"]["fingerprint"] == "f" * 64
-    assert set(manifest["files"]) >= {"vectors-000001.faiss", "texts.sqlite", "lexical/terms.json"}
+    assert set(manifest["files"]) >= {"vectors-000001.faiss", "texts.sqlite"}
+    assert sum(name.startswith("lexical/000001-") for name in manifest["files"]) == 7
     assert all(len(entry["sha256"]) == 64 for entry in manifest["files"].values())

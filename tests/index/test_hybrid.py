@@ -9,7 +9,7 @@ from revela_rag.context import in_context
 from revela_rag.errors import IndexMismatchError
 from revela_rag.evaluation import RetrievalData, evaluate, fused_run, score_run
 from revela_rag.fusion import cosine_step, fuse
-from revela_rag.index import Index, facade, snapshot
+from revela_rag.index import Index, facade, snapshot, writer
 from revela_rag.index.words import WordIndex
 from revela_rag.lexical import LexicalIndex
 from revela_rag.retriever import Retriever
@@ -103,10 +103,11 @@ def test_a_vector_replaces_the_embedding_but_not_the_words(built, encoder, monke
 
 
 def test_making_the_words_of_many_chunks_anew_is_said(built, monkeypatch, caplog):
-    built.delete([chunk(0).id])  # leaves no lexical index on disk
+    monkeypatch.setattr(writer, "LEXICAL_LIMIT", 39)
+    built.add([chunk(41)])  # leaves no lexical index on disk
     monkeypatch.setattr(snapshot, "_QUICK", 38)
     built.search(WORDS)
-    assert "lexical index of 39 chunks in memory" in caplog.text and "a sync that changes it" in caplog.text
+    assert "lexical index of 41 chunks in memory" in caplog.text and "the next write" in caplog.text
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
@@ -166,7 +167,7 @@ def test_changed_indexes(built, encoder, monkeypatch):
 @pytest.mark.parametrize("exact_below", [10_000, 10])
 def test_both_stores_rank_alike(tmp_path, monkeypatch, exact_below):
     pytest.importorskip("chromadb")
-    from revela_rag.index import chroma_store
+    from revela_rag.index.stores import chroma_store
 
     monkeypatch.setattr(chroma_store, "EXACT_BELOW", exact_below)  # 10: cosines come from Chroma itself
     monkeypatch.setattr(snapshot, "DEPTH", 5)
@@ -183,7 +184,7 @@ def test_both_stores_rank_alike(tmp_path, monkeypatch, exact_below):
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf-sq8"])
 def test_cosines_are_exact_in_every_kind(path, monkeypatch, kind):
-    from revela_rag.index import approximate, faiss_store
+    from revela_rag.index.stores import approximate, faiss_store
 
     for module in (approximate, faiss_store):
         monkeypatch.setattr(module, "LEAST", 200)

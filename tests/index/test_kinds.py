@@ -8,13 +8,13 @@ import pytest
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
-from revela_rag.index.approximate import clusters
-from revela_rag.index.segments import Segment, bitmap
+from revela_rag.index.stores.approximate import clusters
+from revela_rag.index.stores.segments import Segment, bitmap
 
 from .support import DIMENSION, FakeEncoder, chunk, chunks, numbers
 
 KINDS = ["flat", "hnsw", "ivf-sq8"]
-STORE = "revela_rag.index.faiss_store"
+STORE = "revela_rag.index.stores.faiss_store"
 
 
 @pytest.fixture(params=KINDS)
@@ -178,6 +178,6 @@ def test_files_without_links_are_copied(path, encoder, monkeypatch):
         raise OSError("no links here")
 
     index = Index.build(chunks(40), encoder=encoder, path=path)
-    monkeypatch.setattr("revela_rag.index.segments.os.link", refuse)
+    monkeypatch.setattr("revela_rag.index.stores.segments.os.link", refuse)
     index.add([chunk(40)])
     assert sorted(numbers(index.search("q", k=99, mode="dense"))) == list(range(41))

@@ -21,7 +21,7 @@ def test_sync_embeds_only_what_is_new(built, encoder):
 @pytest.mark.parametrize("exact_below", [0, 10_000])
 def test_a_vector_that_the_graph_has_lost_is_found(path, encoder, monkeypatch, exact_below):
     pytest.importorskip("chromadb")
-    monkeypatch.setattr("revela_rag.index.chroma_store.EXACT_BELOW", max(exact_below, 1))
+    monkeypatch.setattr("revela_rag.index.stores.chroma_store.EXACT_BELOW", max(exact_below, 1))
     with Index.build(chunks(40), encoder=encoder, path=path, store="chroma") as index:
         collection = index._current().vectors._collection
         original = collection.query

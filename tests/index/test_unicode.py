@@ -7,7 +7,7 @@ import pytest
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
-from revela_rag.lexical import LexicalIndex
+from revela_rag.postings import Postings
 
 from .support import FakeEncoder, chunk
 
@@ -44,12 +44,12 @@ def as_written_before(folder):
 def test_the_words_of_an_earlier_version_are_read_again_and_a_sync_writes_them(path, encoder, caplog):
     given = [chunk(0, text="Hauptstraße 5"), *(chunk(number) for number in range(1, 6))]
     Index.build(given, encoder=encoder, path=path).close()
-    folder = path / "generation-000001" / "lexical"
+    (folder,) = (path / "generation-000001" / "lexical").iterdir()
     as_written_before(folder)
     manifest = json.loads((path / "manifest.json").read_text()) | {"files": {}}
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(IndexingError, match="version 1, not 2"):
-        LexicalIndex.load(folder)
+        Postings.load(folder)
     with Index.open(path, encoder=FakeEncoder()) as index, caplog.at_level("INFO", logger="revela_rag"):
         assert len(index.search("HAUPTSTRASSE", mode="lexical")) == 1 and "none of this version" in caplog.text
         report = index.sync(given)

@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from revela_rag.errors import IndexingError
-from revela_rag.index import Index
-from revela_rag.index.words import WordIndex
+from revela_rag.index.words import WordIndex, write_words
 from revela_rag.lexical import LexicalIndex
-
-from .support import FakeEncoder, chunk
 
 TEXTS = ["class Parser reads tokens", "def close(self): stop", "class Painter draws windows", "def close(self): stop"]
 OWNERS = ["parser.py", "parser.py", "painter.py", "painter.py"]
@@ -40,36 +36,17 @@ def test_chunks_that_are_whole_documents_are_read_once():
 
 @pytest.mark.parametrize("owners", [OWNERS, list("abcd")])
 def test_it_comes_back_from_disk(tmp_path, owners):
-    words = WordIndex.build([3, 5, 8, 9], TEXTS, owners)
-    words.save(tmp_path)
-    again = WordIndex.load(tmp_path)
+    rows = np.array([3, 5, 8, 9])
+    words = WordIndex.build(rows, TEXTS, owners)
+    write_words(tmp_path, rows, lambda some: [TEXTS[place] for place in np.searchsorted(rows, some)])
+    again = WordIndex.load(tmp_path, rows, owners)
     for query in ("close the parser", "windows", "zebra", ""):
         np.testing.assert_array_equal(again.scores_in_context(query), words.scores_in_context(query))
         assert again.search(query, 3) == words.search(query, 3)
 
 
-@pytest.mark.parametrize("owners", [np.array([0, 0, 1]), np.array([0, 0, 1, 2]), np.zeros(4), np.array([0, -1, 1, 1])])
-def test_owners_that_do_not_fit_are_refused(words, tmp_path, owners):
-    words.save(tmp_path)
-    np.save(tmp_path / "owners.npy", owners)
-    with pytest.raises(IndexingError, match=r"owners\.npy"):
-        WordIndex.load(tmp_path)
-
-
 def test_without_texts_nothing_is_found(tmp_path):
-    words = WordIndex.build([], [], [])
-    words.save(tmp_path)
-    assert WordIndex.load(tmp_path).scores_in_context("x").shape == (0,)
-
-
-def test_an_index_written_before_documents_were_read_still_answers(path, monkeypatch):
-    texts = [chunk(i, text=text) for i, text in enumerate(TEXTS)]
-    with Index.build(texts, encoder=FakeEncoder(), path=path) as index:
-        before = index.search("close the parser", mode="hybrid")
-    monkeypatch.setattr(WordIndex, "save", lambda self, folder: self._chunks.save(folder))
-    Index.build(texts, encoder=FakeEncoder(), path=path, overwrite=True).close()
-    built = []
-    build = WordIndex.build
-    monkeypatch.setattr(WordIndex, "build", lambda *parts: built.append(1) or build(*parts))
-    with Index.open(path, encoder=FakeEncoder()) as index:
-        assert index.search("close the parser", mode="hybrid") == before and built == [1]
+    rows = np.empty(0, dtype=np.int64)
+    write_words(tmp_path, rows, lambda some: [])
+    for words in (WordIndex.build([], [], []), WordIndex.load(tmp_path, rows, [])):
+        assert words.scores_in_context("x").shape == (0,) and words.search("x", 3) == []

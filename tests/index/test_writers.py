@@ -215,11 +215,11 @@ def test_searches_go_on_when_what_is_there_now_cannot_be_taken_up(plain, encoder
 
 
 def test_a_search_costs_one_look_at_the_pointer(plain, monkeypatch):
-    from revela_rag.index import facade
+    from revela_rag.index import serving
 
     looks = []
-    pointer = facade.pointer
-    monkeypatch.setattr(facade, "pointer", lambda root: looks.append(root) or pointer(root))
+    pointer = serving.pointer
+    monkeypatch.setattr(serving, "pointer", lambda root: looks.append(root) or pointer(root))
     plain.search("q")
     for mode in ("dense", "hybrid", "lexical"):
         looks.clear()

@@ -29,9 +29,9 @@ import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
 from revela_rag.forks import survive_forks
-from revela_rag.index.chroma_safety import check_collection, check_database, settings
-from revela_rag.index.faiss_store import pairs
-from revela_rag.index.segments import Segment, bitmap
+from revela_rag.index.stores.chroma_safety import check_collection, check_database, settings
+from revela_rag.index.stores.faiss_store import pairs
+from revela_rag.index.stores.segments import Segment, bitmap
 
 __all__ = ["EXACT_BELOW", "ChromaStore"]
 

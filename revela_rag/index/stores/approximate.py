@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from revela_rag.errors import IndexingError
-from revela_rag.index.segments import Found, Segment, dead_file, link, read_faiss, read_rows, write_faiss
+from revela_rag.index.stores.segments import Found, Segment, dead_file, link, read_faiss, read_rows, write_faiss
 
-__all__ = ["KINDS", "LEAST", "Approximate", "cosines"]
+__all__ = ["LEAST", "Approximate", "cosines"]
 
-KINDS = ("flat", "hnsw", "ivf-sq8")
 #: Below so many vectors every kind searches exactly, which takes about 2 ms; clusters also need as many to be found.
 LEAST = 10_000
 _FILE, _ROWS = "approximate.faiss", "approximate.rows.npy"

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from revela_rag.errors import IndexingError
-from revela_rag.index.approximate import LEAST, Approximate
-from revela_rag.index.segments import Found, Segment, dead_file, link
+from revela_rag.index.stores.approximate import LEAST, Approximate
+from revela_rag.index.stores.segments import Found, Segment, dead_file, link
 
 __all__ = ["SEGMENT", "FaissStore", "pairs"]
 
