@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from revela_training.objective import AttentionName, RevelaObjective
-from revela_training.weights import similarity, weights_from_similarity
+from revela_training.objective.weights import similarity, weights_from_similarity
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
 ARCHITECTURES = ("llama", "qwen2")

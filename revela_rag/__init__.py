@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from revela_rag.corpus import Chunk, Corpus, Document, load_corpus
-    from revela_rag.encoder import Encoder
     from revela_rag.errors import RevelaError
     from revela_rag.evaluation import evaluate
     from revela_rag.index import Hit, Index
+    from revela_rag.model.encoder import Encoder
     from revela_rag.retriever import Retriever
 
 try:
@@ -40,7 +40,7 @@ _HOMES = {
     "Chunk": "revela_rag.corpus",
     "Corpus": "revela_rag.corpus",
     "Document": "revela_rag.corpus",
-    "Encoder": "revela_rag.encoder",
+    "Encoder": "revela_rag.model.encoder",
     "Hit": "revela_rag.index",
     "Index": "revela_rag.index",
     "Retriever": "revela_rag.retriever",

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from revela_rag.context import DocumentContext
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, candidates
 from revela_rag.index import Mode
 from revela_rag.index.types import check_mode
 from revela_rag.lexical import LexicalIndex
+from revela_rag.model.encoder import Encoder
 
 __all__ = ["Ranker"]
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import check_filter
 from revela_rag.index.types import check_k, check_mode
+from revela_rag.model.encoder import Encoder
 
 __all__ = ["Retriever", "open_index"]
 

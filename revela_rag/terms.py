@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Literal
 from unicodedata import normalize
 
+from revela_rag.corpus.identifiers import pieces
 from revela_rag.corpus.text import WIDE, fold
 
 __all__ = ["VERSION", "Analyzer", "analyze", "read_terms"]
@@ -37,7 +38,6 @@ _CONTRACTED = re.compile(r"(?<=\w)(?:n['’]t|['’](?:s|d|m|re|ve|ll))\b", re.I
 _TOKEN = re.compile(r"[^\W_]+(?:[_.\-/:]+[^\W_]+)*|_+[^\W_]+(?:_+[^\W_]+)*")
 _WORD = re.compile(r"[^\W_]+")
 _WIDE = re.compile(f"{WIDE}+")
-_PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 _IDENTIFIER = re.compile(r"_|[a-z][A-Z]|[A-Z]{2}[a-z]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 _MAX_PATH = 80  # longer runs joined by dots and slashes are data, not names
 _stemmers = threading.local()
@@ -81,9 +81,9 @@ def _terms(token: str) -> tuple[str, ...]:
         if not word.isascii() and _WIDE.search(word):
             terms += _pairs(fold(word))
         elif _IDENTIFIER.search(word):
-            pieces = [fold(piece) for piece in _PIECE.findall(word)]
+            found = [fold(piece) for piece in pieces(word)]
             terms.append(fold(word.strip("_")))
-            terms += [_stem(piece) for piece in pieces if len(pieces) > 1 and piece not in _STOP_WORDS]
+            terms += [_stem(piece) for piece in found if len(found) > 1 and piece not in _STOP_WORDS]
         elif (folded := fold(word)) not in _STOP_WORDS or (len(word) > 1 and word.isupper()):
             terms.append(_stem(folded))
     return tuple(terms)

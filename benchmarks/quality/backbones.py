@@ -8,9 +8,10 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
-from revela_rag.models import fingerprint, resolve_model
-from revela_training.layout import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
-from revela_training.lm import bundled_lm_path
+from revela_rag.model.find import resolve_model
+from revela_rag.model.fingerprint import fingerprint
+from revela_rag.model.st_format import pooling_config, write_json, write_modules, write_sentence_config, write_tokenizer
+from revela_training.objective.lm import bundled_lm_path
 
 SMALL_LM = "small-lm"
 

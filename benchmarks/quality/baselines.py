@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from revela_rag.errors import TrainingError
-from revela_training.backbone import Role, TrainableRetriever
-from revela_training.batching import GroupDataset
+from revela_rag.model.st_format import Role
 from revela_training.config import AdaptConfig
-from revela_training.embedding import tokenize
+from revela_training.data.batching import GroupDataset
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.embedding import tokenize
 
 METHODS = ("contrastive", "ict", "simcse", "tsdae")
 DROPOUT = 0.1
@@ -181,7 +182,7 @@ def _tsdae(retriever: TrainableRetriever, base: str) -> tuple[list[nn.Parameter]
 def _fit(
     parameters: Sequence[nn.Parameter], loss: Callable[[Step], Tensor], steps: Sequence[Step], cfg: AdaptConfig
 ) -> None:
-    """AdamW with the schedule and the clipping of `revela_training.trainer`."""
+    """AdamW with the schedule and the clipping of `revela_training.loop.trainer`."""
     assert cfg.retriever_lr is not None
     optimizer = torch.optim.AdamW(parameters, lr=cfg.retriever_lr, betas=(0.9, 0.98), weight_decay=cfg.weight_decay)
 

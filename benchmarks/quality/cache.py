@@ -18,8 +18,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from revela_rag.encoder import Encoder
-from revela_training.backbone import Role, TrainableRetriever
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.st_format import Role
+from revela_training.retriever.backbone import TrainableRetriever
 
 _BLOCK = 1024  # texts between two commits
 _SELECT = 500  # keys in one query

@@ -26,11 +26,12 @@ from cache import VectorCache
 from sets import BeirSet
 
 from revela_rag.context import DOCUMENT_SHARE, in_context
+from revela_rag.corpus.types import titled
 from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores, largest, rrf
 from revela_rag.lexical import PAIR_WEIGHT, LexicalIndex
-from revela_training.backbone import TrainableRetriever
+from revela_training.retriever.backbone import TrainableRetriever
 
 METRIC = "nDCG@10"
 SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
@@ -84,7 +85,7 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     texts, owners = passages(data.corpus, window=retriever.inference_max_length)
     queries = retriever.embed_base(list(data.queries.values()), "query").numpy(force=True)
     vectors = retriever.embed_base(texts, "document").numpy(force=True)
-    whole = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+    whole = [titled(title, text) for title, text in data.corpus.values()]
     saturated = {k1: LexicalIndex.build(data.corpus, whole, k1=k1) for k1 in K1S}
     documents = _joined(texts, owners, data.corpus)  # what an index knows of a document
     paired = {

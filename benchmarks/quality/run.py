@@ -30,8 +30,8 @@ from systems import SYSTEMS, UNTRAINED, Bench, identity
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from revela_rag.errors import RevelaError
-from revela_rag.models import fingerprint
-from revela_training.lm import bundled_lm_path
+from revela_rag.model.fingerprint import fingerprint
+from revela_training.objective.lm import bundled_lm_path
 
 SMOKE: dict[str, Any] = {
     "max_steps": 8,

@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from sets import Task
 
+from revela_rag.corpus.types import titled
 from revela_rag.evaluation import Run, dense_run, fused_run, lexical_run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.index.words import WordIndex
+from revela_rag.model.st_format import Role
 from revela_training import adapt, job
-from revela_training.backbone import Role, TrainableRetriever
-from revela_training.batching import GroupDataset
 from revela_training.config import AdaptConfig
+from revela_training.data.batching import GroupDataset
 from revela_training.job import AdaptResult
-from revela_training.precision import compute_dtype
+from revela_training.loop.precision import compute_dtype
+from revela_training.retriever.backbone import TrainableRetriever
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
 ADAPTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -179,7 +181,7 @@ class Bench:
 
     def _bm25(self) -> Run:
         data = self.task.data
-        texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+        texts = [titled(title, text) for title, text in data.corpus.values()]
         return lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus))
 
     def _runs(self, embed: Embed, strength: float) -> tuple[Run, Run]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from revela_training.objective import RevelaObjective
-from revela_training.weights import similarity_weights
+from revela_training.objective.weights import similarity_weights
 
 __all__ = ["Case", "Shape", "run_case"]
 

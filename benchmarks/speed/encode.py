@@ -22,8 +22,8 @@ import torch
 from report import machine, matmul_rate, table, write
 from sentence_transformers import SentenceTransformer
 
-from revela_rag.encoder import Encoder
-from revela_rag.models import DEFAULT_BASE, resolve_model
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.find import DEFAULT_BASE, resolve_model
 
 
 def main() -> None:

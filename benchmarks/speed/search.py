@@ -29,9 +29,9 @@ import numpy as np
 from report import machine, table, write
 
 from revela_rag.corpus.types import Chunk
-from revela_rag.encoder import Encoder
 from revela_rag.index import Index
-from revela_rag.models import DEFAULT_BASE
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.find import DEFAULT_BASE
 
 QUESTION = "how do I {} the {} of a {}"
 VERBS, THINGS = ("open", "close", "read", "rotate", "find", "sort"), ("file", "key", "socket", "list", "page", "lock")
@@ -165,7 +165,7 @@ COLD = {
     "revela search --dense": "sys.argv.append('--dense')\nfrom revela_rag.cli import main\nmain()",
     "revela search --lexical": "sys.argv.append('--lexical')\nfrom revela_rag.cli import main\nmain()",
     "through sentence-transformers": (
-        "from revela_rag.encoder import Encoder\nEncoder._read = lambda self: None\n"
+        "from revela_rag.model.encoder import Encoder\nEncoder._read = lambda self: None\n"
         "from revela_rag.cli import main\nmain()"
     ),
     "import sentence_transformers": "import sentence_transformers",

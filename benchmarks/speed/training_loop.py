@@ -21,19 +21,19 @@ import torch
 from report import best_seconds, machine, table, write
 
 from revela_rag.corpus import load_corpus
-from revela_training.backbone import TrainableRetriever
-from revela_training.batching import Group, GroupDataset, bm25_neighbours
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World
-from revela_training.embedding import pool, tokenize
-from revela_training.lm import load_lm
-from revela_training.model import RevelaModel
-from revela_training.precision import use_bf16
-from revela_training.step import Embeddings, Step
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
-from revela_training.trainer import train
-from revela_training.units import make_units
+from revela_training.data.batching import Group, GroupDataset, bm25_neighbours
+from revela_training.data.collate import GroupCollator
+from revela_training.data.tokens import tokenize_for_lm, tokenize_for_retriever
+from revela_training.data.units import make_units
+from revela_training.loop.distributed import World
+from revela_training.loop.model import RevelaModel
+from revela_training.loop.precision import use_bf16
+from revela_training.loop.step import Embeddings, Step
+from revela_training.loop.trainer import train
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.embedding import pool, tokenize
 
 GROUPS = 40
 

@@ -11,7 +11,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.stores import ByteStore
 
-from revela_rag.backends import Role
+from revela_rag.model.backends import Role
 
 if TYPE_CHECKING:
     from langchain_revela.embeddings import RevelaEmbeddings

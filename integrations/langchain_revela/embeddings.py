@@ -11,9 +11,9 @@ from langchain_core.runnables import run_in_executor
 from langchain_core.stores import ByteStore
 
 from langchain_revela.cache import CachedEmbeddings, listed_texts
-from revela_rag.backends import Role
-from revela_rag.encoder import Dtype, Encoder
 from revela_rag.errors import ModelError
+from revela_rag.model.encoder import Dtype, Encoder
+from revela_rag.model.st_format import Role
 
 __all__ = ["RevelaEmbeddings"]
 

@@ -13,12 +13,12 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
 
 from revela_rag.corpus import load_corpus
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import check_filter
 from revela_rag.index.generations import LOCK_TIMEOUT
 from revela_rag.index.types import check_k, check_mode
+from revela_rag.model.encoder import Encoder
 from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]

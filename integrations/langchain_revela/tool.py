@@ -16,10 +16,10 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
 from revela_rag.corpus.tools import definitions, describe_tool, tool_definition, tool_document
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
 from revela_rag.index.types import check_k
+from revela_rag.model.encoder import Encoder
 from revela_rag.ranker import Ranker
 
 __all__ = ["Tool", "ToolRetriever", "create_revela_tool", "select_tools"]

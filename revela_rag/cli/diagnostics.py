@@ -197,7 +197,7 @@ def _chroma() -> tuple[bool, str]:
 def _language_model() -> tuple[bool, str]:
     spec = find_spec("revela_training")
     folders = list(spec.submodule_search_locations or []) if spec else []
-    files = [file for folder in folders for file in (Path(folder) / "small_lm").rglob("*.safetensors")]
+    files = [file for folder in folders for file in (Path(folder) / "objective" / "small_lm").rglob("*.safetensors")]
     if not files:
         return False, "the bundled small LM is not in this installation"
     size = sum(file.stat().st_size for file in files)
@@ -205,7 +205,7 @@ def _language_model() -> tuple[bool, str]:
 
 
 def _demo_model() -> tuple[bool, str]:
-    from revela_rag.models import DEFAULT_BASE, resolve_model
+    from revela_rag.model.find import DEFAULT_BASE, resolve_model
 
     place = resolve_model(DEFAULT_BASE)
     return True, f"{DEFAULT_BASE}, " + (

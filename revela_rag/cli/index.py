@@ -149,7 +149,7 @@ def index_corpus(
         store: ``"faiss"`` or ``"chroma"``; None means FAISS, or what an existing index has.
         kind: how FAISS searches, see :meth:`revela_rag.Index.build`; None means ``"flat"``, or what an existing index
             has.
-        engine: ``"ray"`` embeds on a Ray cluster, see :class:`revela_rag.index.ray_encoder.RayEncoder`.
+        engine: ``"ray"`` embeds on a Ray cluster, see :class:`revela_rag.model.ray.RayEncoder`.
         workers: processes that embed there; None means one per CPU.
         sync: fail where there is no index yet.
         overwrite: build anew where there is one.
@@ -166,10 +166,10 @@ def index_corpus(
         IndexMismatchError: the index was built with another model.
         CorpusError: nothing usable in ``source``.
     """
-    from revela_rag.encoder import Encoder
     from revela_rag.index import Index
     from revela_rag.index.from_source import index_source
     from revela_rag.index.manifest import MANIFEST_FILE, Manifest
+    from revela_rag.model.encoder import Encoder
 
     folder = Path(output).expanduser()
     exists = (folder / MANIFEST_FILE).exists()
@@ -183,7 +183,7 @@ def index_corpus(
     started = time.perf_counter()
     encoder: Any = None
     if engine == "ray":
-        from revela_rag.index.ray_encoder import RayEncoder
+        from revela_rag.model.ray import RayEncoder
 
         recorded = Manifest.read(folder).model if model is None else None
         named = model or (recorded.name if recorded else "")

@@ -56,8 +56,8 @@ def command(
         raise typer.BadParameter("the query is empty")
     conditions = parse_filter(filter or [])
 
-    from revela_rag.encoder import Encoder
     from revela_rag.index import Index
+    from revela_rag.model.encoder import Encoder
 
     with results_last():
         encoder = Encoder(model) if model is not None else None

@@ -7,12 +7,20 @@ from dataclasses import replace
 
 from revela_rag.corpus.code import chunk_code
 from revela_rag.corpus.draft import Draft
+from revela_rag.corpus.front_matter import front_matter
+from revela_rag.corpus.grammars import GRAMMARS
+from revela_rag.corpus.guard import guarded
 from revela_rag.corpus.languages import PROSE_FORMATS
 from revela_rag.corpus.prose import chunk_prose
+from revela_rag.corpus.readers import read_page
 from revela_rag.corpus.text import clean_text
-from revela_rag.corpus.types import Chunk, Document, chunk_id
+from revela_rag.corpus.types import Chunk, Document, Part, chunk_id
+from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["Pieces", "chunk_document"]
+
+#: Code up to this length is parsed in this process: it cannot be nested deeply enough to end it.
+_SMALL_CODE = 50_000
 
 
 def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
@@ -31,18 +39,23 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
 
     Raises:
         ValueError: if ``max_words`` is below 8.
-        Unreadable: HTML that is too broken for the parser.
+        Unreadable: HTML that the parser cannot take within its budget.
     """
     if max_words < 8:
         raise ValueError(f"max_words is {max_words}; use at least 8 words per chunk")
     document = replace(document, text=clean_text(document.text), title=" ".join(clean_text(document.title).split()))
     if document.format not in PROSE_FORMATS:
-        drafts = chunk_code(document, max_words=max_words)
-    elif document.format == "html":
-        from revela_rag.corpus.readers import html_document
-
-        drafts = chunk_prose(html_document(document), max_words=max_words)
-        drafts = [replace(draft, metadata={}) for draft in drafts]
+        drafts = _code_drafts(document, max_words)
+    elif page := read_page(document):
+        metadata = {**page.metadata, **document.metadata}
+        document = replace(document, text=page.text, title=document.title or page.title, metadata=metadata)
+        drafts = chunk_prose(document, max_words=max_words, outline=page.outline())
+        if document.format == "html":  # its lines are not those of the file
+            drafts = [replace(draft, metadata={}) for draft in drafts]
+    elif document.format == "markdown":
+        front = front_matter(document.text)
+        document = replace(document, text=front.text, metadata={**front.metadata, **document.metadata})
+        drafts = chunk_prose(document, max_words=max_words, heading=front.title)
     else:
         drafts = chunk_prose(document, max_words=max_words)
     if not drafts and document.title and not document.text.strip():
@@ -71,6 +84,18 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
         rest = {name: value for name, value in document.origin.items() if name != "id"}
         return [replace(chunk, origin=rest) for chunk in chunks]  # an id that several have names none of them
     return chunks
+
+
+def _code_drafts(document: Document, max_words: int) -> list[Draft]:
+    """Pieces of source code; where its parser breaks down or takes too long those of a language without a grammar."""
+    if document.format not in GRAMMARS or len(document.text) <= _SMALL_CODE:
+        return chunk_code(document, max_words=max_words)
+    about = {"id": document.id, "title": document.title, "format": document.format, "max_words": max_words}
+    try:
+        made = guarded("code", document.text.encode("utf-8", "replace"), **about)
+    except Unreadable:
+        return chunk_code(document, max_words=max_words, parse=False)
+    return [Draft(**{**draft, "parts": tuple(Part(**part) for part in draft["parts"])}) for draft in made]
 
 
 class Pieces:

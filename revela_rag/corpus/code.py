@@ -8,6 +8,7 @@ from itertools import dropwhile
 from pathlib import PurePosixPath
 
 from revela_rag.corpus.comments import clean_comment, clean_docstring, first_paragraph, is_boilerplate, looks_like_code
+from revela_rag.corpus.config import CONFIG_FORMATS, config_pieces
 from revela_rag.corpus.draft import Draft
 from revela_rag.corpus.grammars import GRAMMARS
 from revela_rag.corpus.languages import format_of
@@ -40,20 +41,26 @@ _SHELLS = {
 }
 
 
-def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
+def chunk_code(document: Document, *, max_words: int = 120, parse: bool = True) -> list[Draft]:
     """Cut source code at its definitions.
 
     Functions and methods become a piece each (with decorators and the comment above), classes a header piece: their
     documentation, fields, short undocumented members in full and the signatures of the others. Top-level code
     between definitions becomes pieces of its own, without imports and licence headers. Anything longer than
-    ``2 * max_words`` words or 60 lines is split between lines, preferring blank and least indented ones. Languages
+    ``2 * max_words`` words or 60 lines is split between lines, preferring blank and least indented ones. Configuration
+    files are cut between their top-level keys or blocks, see :func:`~revela_rag.corpus.config.config_pieces`. Languages
     without a grammar and files that do not parse become windows of lines under the same limits, without the licence
     that may open them.
+
+    Args:
+        document: source code and its language.
+        max_words: of a piece of prose (default 120).
+        parse: False cuts it as a language without a grammar.
     """
     lines = numbered_lines(document.text)
     limit = 2 * max_words
     language = document.format
-    if language in GRAMMARS:
+    if parse and language in GRAMMARS:
         parsed = outline(document.text.encode("utf-8", "replace"), language)
         if parsed and parsed.error_share - parsed.saved_share <= MAX_ERROR_SHARE:
             drafts = list(_from_outline(document, lines, parsed, limit))
@@ -63,9 +70,15 @@ def chunk_code(document: Document, *, max_words: int = 120) -> list[Draft]:
     rest = [line for line in lines if line.row not in licence]
     if licence and any(line.text.strip() for line in rest):
         lines = list(dropwhile(lambda line: not line.text.strip(), rest))
+    if language in CONFIG_FORMATS:
+        named = config_pieces(lines, language, max_words=limit, max_lines=MAX_CODE_LINES)
+        pieces = [(piece, name) for piece, name in named if any(line.text.strip() for line in piece)]
+    else:
+        pieces = [(piece, "") for piece in split_lines(lines, max_words=limit, max_lines=MAX_CODE_LINES)]
+    title = _document_title(document)
     return [
-        Draft("code", join_lines(piece), _document_title(document), (), _where(document, piece))
-        for piece in split_lines(lines, max_words=limit, max_lines=MAX_CODE_LINES)
+        Draft("code", join_lines(piece), " ".join(filter(None, (title, name))), (), _where(document, piece, name))
+        for piece, name in pieces
     ]
 
 

@@ -6,8 +6,9 @@ import re
 
 from revela_rag.corpus.languages import PROSE_FORMATS, format_of
 from revela_rag.corpus.outline import outline
+from revela_rag.corpus.sections import fence_spans
 
-__all__ = ["detect_format"]
+__all__ = ["detect_format", "looks_like_markdown"]
 
 #: A detected language must parse with at most this share of unplaceable bytes.
 MAX_ERROR_SHARE = 0.2
@@ -61,6 +62,18 @@ _HTML = re.compile(r"\s*(?:<!doctype html|<html\b)", re.I)
 _CODE = re.compile(
     r"[{};][ \t]*$|\w\([^()]*\)[ \t]*$|^[ \t]*(?:#!|<\?|def |end$|sub |my |import |using |fi$|local |set )", re.M
 )
+_HTML_START = re.compile(
+    r"\s*<(?:p|div|h[1-6]|ul|ol|table|span|a|b|i|strong|em|br|img|section|article|pre|code|blockquote|font|center|ac:[a-z-]+)\b"
+    r"[^<>]*>",
+    re.I,
+)
+_HTML_END = re.compile(
+    r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|pre|section|article|blockquote|strong|em|span|a|ac:[a-z-]+)>|<br */?>",
+    re.I,
+)
+_HTML_BREAK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td)>|<br */?>", re.I)
+_HTML_QUOTED = re.compile(r"[\"'`(=]</?\w")
+_MARKDOWN_MARK = re.compile(r"^(?:#{1,6} |[ \t]*(?:```|~~~)|[-*] )|`[^`\n]*</?\w+|\]\(", re.M)
 _HTML_BLOCK = re.compile(r"</(?:p|div|li|ul|ol|h[1-6]|table|tr|td|body|html|pre|section|article)>", re.I)
 
 
@@ -82,6 +95,8 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
         found = format_of(name) if name and "." in name and not any(c.isspace() for c in name.strip()) else None
         if found in ("pdf", "notebook") or (found == "html" and not _HTML.match(text) and not _HTML_BLOCK.search(text)):
             continue  # a loader has read it already
+        if found == "text" and looks_like_markdown(text):
+            return "markdown"
         if found and (found in PROSE_FORMATS or "/" in name or _is_code(text, found)):
             return found
     if _HTML.match(text[:200]):
@@ -89,7 +104,33 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     language = _language(text)
     if language:
         return language
+    if _is_fragment(text):
+        return "html"
     return "markdown" if text.count("\n") > 2 and _MARKDOWN.search(text) else "text"
+
+
+def looks_like_markdown(text: str) -> bool:
+    """Whether a text file is Markdown all the same: two headings at least, of two levels, and few other hash signs.
+
+    Lines of hash signs one below the other are comments.
+    """
+    if text.count("\n#") < 2 - text.startswith("#"):
+        return False
+    levels = [len(match.group(1)) for match in _MARKDOWN.finditer(text)]
+    fenced = sum(text.count("\n#", start, end) for start, end in fence_spans(text))
+    signs = text.count("\n#") + text.startswith("#") - fenced
+    return len(levels) > 1 and len(set(levels)) > 1 and 2 * len(levels) > signs
+
+
+def _is_fragment(text: str) -> bool:
+    """Whether a text is a piece of a page, as editors of tickets and articles keep it: it opens with an element.
+
+    One of Markdown with some elements in it, and one that tells of elements, stay what they are.
+    """
+    if _HTML_START.match(text):
+        return _HTML_END.search(text) is not None and not _MARKDOWN_MARK.search(text)
+    blocks = len(_HTML_BREAK.findall(text))
+    return blocks > 1 and not _HTML_QUOTED.search(text) and not _MARKDOWN_MARK.search(text)
 
 
 def _language(text: str) -> str | None:

@@ -6,11 +6,14 @@ from pathlib import PurePosixPath
 
 __all__ = ["PROSE_FORMATS", "format_of"]
 
-PROSE_FORMATS = frozenset({"text", "markdown", "rst", "html", "pdf", "notebook"})
+PROSE_FORMATS = frozenset({"text", "markdown", "rst", "html", "pdf", "notebook", "asciidoc", "org", "tex"})
 
 _EXTENSIONS = {
     "markdown": "md markdown mdx mdown mkd qmd rmd",
-    "text": "txt text log adoc asciidoc org tex",
+    "text": "txt text log",
+    "asciidoc": "adoc asciidoc asc",
+    "org": "org",
+    "tex": "tex ltx",
     "rst": "rst rest",
     "html": "html htm xhtml",
     "pdf": "pdf",
@@ -48,7 +51,12 @@ _EXTENSIONS = {
     "fortran": "f f90 f95",
     "protobuf": "proto",
     "graphql": "graphql gql",
-    "terraform": "tf",
+    "terraform": "tf tfvars",
+    "hcl": "hcl nomad",
+    "yaml": "yaml yml",
+    "toml": "toml",
+    "ini": "ini cfg conf properties",
+    "dockerfile": "dockerfile containerfile",
     "vue": "vue svelte",
     "erb": "erb",
     "razor": "cshtml razor",
@@ -66,6 +74,7 @@ _BY_NAME = {
     "install": "text",
     "makefile": "make",
     "dockerfile": "dockerfile",
+    "containerfile": "dockerfile",
     "jenkinsfile": "groovy",
     "rakefile": "ruby",
     "gemfile": "ruby",
@@ -76,4 +85,7 @@ def format_of(name: str) -> str | None:
     """Format a file name stands for (``"markdown"``, ``"python"``, …), or None when it is of no known kind."""
     path = PurePosixPath(name)
     extension = path.suffix[1:].lower()
-    return _BY_EXTENSION.get(extension) if extension else _BY_NAME.get(path.name.lower())
+    if extension in _BY_EXTENSION:
+        return _BY_EXTENSION[extension]
+    first = path.name.lower().split(".")[0]  # variants are Dockerfile.dev
+    return _BY_NAME.get(first) if not extension or _BY_NAME.get(first) == "dockerfile" else None

@@ -13,6 +13,7 @@ from revela_rag.corpus.duplicates import find_duplicates
 from revela_rag.corpus.metadata import MOST_VALUES
 from revela_rag.corpus.readers import Unreadable
 from revela_rag.corpus.report import Corpus, CorpusReport
+from revela_rag.corpus.shapes import Fields
 from revela_rag.corpus.sources import MAX_FILE_BYTES, Source, open_source
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import CorpusError
@@ -30,6 +31,9 @@ def load_corpus(
     near_duplicate_threshold: float = 0.9,
     max_file_bytes: int = MAX_FILE_BYTES,
     show_progress: bool = False,
+    text_field: str | None = None,
+    title_field: str | None = None,
+    id_field: str | None = None,
 ) -> Corpus:
     """Read, chunk and deduplicate a source.
 
@@ -42,6 +46,9 @@ def load_corpus(
             (0, 1]; 1 drops exact duplicates only (default 0.9).
         max_file_bytes: larger files and records are skipped (default 10 MB).
         show_progress: show a progress bar with the time left on standard error.
+        text_field: name of the field of records that holds their text (``body.storage.value``); None finds it.
+        title_field: the same for the title.
+        id_field: the same for the id.
 
     Returns:
         The chunks in source order and a report of what was dropped and skipped. Metadata that cannot be kept (objects,
@@ -62,7 +69,7 @@ def load_corpus(
     chunks: list[Chunk] = []
     pieces = Pieces()
     with _progress(show_progress) as progress:
-        documents, total = open_source(source, max_file_bytes, report)
+        documents, total = open_source(source, max_file_bytes, report, Fields(text_field, title_field, id_field))
         task = progress.add_task("Reading", total=total)
         for document in documents:
             try:
@@ -107,8 +114,8 @@ def _nothing(source: Source, report: CorpusReport) -> str:
         return f"No document found in {name}: it is empty. Give a folder, file or iterable that holds text."
     return (
         f"No usable text in {name}; skipped {report.skipped_summary()}. Supported are Markdown, text, reST, HTML, PDF, "
-        "notebooks, source code and JSON files of tools in folders, and single files of JSON, YAML, JSONL and Parquet, "
-        "which are named themselves."
+        "notebooks, source code, JSONL, CSV, TSV and JSON files of tools in folders, and single files of JSON, YAML "
+        "and Parquet, which are named themselves."
     )
 
 

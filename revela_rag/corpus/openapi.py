@@ -27,6 +27,7 @@ def operations(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     Args:
         spec: a parsed OpenAPI 3 or Swagger 2 document. References are followed inside it, never to files or addresses.
     """
+    made = _Inlined(spec)
     for path, item in spec["paths"].items():
         item = _resolved(item, spec)
         for method in _METHODS:
@@ -38,26 +39,53 @@ def operations(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {
                 "name": name if isinstance(name, str) and name.strip() else f"{method.upper()} {path}",
                 "description": "\n".join(text for text in dict.fromkeys(said) if text.strip()),
-                "parameters": [*_parameters(item, spec), *_parameters(operation, spec), *_body(operation, spec)],
+                "parameters": [*_parameters(item, made), *_parameters(operation, made), *_body(operation, made)],
             }
 
 
-def _parameters(owner: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+class _Inlined:
+    """The schemas of a description with what they refer to in its place, each made once."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.spec = spec
+        self._made: dict[
+            tuple[int, int], tuple[Any, dict[str, Any]]
+        ] = {}  # with the schema, so that its id stays its own
+
+    def __call__(self, schema: Any, depth: int = _DEEPEST, left: Iterator[int] | None = None) -> dict[str, Any]:
+        """A schema with what it refers to or combines in its place, as deep and as often as is written out."""
+        left = iter(range(_IN_ALL)) if left is None else left
+        if known := self._made.get((id(schema), depth)):
+            return known[1]
+        if next(left, None) is None:
+            return {}
+        found = dict(flattened(schema, self.spec))
+        properties, items = found.get("properties"), found.get("items")
+        if isinstance(properties, Mapping):
+            shown = islice(properties.items(), _MOST if depth else 0)
+            found["properties"] = {name: self(told, depth - 1, left) for name, told in shown}
+        if isinstance(items, Mapping):
+            found["items"] = self(items, depth - 1, left) if depth else {}
+        self._made[id(schema), depth] = schema, found
+        return found
+
+
+def _parameters(owner: Mapping[str, Any], made: _Inlined) -> Iterator[dict[str, Any]]:
     listed = owner.get("parameters")
     for entry in listed if isinstance(listed, list) else []:
-        parameter = _resolved(entry, spec)
-        schema = _inlined(parameter.get("schema"), spec)
+        parameter = _resolved(entry, made.spec)
+        schema = made(parameter.get("schema"))
         if parameter.get("in") == "body":
             yield from _named(schema)
         elif parameter:
             yield {**schema, **{key: value for key, value in parameter.items() if key != "schema"}}
 
 
-def _body(operation: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    content = _resolved(operation.get("requestBody"), spec).get("content")
+def _body(operation: Mapping[str, Any], made: _Inlined) -> Iterator[dict[str, Any]]:
+    content = _resolved(operation.get("requestBody"), made.spec).get("content")
     for media in content.values() if isinstance(content, Mapping) else []:
         if isinstance(media, Mapping):
-            yield from _named(_inlined(media.get("schema"), spec))
+            yield from _named(made(media.get("schema")))
             return  # the others say the same in another format
 
 
@@ -65,23 +93,6 @@ def _named(schema: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     properties = schema.get("properties")
     for name, told in properties.items() if isinstance(properties, Mapping) else []:
         yield {**(told if isinstance(told, Mapping) else {}), "name": name}
-
-
-def _inlined(
-    schema: Any, spec: Mapping[str, Any], depth: int = _DEEPEST, left: Iterator[int] | None = None
-) -> dict[str, Any]:
-    """A schema with what it refers to or combines in its place, as deep and as often as is written out."""
-    left = iter(range(_IN_ALL)) if left is None else left
-    if next(left, None) is None:
-        return {}
-    found = dict(flattened(schema, spec))
-    properties, items = found.get("properties"), found.get("items")
-    if isinstance(properties, Mapping):
-        shown = islice(properties.items(), _MOST if depth else 0)
-        found["properties"] = {name: _inlined(told, spec, depth - 1, left) for name, told in shown}
-    if isinstance(items, Mapping):
-        found["items"] = _inlined(items, spec, depth - 1, left) if depth else {}
-    return found
 
 
 def _resolved(value: Any, spec: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from revela_rag.corpus.draft import Draft
+from revela_rag.corpus.line_texts import is_lines, line_spans, table_head
 from revela_rag.corpus.lines import split_words
 from revela_rag.corpus.prose_parts import prose_parts
-from revela_rag.corpus.sections import Section, markdown_sections, rst_sections
+from revela_rag.corpus.sections import Outline, Section, markdown_outline, rst_outline
 from revela_rag.corpus.sentences import sentence_spans
 from revela_rag.corpus.text import count_words
 from revela_rag.corpus.types import Document
 
 __all__ = ["chunk_prose"]
 
-_BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)+|\f")
-_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})", re.M)
-_TABULAR = re.compile(r"^[ \t]*(?:```|~~~|\||\+[-=+]+\+|(?:={3,}[ \t]+)+={3,})")
+_BLANK = re.compile(r"\n(?:[ \t]*+\n)+|\f")
 _DIRECTIVES = (
     "index|module|currentmodule|highlight|sectionauthor|moduleauthor|contents|toctree|testsetup|only|rst-class|role|"
     "default-role|include"
@@ -41,29 +40,40 @@ _NOISE = re.compile(
 
 @dataclass(slots=True)
 class _Unit:
-    """A piece that is not cut further; ``fresh`` where it opens a paragraph."""
+    """A piece that is not cut further; ``head`` are the rows that name the columns of the table it is a row of."""
 
     start: int
     end: int
     words: int
-    fresh: bool
+    head: str = ""
 
 
-def chunk_prose(document: Document, *, max_words: int = 120) -> list[Draft]:
+def chunk_prose(
+    document: Document, *, max_words: int = 120, outline: Outline | None = None, heading: str = ""
+) -> list[Draft]:
     """Cut prose into chunks of at most ``max_words`` words.
 
-    A chunk never crosses a heading. Whole paragraphs are preferred, then whole sentences (whole lines in tables and
-    code blocks); a sentence beyond the limit is cut between words. The path of headings becomes the title.
+    A chunk never crosses a heading. Whole paragraphs are preferred, then whole sentences (whole lines in tables, lists
+    of lines and code blocks); a sentence beyond the limit is cut between lines, then between words. The path of
+    headings becomes the title. The rows that name the columns of a table open every chunk of it.
+
+    Args:
+        document: its text, title and format count.
+        max_words: at least 8.
+        outline: sections and code of the text, where its format does not say them.
+        heading: stands above all headings of Markdown.
     """
     text = document.text
-    sections = markdown_sections(text) if document.format == "markdown" else rst_sections(text)
+    if outline is None:
+        outline = markdown_outline(text, heading) if document.format == "markdown" else rst_outline(text)
+    sections = outline.sections
     if not sections and text.strip():
         sections = [Section((), 0, len(text))]
     newlines = [match.start() for match in re.finditer("\n", text)]
     pages = [match.start() for match in re.finditer("\f", text)]
     drafts = []
     for section in sections:
-        for number, group in enumerate(_pack(list(_units(text, section, max_words)), max_words)):
+        for number, group in enumerate(_pack(list(_units(text, section, outline.verbatim, max_words)), max_words)):
             start, end = group[0].start, group[-1].end
             chunk = _join(text, group)
             where: dict[str, str | int | float | bool] = {
@@ -74,7 +84,7 @@ def chunk_prose(document: Document, *, max_words: int = 120) -> list[Draft]:
                 where["page"] = bisect_right(pages, start) + 1
             title = _title(document, section)
             parts = prose_parts(
-                chunk,
+                chunk.strip(),
                 path=section.path,
                 title=document.title,
                 first=number == 0,
@@ -93,49 +103,80 @@ def _title(document: Document, section: Section) -> str:
     return " > ".join(names)[:300]
 
 
-def _units(text: str, section: Section, max_words: int) -> Iterator[_Unit]:
-    for start, end in _paragraphs(text, section):
+def _units(text: str, section: Section, verbatim: list[tuple[int, int]], max_words: int) -> Iterator[_Unit]:
+    for start, end in _paragraphs(text, section, verbatim):
         paragraph = text[start:end]
         if _NOISE.fullmatch(paragraph.strip()):
             continue
         words = count_words(paragraph)
         if words <= max_words:
-            yield _Unit(start, end, words, True)
+            yield _Unit(start, end, words)
             continue
-        fresh = True
-        for a, b in _lines(paragraph) if _TABULAR.match(paragraph) else sentence_spans(paragraph):
-            words = count_words(paragraph[a:b])
-            spans = (
-                [(a, b)] if words <= max_words else [(a + x, a + y) for x, y in split_words(paragraph[a:b], max_words)]
-            )
-            for x, y in spans:
-                yield _Unit(start + x, start + y, count_words(paragraph[x:y]), fresh)
-                fresh = False
+        for a, b, is_code in _parts(start, end, verbatim):
+            yield from _cut(text, a, b, is_code, max_words)
 
 
-def _paragraphs(text: str, section: Section) -> Iterator[tuple[int, int]]:
-    """Spans between blank lines; blank lines inside a code fence do not count."""
-    start = scanned = section.start
-    fenced = False
+def _parts(start: int, end: int, verbatim: list[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
+    """A paragraph as runs of prose and of code."""
+    for a, b in verbatim[max(bisect_right(verbatim, (start, start)) - 1, 0) :]:
+        if a >= end:
+            break
+        if b <= start:
+            continue
+        if a > start:
+            yield start, a, False
+        yield max(a, start), min(b, end), True
+        start = min(b, end)
+    if start < end:
+        yield start, end, False
+
+
+def _cut(text: str, start: int, end: int, is_code: bool, max_words: int) -> Iterator[_Unit]:
+    """Units of a paragraph beyond the limit."""
+    paragraph = text[start:end]
+    head = "" if is_code else table_head(paragraph)
+    if head and 2 * count_words(head) > max_words:
+        head = ""
+    in_lines = is_code or is_lines(paragraph)
+    for a, b in line_spans(paragraph) if in_lines else _sentences(paragraph, max_words):
+        words = count_words(paragraph[a:b])
+        spans = [(a, b)] if words <= max_words else [(a + x, a + y) for x, y in split_words(paragraph[a:b], max_words)]
+        for x, y in spans:
+            yield _Unit(start + x, start + y, count_words(paragraph[x:y]), head if x >= len(head) else "")
+
+
+def _sentences(paragraph: str, max_words: int) -> Iterator[tuple[int, int]]:
+    """Sentences, the first with its indentation; of one beyond the limit its lines."""
+    first = True
+    for a, b in sentence_spans(paragraph):
+        a, first = 0 if first else a, False
+        if count_words(paragraph[a:b]) <= max_words:
+            yield a, b
+        else:
+            yield from ((a + x, a + y) for x, y in line_spans(paragraph[a:b]))
+
+
+def _paragraphs(text: str, section: Section, verbatim: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Spans between blank lines, with the indentation of their first line; blank lines inside code do not count."""
+    start = section.start
     for match in [*_BLANK.finditer(text, section.start, section.end), None]:
         end = match.start() if match else section.end
-        fenced ^= len(_FENCE.findall(text, scanned, end)) % 2 == 1
-        scanned = match.end() if match else end
-        if fenced and match:
+        if match and _is_inside(end, verbatim):
             continue
         piece = text[start:end]
         if piece.strip():
-            left = len(piece) - len(piece.lstrip("\n\f"))
-            yield start + left, start + len(piece.rstrip())
-        start = scanned
+            yield start + _indent(piece), start + len(piece.rstrip())
+        start = match.end() if match else end
 
 
-def _lines(text: str) -> Iterator[tuple[int, int]]:
-    at = 0
-    for line in text.split("\n"):
-        if line.strip():
-            yield at, at + len(line)
-        at += len(line) + 1
+def _is_inside(at: int, spans: list[tuple[int, int]]) -> bool:
+    before = bisect_left(spans, (at, at)) - 1
+    return before >= 0 and at < spans[before][1]
+
+
+def _indent(text: str) -> int:
+    """Where the first line that is not blank begins."""
+    return text.rfind("\n", 0, len(text) - len(text.lstrip())) + 1 or len(text) - len(text.lstrip("\f"))
 
 
 def _pack(units: list[_Unit], max_words: int) -> Iterator[list[_Unit]]:
@@ -145,6 +186,8 @@ def _pack(units: list[_Unit], max_words: int) -> Iterator[list[_Unit]]:
         if group and words + unit.words > max_words:
             yield group
             group, words = [], 0
+        if not group and unit.head:
+            words = count_words(unit.head)
         group.append(unit)
         words += unit.words
     if group:
@@ -153,7 +196,7 @@ def _pack(units: list[_Unit], max_words: int) -> Iterator[list[_Unit]]:
 
 def _join(text: str, group: list[_Unit]) -> str:
     """The text of a group; gaps are kept where they are whitespace, and become a blank line where noise was dropped."""
-    pieces = []
+    pieces = [group[0].head]
     for before, unit in zip([None, *group], group, strict=False):
         if before is not None:
             gap = text[before.end : unit.start]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from revela_rag.corpus.identifiers import spoken
 from revela_rag.corpus.languages import format_of
 from revela_rag.corpus.sentences import sentence_spans
 from revela_rag.corpus.text import LETTERS, count_words, squeeze, word_spans
@@ -31,14 +32,13 @@ _GENERIC_HEADINGS = (
     "注意事項|よくある質問|ライセンス|その他"
 )
 _GENERIC = re.compile(rf"[\W\d]*(?:{_GENERIC_HEADINGS})[\W\d]*", re.I)
-_QUESTION_MARKS = ("?", "？")
+_QUESTION_MARKS = ("?", "？", "؟")
 _QUESTION_WORDS = (
     "what|how|why|when|where|who|whose|whom|which|can|could|do|does|did|is|are|was|were|should|would|will|has|have|had|"
     "am|may|shall"
 )
 _QUESTION = re.compile(rf"(?:q\d*[:.] ?)?(?:{_QUESTION_WORDS})(?:n't|'s|'re)?\b[^;{{}}=]*[\w)\"'”]\?$", re.I)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|#|/)[A-Za-z_]\w*)*")
-_SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 def prose_parts(
@@ -92,7 +92,7 @@ def _spoken_identifier(title: str) -> str:
     if not _IDENTIFIER.fullmatch(title) or format_of(title):
         return ""
     *above, name = re.split(r"[.:#/]+", title)
-    words = [word if word.isupper() else word.lower() for word in _SUBWORD.findall(name)]
+    words = spoken(name)
     return " ".join([*above[-1:], *words]) if len(words) >= 2 and len(words) + len(above[-1:]) >= 3 else ""
 
 

@@ -11,6 +11,8 @@ from revela_rag.corpus.types import Chunk
 
 __all__ = ["Corpus", "CorpusReport"]
 
+_MOST_REASONS = 20
+
 
 @dataclass(slots=True)
 class CorpusReport:
@@ -58,9 +60,11 @@ class CorpusReport:
         return any(name[: end.start()] in self.unreadable for end in re.finditer("[/#]|$", name))
 
     def skipped_summary(self) -> str:
-        """The reasons with their counts and one example each, most frequent first; empty when nothing was skipped."""
+        """The reasons with their counts and one example each, most frequent first, at most 20; empty without any."""
         reasons = sorted(self.skipped.items(), key=lambda item: (-len(item[1]), item[0]))
-        return "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons)
+        shown = "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons[:_MOST_REASONS])
+        more = sum(len(ids) for _, ids in reasons[_MOST_REASONS:])
+        return f"{shown}; and {more:,} more for other reasons" if more else shown
 
     def left_out_summary(self, of: str = "documents") -> str:
         """The keys of metadata that were left out with their counts, most frequent first, at most ten."""

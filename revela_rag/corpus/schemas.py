@@ -29,7 +29,7 @@ def flattened(schema: Any, root: Any) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     kinds: dict[str, None] = {}
     told: dict[str, None] = {}
-    choices: list[Any] = []
+    choices: dict[Any, None] = {}
     properties: dict[str, list[Any]] = {}
     room = 10 * _MOST
     for part in _parts(schema, root):
@@ -38,9 +38,8 @@ def flattened(schema: Any, root: Any) -> Mapping[str, Any]:
         if isinstance(about := part.get("description"), str) and about.strip() and not schema.get("description"):
             told[about] = None
         listed = part.get("enum", [part["const"]] if "const" in part else None)
-        choices += (
-            [entry for entry in islice(listed, _MOST) if entry not in choices] if isinstance(listed, list) else []
-        )
+        if isinstance(listed, list):  # objects are not written out
+            choices |= dict.fromkeys(entry for entry in islice(listed, _MOST) if isinstance(entry, str | int | float))
         inner = part.get("properties")
         shown = list(islice(inner.items(), min(_MOST, room))) if isinstance(inner, Mapping) else []
         room -= len(shown)
@@ -52,7 +51,7 @@ def flattened(schema: Any, root: Any) -> Mapping[str, Any]:
     merged = {
         "type": list(kinds),
         "description": ", ".join(told),
-        "enum": choices,
+        "enum": list(choices),
         "properties": {name: specs[0] if len(specs) == 1 else {"anyOf": specs} for name, specs in properties.items()},
     }
     return {**found, **{key: value for key, value in merged.items() if value}}

@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 
 from revela_rag.corpus.text import squeeze
 
-__all__ = ["Section", "markdown_sections", "rst_sections"]
+__all__ = ["Outline", "Section", "assemble", "clean_heading", "fence_spans", "markdown_outline", "rst_outline"]
 
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
+_FENCE = re.compile(r"^[ \t]*+(`{3,}+|~{3,}+)([^\n]*)", re.M)
 _ATX = re.compile(r"^ {0,3}(#{1,6})[ \t]++(.+)")
 _SETEXT = re.compile(r"^ {0,3}(=+|-{2,})[ \t]*$")
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
-_FRONT_TITLE = re.compile(r"^title:(.+)$", re.M)
 _ADORNMENT = re.compile(r"^([=\-`:.'\"~^_*+#<>])\1{2,}[ \t]*$")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)|!?\[([^\[\]]*)\]\[[^\[\]]*\]")
 _ATTRIBUTES = re.compile(r"(?<![ \t])[ \t]*+\{[#.:][^{}]*\}[ \t]*$")
@@ -37,23 +35,52 @@ class Section:
     end: int
 
 
-def markdown_sections(text: str) -> list[Section]:
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a document is made of.
+
+    Attributes:
+        sections: in their order.
+        verbatim: spans of code, with the fences around it: blank lines do not end a paragraph there.
+    """
+
+    sections: list[Section]
+    verbatim: list[tuple[int, int]]
+
+
+def markdown_outline(text: str, title: str = "") -> Outline:
     """Sections by ATX (``# Title``) and Setext (underlined) headings outside of fenced code.
 
-    The title of a YAML front matter is the outermost heading; the rest of the front matter is dropped.
+    Args:
+        text: without front matter.
+        title: stands above all headings, if it is not empty.
     """
-    body, root = 0, []
-    front = _FRONT_MATTER.match(text)
-    if front:
-        body = front.end()
-        title = _FRONT_TITLE.search(front.group(1))
-        root = [(0, clean_heading(_unquoted(title.group(1))), body, body)] if title else []
-    return _assemble(text, body, [*root, *_markdown_headings(text, body)])
+    root = [(0, clean_heading(title), 0, 0)] if title else []
+    fences = fence_spans(text)
+    return Outline(assemble(text, [*root, *_markdown_headings(text, fences)]), fences)
 
 
-def rst_sections(text: str) -> list[Section]:
+def rst_outline(text: str) -> Outline:
     """Sections by underlined headings (reStructuredText, plain text); levels in order of first appearance."""
-    return _assemble(text, 0, list(_rst_headings(text)))
+    return Outline(assemble(text, list(_rst_headings(text))), fence_spans(text))
+
+
+def fence_spans(text: str) -> list[tuple[int, int]]:
+    """Spans of fenced code with its fences, however far they are indented; one that nothing closes reaches to the end.
+
+    Backticks that are closed on their line are code inside a sentence.
+    """
+    spans: list[tuple[int, int]] = []
+    start, mark = 0, ""
+    for line in _FENCE.finditer(text):
+        found, closing = line.group(1), not line.group(2).strip()
+        if not mark:
+            if found[0] == "~" or "`" not in line.group(2):
+                start, mark = line.start(), found
+        elif found.startswith(mark) and closing:
+            spans.append((start, line.end()))
+            mark = ""
+    return [*spans, (start, len(text))] if mark else spans
 
 
 def clean_heading(heading: str) -> str:
@@ -63,14 +90,14 @@ def clean_heading(heading: str) -> str:
     return squeeze(_MARKUP.sub("", heading).replace("\\", ""))
 
 
-def _assemble(text: str, body: int, headings: list[tuple[int, str, int, int]]) -> list[Section]:
+def assemble(text: str, headings: list[tuple[int, str, int, int]]) -> list[Section]:
     """Turn (level, title, heading start, text start) into sections with their paths.
 
     A heading that stands above nothing is text: of the section that ends right before it, or of one of its own.
     """
     sections: list[Section] = []
     path: list[tuple[int, str, int]] = []  # level, title, and where a heading stands that no section has yet, or -1
-    start = body
+    start = 0
     for level, title, at, after in [*headings, (0, "", len(text), len(text))]:
         if text[start:at].strip():
             sections.append(Section(tuple(name for _, name, _ in path if name), start, at))
@@ -88,24 +115,24 @@ def _assemble(text: str, body: int, headings: list[tuple[int, str, int, int]]) -
     return sections
 
 
-def _markdown_headings(text: str, at: int) -> Iterator[tuple[int, str, int, int]]:
-    fence, candidate, candidate_at, after_blank = "", "", at, True
-    for line in (text[at:] if at else text).splitlines(keepends=True):
+def _markdown_headings(text: str, fences: list[tuple[int, int]]) -> Iterator[tuple[int, str, int, int]]:
+    candidate, candidate_at, after_blank, at = "", 0, True, 0
+    left = iter([*fences, (len(text) + 1, len(text) + 1)])
+    start, end = next(left)
+    for line in text.splitlines(keepends=True):
         content = line.rstrip("\n")
-        mark = _FENCE.match(content)
-        atx = None if fence or mark else _atx(content)
-        setext = _SETEXT.match(content) if candidate and not fence else None
+        while at >= end:
+            start, end = next(left)
+        fenced = at >= start
+        atx = None if fenced else _atx(content)
+        setext = _SETEXT.match(content) if candidate and not fenced else None
         if atx:
             yield atx[0], clean_heading(atx[1]), at, at + len(line)
         elif setext:
             yield 1 if setext.group(1)[0] == "=" else 2, clean_heading(candidate), candidate_at, at + len(line)
-        elif fence and mark and mark.group(1).startswith(fence) and not content.strip().strip("`~"):
-            fence = ""
-        elif mark and not fence:
-            fence = mark.group(1)
         heading = bool(setext or atx)
         # a Setext heading is one line of text after a blank one; underlined paragraphs, lists and tables are not
-        usable = after_blank and not fence and not mark and not heading and len(content) <= 200
+        usable = after_blank and not fenced and not heading and len(content) <= 200
         candidate = content if usable and content.strip() and content.lstrip()[0] not in "|->*+" else ""
         candidate_at = at
         after_blank = heading or not content.strip()
@@ -120,13 +147,6 @@ def _atx(line: str) -> tuple[int, str] | None:
     title = match.group(2).rstrip(" \t")
     bare = title.rstrip("#")
     return len(match.group(1)), bare.rstrip(" \t") if bare.endswith((" ", "\t")) else title
-
-
-def _unquoted(value: str) -> str:
-    """A value of the front matter without quotes around it."""
-    value = value.strip(" \t")
-    value = value[1:] if len(value) > 1 and value[0] in "\"'" else value
-    return value[:-1] if len(value) > 1 and value[-1] in "\"'" else value
 
 
 def _rst_headings(text: str) -> Iterator[tuple[int, str, int, int]]:

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 __all__ = ["sentence_spans"]
 
-_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_`]*+(?=\s)|[。！？]+[」』”’]*")
+#: What ends a sentence whether or not a space follows: Chinese and Japanese, danda, Urdu, Arabic, Armenian, Ethiopic,
+#: Burmese and Khmer signs.
+_STOPS = "。！？｡।॥۔؟։።፧။។៕"
+_END = re.compile(rf"(?<![.!?…])[.!?…]++[\"'”’»)\]*_`]*+(?=\s)|[{_STOPS}]+[」』”’\"»)]*")
 _ITEM = re.compile(r"\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)]|[a-z][.)])[ \t])")
 _BOUNDARY = re.compile(f"({_END.pattern})|({_ITEM.pattern})")
 _NEXT = re.compile(r"\s*(\S)")
@@ -20,8 +23,8 @@ _ABBREVIATION = re.compile(
 def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     """Spans of the sentences of ``text``, without surrounding whitespace.
 
-    A sentence ends at ``. ! ? …`` before whitespace and something that is not a lower-case letter, at CJK full stops,
-    and before a list item; not after an abbreviation or an initial.
+    A sentence ends at ``. ! ? …`` before whitespace and something that is not a lower-case letter, at the full stops
+    of scripts that have their own, and before a list item; not after an abbreviation or an initial.
     """
     start = _skip(text, 0)
     for match in _BOUNDARY.finditer(text):
@@ -43,7 +46,7 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 def _is_end(text: str, start: int, end: int) -> bool:
     if text[start] != ".":
         following = _NEXT.match(text, end)
-        return text[start] in "。！？" or following is None or not following.group(1).islower()
+        return text[start] in _STOPS or following is None or not following.group(1).islower()
     following = _NEXT.match(text, end)
     if following and following.group(1).islower():
         return False

@@ -1,4 +1,4 @@
-"""Where documents come from: folders, files, JSON, YAML, JSONL, Parquet, BEIR directories, iterables."""
+"""Where documents come from: folders, files, JSON, YAML, JSONL, CSV, Parquet, BEIR directories, iterables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from revela_rag.corpus.delimited import DELIMITED_SUFFIXES
+from revela_rag.corpus.items import item_documents
 from revela_rag.corpus.languages import format_of
+from revela_rag.corpus.parquet import PARQUET_SUFFIXES, parquet_documents
 from revela_rag.corpus.readers import Unreadable, read_bytes
-from revela_rag.corpus.records import item_documents, json_documents, jsonl_documents, parquet_documents
+from revela_rag.corpus.record_files import (
+    JSONL_SUFFIXES,
+    file_records,
+    json_documents,
+    jsonl_documents,
+    row_documents,
+)
 from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.shapes import ANYWHERE, Fields
 from revela_rag.corpus.structured import YAML_SUFFIXES
 from revela_rag.corpus.tool_files import tools_of_file
 from revela_rag.corpus.types import Document, chunk_id
@@ -31,20 +41,31 @@ Source: TypeAlias = str | Path | Iterable[Any]
 
 
 def iter_documents(
-    source: Source, *, max_file_bytes: int = MAX_FILE_BYTES, report: CorpusReport | None = None
+    source: Source,
+    *,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    report: CorpusReport | None = None,
+    text_field: str | None = None,
+    title_field: str | None = None,
+    id_field: str | None = None,
 ) -> Iterator[Document]:
     """Read the documents of a source one by one, in a fixed order.
 
     Args:
-        source: a path to a folder, a file, a JSON, YAML (values as text), JSONL or Parquet file, or a BEIR directory
-            (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an iterable of
-            :class:`Document`, LangChain documents, LlamaIndex nodes, tools of either, functions, mappings with a text
-            field, or strings. Records may be tool definitions too, as OpenAI, Anthropic or an MCP server
+        source: a path to a folder, a file, a JSON, YAML (values as text), JSONL, CSV, TSV or Parquet file, or a BEIR
+            directory (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an iterable
+            of :class:`Document`, LangChain documents, LlamaIndex nodes, tools of either, functions, mappings with a
+            text field, or strings. Records may be tool definitions too, as OpenAI, Anthropic or an MCP server
             (``{"tools": [...]}``) has them: the id of such a document is the tool's name. Of the JSON files in a folder
-            those are read that hold tools and nothing else; there the id is ``tools/mail.json#send_mail``.
+            those are read that hold tools and nothing else; there the id is ``tools/mail.json#send_mail``. Records of
+            JSONL, CSV and TSV files in a folder are named so, too, by their number where they have no id.
         max_file_bytes: files and records larger than this are skipped (default 10 MB). JSONL and Parquet files are
             streamed, so the limit holds for their records; JSON and YAML files may have ten times as much.
         report: receives the reasons of everything that is skipped.
+        text_field: name of the field of records that holds their text, with dots between levels
+            (``body.storage.value``); None looks where common systems have it.
+        title_field: the same for the title.
+        id_field: the same for the id.
 
     Yields:
         Documents with unique ids: paths relative to the folder with ``/``, ids of records, of those without one the
@@ -57,50 +78,58 @@ def iter_documents(
     Raises:
         CorpusError: if the path does not exist or the source is of no known kind.
     """
-    return open_source(source, max_file_bytes, CorpusReport() if report is None else report)[0]
+    fields = Fields(text_field, title_field, id_field)
+    return open_source(source, max_file_bytes, CorpusReport() if report is None else report, fields)[0]
 
 
-def open_source(source: Source, max_file_bytes: int, report: CorpusReport) -> tuple[Iterator[Document], int | None]:
+def open_source(
+    source: Source, max_file_bytes: int, report: CorpusReport, fields: Fields = ANYWHERE
+) -> tuple[Iterator[Document], int | None]:
     """The documents of a source and, where it is known beforehand, how many files or records they come from."""
     if isinstance(source, str | Path):
-        documents, total = _open_path(Path(source).expanduser(), max_file_bytes, report)
+        documents, total = _open_path(Path(source).expanduser(), max_file_bytes, report, fields)
     elif isinstance(source, bytes | dict) or not isinstance(source, Iterable):
         raise CorpusError(
             f"A corpus cannot be read from a {type(source).__name__}; pass a path or an iterable of documents."
         )
     else:
-        documents = item_documents(source, report, max_file_bytes)
+        documents = item_documents(source, report, max_file_bytes, fields)
         total = len(source) if isinstance(source, Sized) else None
     return _unique(documents), total
 
 
-def _open_path(path: Path, max_bytes: int, report: CorpusReport) -> tuple[Iterator[Document], int | None]:
+def _open_path(
+    path: Path, max_bytes: int, report: CorpusReport, fields: Fields
+) -> tuple[Iterator[Document], int | None]:
     if not path.exists():
         raise CorpusError(
-            f"{path} does not exist; give a folder, a file, a JSON, YAML, JSONL or Parquet file, or a BEIR directory."
+            f"{path} does not exist; give a folder, a file, a JSON, YAML, JSONL, CSV, TSV or Parquet file, or a BEIR "
+            "directory."
         )
     if path.is_dir():
         corpus = path / "corpus.jsonl"
         if corpus.is_file() and _is_beir(path):
-            return jsonl_documents(corpus, report, max_bytes), _count_lines(corpus)
+            return jsonl_documents(corpus, report, max_bytes, fields), _count_lines(corpus)
         files = list(walk_files(path, report))
         root = path.resolve()
-        return _file_documents(files, root, report, max_bytes), len(files)
+        return _file_documents(files, root, report, max_bytes, fields), len(files)
     if not path.is_file():
         raise CorpusError(f"{path} is neither a folder nor a regular file.")
     suffix = path.suffix.lower()
     if suffix == ".json" or suffix in YAML_SUFFIXES:
-        return json_documents(path, report, max_bytes), None
-    if suffix in (".jsonl", ".ndjson"):
-        return jsonl_documents(path, report, max_bytes), _count_lines(path)
-    if suffix in (".parquet", ".pq"):
-        return parquet_documents(path, report, max_bytes), None
+        return json_documents(path, report, max_bytes, fields), None
+    if suffix in DELIMITED_SUFFIXES:
+        return row_documents(path, report, max_bytes, fields), _count_lines(path)
+    if suffix in JSONL_SUFFIXES:
+        return jsonl_documents(path, report, max_bytes, fields), _count_lines(path)
+    if suffix in PARQUET_SUFFIXES:
+        return parquet_documents(path, report, max_bytes, fields), None
     if format_of(path.name) is None:
         raise CorpusError(
             f"{path} is of an unsupported type; supported are Markdown, text, reST, HTML, PDF, notebooks, source code, "
-            "JSON, YAML, JSONL and Parquet."
+            "JSON, YAML, JSONL, CSV, TSV and Parquet."
         )
-    return _file_documents([path], path.parent, report, max_bytes), 1
+    return _file_documents([path], path.parent, report, max_bytes, fields), 1
 
 
 def _is_beir(folder: Path) -> bool:
@@ -108,13 +137,23 @@ def _is_beir(folder: Path) -> bool:
     return not others or "queries.jsonl" in others or (folder / "qrels").is_dir()
 
 
-def _file_documents(files: list[Path], root: Path, report: CorpusReport, max_bytes: int) -> Iterator[Document]:
+def _file_documents(
+    files: list[Path], root: Path, report: CorpusReport, max_bytes: int, fields: Fields
+) -> Iterator[Document]:
     for path in files:
-        name = path.relative_to(root).as_posix()
+        name, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
         try:
-            if path.stat().st_size > max_bytes:
+            if suffix in JSONL_SUFFIXES and (path.parent / "corpus.jsonl").exists() and path.stem == "queries":
+                report.skip("queries of a BEIR directory", name)
+            elif suffix == ".tsv" and path.parent.name == "qrels":
+                report.skip("judgements of a BEIR directory", name)
+            elif suffix in JSONL_SUFFIXES:
+                yield from file_records(path, name, report, max_bytes, fields)
+            elif path.stat().st_size > max_bytes:
                 report.skip(f"larger than {max_bytes:,} bytes", name)
-            elif path.suffix.lower() == ".json":
+            elif suffix in DELIMITED_SUFFIXES:
+                yield from file_records(path, name, report, max_bytes, fields)
+            elif suffix == ".json":
                 yield from tools_of_file(path.read_bytes(), name)
             else:
                 yield read_bytes(path.read_bytes(), name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from revela_rag.errors import CorpusError
 
-__all__ = ["YAML_SUFFIXES", "parse_file"]
+__all__ = ["YAML_SUFFIXES", "parse_file", "parse_yaml"]
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _DEEPEST = 200  # levels of YAML: libyaml overflows the stack in building some ten thousand
@@ -23,13 +23,17 @@ def parse_file(path: Path) -> Any:
     kind = "YAML" if path.suffix.lower() in YAML_SUFFIXES else "JSON"
     try:
         content = path.read_bytes()
-        return _yaml(content) if kind == "YAML" else json.loads(content)
+        return parse_yaml(content) if kind == "YAML" else json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{path} is not readable {kind}: {error}") from error
 
 
-def _yaml(content: bytes) -> Any:
-    """Every scalar as text: typed, an enum's ``NO`` would be False and a version a number."""
+def parse_yaml(content: bytes) -> Any:
+    """The value of YAML, every scalar as text: typed, an enum's ``NO`` would be False and a version a number.
+
+    Raises:
+        ValueError: it is broken, or nested deeper than any real one.
+    """
     import yaml
 
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)

@@ -7,25 +7,27 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from revela_rag.corpus.identifiers import spoken
 from revela_rag.corpus.openapi import is_openapi, operations
 from revela_rag.corpus.schemas import flattened
 from revela_rag.corpus.signatures import parameters_of
 from revela_rag.corpus.text import squeeze
-from revela_rag.corpus.types import TEXT_FIELDS, Document
+from revela_rag.corpus.types import TEXT_FIELDS, Document, titled
 
-__all__ = ["LISTS", "definitions", "describe_tool", "tool_definition", "tool_document"]
+__all__ = ["LISTS", "definitions", "describe_tool", "is_tool", "tool_definition", "tool_document"]
 
 _WRAPPERS = ("function", "toolSpec", "result")  # OpenAI, Bedrock, an answer of an MCP server
 #: Under which keys agents' protocols list tools.
 LISTS = ("tools", "functions", "functionDeclarations", "function_declarations")
 _SCHEMAS = ("parameters", "inputSchema", "input_schema", "args", "arguments")
 _LISTED = ("required_parameters", "optional_parameters")
+#: What a definition without parameters may have beside its description; with more it is a record of something else.
+_ABOUT_TOOLS = frozenset({"name", "title", "description", "type", "strict", "annotations", "outputSchema", "_meta"})
 _SEPARATORS = re.compile(r"[\s_./:#-]+")
-_SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]+")
 _DEEPEST, _MOST = 3, 100  # levels and number of parameters that are written out
 
 
-def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
+def definitions(value: Any, depth: int = _DEEPEST, seen: set[int] | None = None) -> Iterator[Any]:
     """The single definitions or records inside lists and the objects that agents' protocols wrap them in.
 
     What has a text of its own is a record, whatever else it holds.
@@ -34,7 +36,9 @@ def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
         value: parsed JSON: a list, ``{"tools": [...]}``, ``{"result": {"tools": [...]}}``, one definition, an OpenAPI
             description ...
         depth: levels of nesting to look into.
+        seen: lists that were looked into; aliases of YAML may repeat one without end.
     """
+    seen = set() if seen is None else seen
     if is_openapi(value):
         yield from operations(value)
         return
@@ -43,13 +47,32 @@ def definitions(value: Any, depth: int = _DEEPEST) -> Iterator[Any]:
         if inner is None:
             inner = next((value[key] for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
         if inner is not None:
-            yield from definitions(inner, depth - 1)
+            for entry in definitions(
+                inner, depth - 1, seen
+            ):  # what a list of tools holds is a tool, with parameters or not
+                yield {"parameters": {}, **entry} if _is_bare(entry) else entry
             return
     if isinstance(value, list) and depth:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
         for entry in value:
-            yield from definitions(entry, depth - 1)
+            yield from definitions(entry, depth - 1, seen)
     else:
         yield value
+
+
+def _is_bare(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and "name" in entry and not is_tool(entry)
+
+
+def is_tool(record: Mapping[str, Any]) -> bool:
+    """Whether a record is the definition of a tool: it has parameters, or nothing that a tool would not have."""
+    if any(isinstance(record.get(key), Mapping) for key in _WRAPPERS):
+        return True
+    if any(isinstance(record.get(key), Mapping | list) for key in (*_SCHEMAS, *_LISTED)):
+        return True
+    return record.keys() <= _ABOUT_TOOLS
 
 
 def tool_definition(item: Any) -> Mapping[str, Any] | None:
@@ -106,15 +129,14 @@ def tool_document(record: Mapping[str, Any]) -> Document | None:
 def describe_tool(record: Mapping[str, Any]) -> str:
     """A definition as one text, as a chunk of it is embedded: the words of its name, then what it does and takes."""
     document = tool_document({"description": "", **record})
-    return f"{document.title}\n{document.text}" if document else str(record.get("name", ""))
+    return titled(document.title, document.text) if document else str(record.get("name", ""))
 
 
 def _words(name: str) -> str:
     """``getUserName``, ``get_user_name`` and ``mcp/get-user-name`` in words; a name with spaces stays as it is."""
     if re.search(r"\s", name.strip()):
         return squeeze(name)
-    pieces = [piece for part in _SEPARATORS.split(name) for piece in _SUBWORD.findall(part)]
-    return " ".join(piece if piece.isupper() else piece.lower() for piece in pieces)
+    return " ".join(piece for part in _SEPARATORS.split(name) for piece in spoken(part, rest=True))
 
 
 def _parameters(schema: Any, root: Any = None, above: str = "", depth: int = _DEEPEST) -> list[str]:

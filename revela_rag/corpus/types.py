@@ -18,6 +18,7 @@ __all__ = [
     "Part",
     "Scalar",
     "chunk_id",
+    "titled",
 ]
 
 Kind = Literal["prose", "code"]
@@ -41,7 +42,8 @@ class Document:
         id: stable name of the source inside its corpus, for example the path relative to the folder.
         text: decoded content; newlines are kept.
         title: optional title.
-        format: ``"text"``, ``"markdown"``, ``"rst"``, ``"html"`` or a programming language such as ``"python"``.
+        format: ``"text"``, ``"markdown"``, ``"rst"``, ``"asciidoc"``, ``"org"``, ``"tex"``, ``"html"`` or a programming
+            language such as ``"python"``.
         metadata: anything else that should travel with every chunk of the document: strings, numbers, booleans, lists
             of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is left out.
         is_piece: whether it is one of the pieces into which a document was cut before; they share its id.
@@ -102,12 +104,17 @@ class Chunk:
 
     @property
     def embedding_text(self) -> str:
-        """The text the retriever encodes: the title on a line of its own, then the text."""
-        return f"{self.title}\n{self.text}" if self.title else self.text
+        """The text the retriever encodes, see :func:`titled`."""
+        return titled(self.title, self.text)
 
     def part(self, roles: frozenset[str]) -> Part | None:
         """The first part whose role is in ``roles``, or None."""
         return next((part for part in self.parts if part.role in roles), None)
+
+
+def titled(title: str, text: str) -> str:
+    """A text as it is encoded, trained on and searched for words: behind its title, on a line of its own."""
+    return f"{title}\n{text}" if title else text
 
 
 def chunk_id(document_id: str, text: str, role: str = "passage") -> str:

@@ -14,13 +14,16 @@ from revela_rag.corpus.report import CorpusReport
 
 __all__ = ["walk_files"]
 
+#: Files of a folder that may hold tools or records.
+RECORD_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
+
 _GENERATION = re.compile(r"generation-\d+")
 #: Folders that hold installed packages or caches, never a user's own documents.
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "dist-packages", "bower_components"})
 
 
 def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
-    """Files of a known kind below ``root``, sorted by name, folder by folder; JSON files, too, which may hold tools.
+    """Files of a known kind below ``root``, sorted by name, folder by folder, and those that may hold tools or records.
 
     Respects ``.gitignore`` files at every level, and those above ``root`` up to the top of its repository unless they
     ignore ``root`` itself. Leaves out without counting: hidden files and folders, virtual environments, models and
@@ -61,7 +64,7 @@ def walk_files(root: Path, report: CorpusReport) -> Iterator[Path]:
                     report.skip(kind, _name(path, root))
             elif _ignored(path, specs, folder=False):
                 report.skip("ignored by .gitignore", _name(path, root))
-            elif format_of(entry.name) is None and path.suffix.lower() != ".json":
+            elif format_of(entry.name) is None and path.suffix.lower() not in RECORD_SUFFIXES:
                 report.skip(f"unsupported type {path.suffix.lower() or '(no extension)'}", _name(path, root))
             else:
                 yield path

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from revela_rag.corpus import structural_pairs
+from revela_rag.corpus.types import titled
 from revela_rag.demo.stdlib import stdlib_corpus
 from revela_rag.errors import MissingExtraError
 from revela_rag.evaluation import RetrievalData, dense_run, lexical_run, score_run, structural_data
@@ -58,7 +59,7 @@ def run_raw_demo(
     try:
         from revela_training.config import RAW_DECODER, AdaptConfig
         from revela_training.curve import Curve
-        from revela_training.export import export_model
+        from revela_training.retriever.export import export_model
     except ImportError as error:
         raise MissingExtraError(str(error.name), "demo", "the demo") from error
     console = console or Console()
@@ -119,7 +120,7 @@ def _held_back(size: Mapping[str, Any]) -> tuple[list[Chunk], RetrievalData]:
 
 
 def _documents(data: RetrievalData) -> list[str]:
-    return [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+    return [titled(title, text) for title, text in data.corpus.values()]
 
 
 def _bm25(data: RetrievalData) -> float:
@@ -128,7 +129,7 @@ def _bm25(data: RetrievalData) -> float:
 
 
 def _supervised(data: RetrievalData) -> float:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
     encoder = Encoder(_SUPERVISED)
     vectors = encoder.encode_queries(list(data.queries.values())), encoder.encode_documents(_documents(data))

@@ -19,7 +19,7 @@ from revela_rag.report import write_report
 
 if TYPE_CHECKING:
     from revela_rag.corpus import Corpus
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["QUESTIONS", "metrics_table", "run_demo"]
 
@@ -120,8 +120,8 @@ def _ask(corpus: Corpus, folder: Path, console: Console) -> dict[str, dict[str, 
     """Ask every question through LangChain over FAISS and through LlamaIndex over Chroma."""
     from langchain_revela import RevelaRetriever as LangChainRetriever
     from llama_index.retrievers.revela import RevelaRetriever as LlamaIndexRetriever
-    from revela_rag.encoder import Encoder
     from revela_rag.index import Index
+    from revela_rag.model.encoder import Encoder
 
     encoder: Encoder = Encoder(folder / "model")
     vectors = encoder.encode_documents([chunk.embedding_text for chunk in corpus.chunks], show_progress=True)

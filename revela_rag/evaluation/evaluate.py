@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from revela_rag.corpus.types import titled
 from revela_rag.errors import CorpusError
 from revela_rag.evaluation.beir import RetrievalData, load_beir
 from revela_rag.evaluation.fused import fused_run
@@ -17,8 +18,8 @@ from revela_rag.evaluation.vectors import cached_vectors, passages
 if TYPE_CHECKING:
     import numpy as np
 
-    from revela_rag.encoder import Encoder
     from revela_rag.index import Hit, Index
+    from revela_rag.model.encoder import Encoder
     from revela_rag.retriever import Retriever
     from revela_rag.terms import Analyzer
 
@@ -82,8 +83,8 @@ def evaluate(
     elif hasattr(model, "search"):
         run = _searched(model, data, depth)
     else:
-        from revela_rag.encoder import Encoder
         from revela_rag.index.words import WordIndex
+        from revela_rag.model.encoder import Encoder
 
         hybrid = text_model is not None and text_model.startswith("hybrid:")
         encoder = model if isinstance(model, Encoder) else Encoder(_bare(model), **encoder_options)
@@ -117,7 +118,7 @@ def _bm25(data: RetrievalData, depth: int, analyzer: Analyzer) -> Run:
 
 
 def _whole(data: RetrievalData) -> list[str]:
-    return [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+    return [titled(title, text) for title, text in data.corpus.values()]
 
 
 def _vectors(

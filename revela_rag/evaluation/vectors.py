@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from revela_rag.corpus.text import WIDE
+from revela_rag.corpus.types import titled
 from revela_rag.errors import DiskError
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["cached_vectors", "passages"]
 
@@ -40,7 +41,7 @@ def passages(corpus: Mapping[str, tuple[str, str]], *, window: int | None) -> tu
     texts: list[str] = []
     document_ids: list[str] = []
     for document_id, (title, text) in corpus.items():
-        whole = f"{title}\n{text}" if title else text
+        whole = titled(title, text)
         pieces = [whole]
         if window is not None and _tokens(whole) > window:
             pieces = _chunks(document_id, title, text) or pieces

@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError, IndexMismatchError, MissingExtraError, ModelError
 from revela_rag.index.stores.chroma_safety import named_functions, stored_settings
+from revela_rag.model.encoder import Encoder
 
 try:
     from chromadb.api.types import Documents, EmbeddingFunction

@@ -25,7 +25,7 @@ from revela_rag.index.words import LEXICAL_LIMIT
 if TYPE_CHECKING:
     from revela_rag.corpus.load import Source
     from revela_rag.corpus.report import Corpus
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["Index"]
 

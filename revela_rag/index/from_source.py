@@ -11,8 +11,8 @@ from revela_rag.index.manifest import MANIFEST_FILE
 from revela_rag.index.types import SyncReport
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
     from revela_rag.index.facade import Index
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["index_source", "sync_source"]
 

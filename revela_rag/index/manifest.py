@@ -34,7 +34,7 @@ class ModelEntry:
 
     Attributes:
         name: directory, hub id or alias that loads it again; ``""`` for a model that was never on disk.
-        fingerprint: see :func:`revela_rag.models.fingerprint`.
+        fingerprint: see :func:`revela_rag.model.fingerprint.fingerprint`.
         max_length: tokens, when the user chose them; None when the model did.
         query_prompt: for information; the model's own prompt is what is applied.
         document_prompt: likewise.

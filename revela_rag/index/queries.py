@@ -12,7 +12,7 @@ from revela_rag.index import writer
 from revela_rag.index.manifest import Manifest
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["find_encoder", "unit_queries"]
 
@@ -24,7 +24,7 @@ def find_encoder(path: Path, manifest: Manifest) -> Encoder:
         ModelError: it is not where it was.
         IndexMismatchError: what is there now is another model.
     """
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
     recorded = manifest.model
     if not recorded.name:

@@ -21,7 +21,7 @@ from revela_rag.index.generations import disk_errors
 from revela_rag.index.texts import Record, embedded, record
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["Batch", "Known", "Staged", "prepare"]
 

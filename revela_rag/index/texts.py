@@ -22,7 +22,7 @@ import numpy as np
 from revela_rag.corpus.metadata import is_missing, plain
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.text import fold
-from revela_rag.corpus.types import Chunk, Part
+from revela_rag.corpus.types import Chunk, Part, titled
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.index.filters import clean, conditions, typed, values_of
 
@@ -224,7 +224,7 @@ class TextStore:
             sql = "SELECT row, title, text FROM chunks WHERE row IN ({}) ORDER BY row"
             found = (page for some in _slices(rows) for page in self._query(sql.format(_marks(some)), some))
         for _, title, text in found:
-            yield f"{title}\n{text}" if title else text
+            yield titled(title, text)
 
     def _pages(self, columns: str) -> Iterator[Any]:
         last = -1

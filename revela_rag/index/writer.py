@@ -33,7 +33,7 @@ from revela_rag.index.types import SyncReport, VectorStore
 from revela_rag.index.words import LEXICAL_LIMIT, are_current, write_words
 
 if TYPE_CHECKING:
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
 __all__ = ["Scope", "build", "check_identity", "delete", "merge", "mismatch", "model_entry", "stage"]
 

@@ -91,8 +91,8 @@ def test_lora_trains_the_encoder(bench, toy, tiny_bert, tiny_lm, tmp_path):
 
 @pytest.mark.parametrize("method", ["contrastive", "ict", "simcse", "tsdae"])
 def test_lora_baselines_move_the_encoder(bench, toy, tiny_bert, method):
-    from revela_training.backbone import TrainableRetriever
     from revela_training.config import AdaptConfig
+    from revela_training.retriever.backbone import TrainableRetriever
 
     cfg = AdaptConfig(retriever_lr=1e-2, max_steps=3)
     retriever = TrainableRetriever(tiny_bert, adapter="lora", lora_rank=4, max_length=64)
@@ -106,8 +106,8 @@ def test_lora_baselines_move_the_encoder(bench, toy, tiny_bert, method):
 
 
 def test_simcse_drops_out_in_the_encoder(bench, tiny_bert, monkeypatch):
-    from revela_training.backbone import TrainableRetriever
     from revela_training.config import AdaptConfig
+    from revela_training.retriever.backbone import TrainableRetriever
 
     retriever = TrainableRetriever(tiny_bert, adapter="lora", lora_rank=4, max_length=64)
     texts, views = ["the apple of day one", "the river of day two"], []
@@ -138,8 +138,8 @@ def test_training_sees_no_query_and_no_judgement(bench, toy, tiny_bert, tmp_path
     assert not [text for text in seen if "unspoken wish" in text]
     assert not [chunk for chunk in task.corpus.chunks if "unspoken wish" in chunk.embedding_text]
     # and the pairs that the gate holds back are not trained on either
-    from revela_training.evaluation_set import evaluation_pairs
-    from revela_training.units import split_pairs
+    from revela_training.data.units import split_pairs
+    from revela_training.gate.held_back import evaluation_pairs
 
     choose, report = split_pairs(evaluation_pairs(task.corpus.chunks)[0], holdout=0.3, max_queries=1000)
     assert len(choose) > 5

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from revela_rag.encoder import Encoder
 from revela_rag.evaluation import evaluate
-from revela_training.backbone import TrainableRetriever
-from revela_training.export import export_model
+from revela_rag.model.encoder import Encoder
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.export import export_model
 
 TEXTS = ["a river", "def paints(window): ...", "the engine " * 40, "a river"]
 

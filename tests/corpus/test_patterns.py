@@ -30,20 +30,6 @@ def atx(text):
     return (len(match.group(1)), match.group(2)) if match and match.group(2) else None
 
 
-def front_title(text):
-    match = re.search(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", text, re.M)
-    return match and unless_quotes(match.group(1).strip())
-
-
-def bare_front_title(text):
-    match = sections._FRONT_TITLE.search(text)
-    return match and unless_quotes(sections._unquoted(match.group(1)).strip())
-
-
-def unless_quotes(title):
-    return title if title.strip("\"' ") else ""
-
-
 def heading(text):
     text = re.sub(r"[ \t]*\{[#.:][^{}]*\}[ \t]*$", "", text)
     text = re.sub(r":[a-zA-Z][\w:-]*:`([^`<]*?)(?:\s*<[^<>]*>)?`", r"\1", sections._LINK.sub("", text))
@@ -53,7 +39,7 @@ def heading(text):
 
 PATTERNS = {
     "sentence": (
-        everything(re.compile(r"[.!?…]+[\"'”’»)\]*_`]*(?=\s)|[。！？]+[」』”’]*")),
+        everything(re.compile(rf"[.!?…]+[\"'”’»)\]*_`]*(?=\s)|[{sentences._STOPS}]+[」』”’\"»)]*")),
         everything(sentences._END),
         (".", "?", '"', " ", "x", "。", "」"),
     ),
@@ -68,13 +54,7 @@ PATTERNS = {
         ("[a]:", "[", "]", "\n", " ", "x"),
     ),
     "heading line": (atx, sections._atx, ("#", "##", " ", "\t", "x", "x#")),
-    "front matter": (front_title, bare_front_title, ("title:", '"', "'", " ", "\n", "x")),
     "heading": (heading, sections.clean_heading, (" ", "{.", "}", "_", "x", ":a:`", "`", "<a>")),
-    "lines of HTML": (
-        everything(re.compile(r"[ \t]*\n[ \t]*(?=\n|- )")),
-        everything(readers._LINE_ENDS),
-        (" ", "\t", "\n", "- ", "x"),
-    ),
     "C++": (
         lambda text: bool(re.search(r"^\s*(?:class \w+|namespace\b|template *<|public:)", text, re.M)),
         lambda text: bool(readers._CPP.search(text)),

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, structural_pairs
+from revela_rag.corpus.pdf import read_pdf
 from revela_rag.corpus.readers import read_bytes
 from revela_rag.corpus.sentences import sentence_spans
 
@@ -261,6 +262,11 @@ def test_pdf_text_title_and_pages():
     assert document.title == chunks[0].title == "Annual report of the year"
     assert chunks[0].text.startswith("The first page.") and chunks[0].metadata["page"] == 1
     assert chunks[-1].text.endswith("The second page.") and chunks[-1].metadata["page"] == 2
+
+
+def test_ligatures_of_a_pdf_are_letters(monkeypatch):
+    monkeypatch.setattr("pypdf.PageObject.extract_text", lambda page: "The form is \ufb01lled, o\ufb03cially \ufb02at.")
+    assert read_pdf(pdf_bytes("x"))[0] == "The form is filled, officially flat."
 
 
 def test_pairs_are_unambiguous_and_do_not_contain_their_query():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, Literal
 
 import pytest
@@ -115,6 +116,25 @@ def test_yaml_that_repeats_itself_without_end_is_read_in_no_time(tmp_path) -> No
     tool = "tools: [{name: t, description: d, parameters: {p: {enum: *a29, description: of many}}}]"
     (tmp_path / "bomb.yaml").write_text("\n".join([*lines, tool]))
     assert [document.text for document in iter_documents(tmp_path / "bomb.yaml")] == ["d\nParameters: p: of many"]
+
+
+def test_lists_that_yaml_repeats_are_looked_into_once(tmp_path) -> None:
+    lists = ["- &a [{text: one word}]", f"- &b [{', '.join(['*a'] * 1000)}]", *["- *b"] * 1000]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lists))
+    assert [document.text for document in iter_documents(tmp_path / "bomb.yaml")] == ["one word"]
+
+
+def test_schemas_that_hold_themselves_are_written_out_in_no_time() -> None:
+    itself = {"type": "object", "properties": {f"p{n}": {"$ref": "#/components/schemas/A"} for n in range(100)}}
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/A"}}}}
+    paths = {f"/a{n}": {"post": {"operationId": f"make{n}", "requestBody": body}} for n in range(300)}
+    started = time.process_time()
+    api = {"openapi": "3.1.0", "paths": paths, "components": {"schemas": {"A": itself}}}
+    assert len(list(iter_documents([json.loads(json.dumps(api))]))) == 300
+    choices = [{"enum": [[k, n] * 20 for n in range(100)]} for k in range(100)]
+    schema = {"type": "object", "properties": {f"p{n}": {"anyOf": choices} for n in range(30)}}
+    assert len(list(iter_documents([{"name": "x", "description": "y", "parameters": schema}]))) == 1
+    assert time.process_time() - started < 5
 
 
 def test_a_json_file_too_large_for_memory_is_refused(tmp_path) -> None:

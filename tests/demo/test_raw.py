@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from revela_rag.corpus import structural_pairs
 from revela_rag.demo import raw, run_raw_demo
 from revela_rag.demo.stdlib import stdlib_corpus
-from revela_training.lm import bundled_lm_path
+from revela_training.objective.lm import bundled_lm_path
 
 TINY = {"functions": 40, "queries": 8, "steps": 3, "every": 2, "minutes": 5.0}
 

@@ -16,7 +16,7 @@ from .conftest import WordEncoder
 
 @pytest.fixture(autouse=True)
 def _encoder_is_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revela_rag.encoder.Encoder", WordEncoder)
+    monkeypatch.setattr("revela_rag.model.encoder.Encoder", WordEncoder)
 
 
 def test_bm25(beir: Path) -> None:

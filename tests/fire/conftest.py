@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from encoder.conftest import sentence_transformer
+from model.conftest import sentence_transformer
 
 from .support import ATTACK
 

@@ -7,15 +7,15 @@ import warnings
 from contextlib import closing, suppress
 
 import pytest
-from encoder.conftest import sentence_transformer
 from index.support import FakeEncoder, chunk, chunks
+from model.conftest import sentence_transformer
 from typer.testing import CliRunner
 
 from revela_rag.cli.app import app
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
 from revela_rag.index.stores.chroma_safety import check_database, named_functions
+from revela_rag.model.encoder import Encoder
 
 chromadb = pytest.importorskip("chromadb")
 

@@ -4,13 +4,13 @@ import json
 import shutil
 
 import pytest
-from encoder.conftest import llama
+from model.conftest import llama
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model, load_sentence_transformer
-from revela_training.lm import load_lm
-from revela_training.loading import open_backbone
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.open import open_model
+from revela_rag.model.safety import check_model
+from revela_training.objective.lm import load_lm
 
 from .support import ATTACK, TYPES, change, dense, modules, routed
 
@@ -145,7 +145,7 @@ CODE = [
 @pytest.mark.parametrize("attack", CODE)
 def test_no_code_of_a_model_runs(model, canary, attack):
     attack(model)
-    for load in (check_model, load_sentence_transformer, lambda path: Encoder(path).dimension, open_backbone):
+    for load in (check_model, open_model, lambda path: Encoder(path).dimension):
         with pytest.raises(ModelError, match=str(model)):
             load(model)
     assert not canary.exists()
@@ -169,7 +169,7 @@ def test_code_runs_where_it_is_trusted(model, canary):
     in_a_router(model)
     (model / "0_Router" / "query_0").mkdir()
     check_model(model, trust_remote_code=True)
-    load_sentence_transformer(model, trust_remote_code=True)
+    open_model(model, trust_remote_code=True)
     assert canary.read_text() == "ran"
 
 

@@ -5,11 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import load_sentence_transformer
-from revela_training.lm import load_lm
-from revela_training.loading import open_backbone
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.open import open_model
+from revela_training.objective.lm import load_lm
 
 from .support import change, routed
 
@@ -45,7 +44,7 @@ def test_it_is_loaded_as_a_directory_is(cached, model):
 
 def test_its_router_runs_no_code(cached, canary):
     routed(cached, types={"a": "evil_installed.Evil"})
-    for load in (load_sentence_transformer, lambda name: Encoder(name).dimension, open_backbone):
+    for load in (open_model, lambda name: Encoder(name).dimension):
         with pytest.raises(ModelError, match=r"router_config\.json.*trust_remote_code=True"):
             load(NAME)
     assert not canary.exists()

@@ -7,9 +7,9 @@ import shutil
 import pytest
 from index.support import FakeEncoder, chunks
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError, ModelError
 from revela_rag.index import Index
+from revela_rag.model.encoder import Encoder
 
 from .support import change
 

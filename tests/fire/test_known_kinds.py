@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from revela_rag.models import check_model
+from revela_rag.model.safety import check_model
 
 KINDS = [
     "albert",

@@ -4,15 +4,16 @@ import json
 import shutil
 
 import pytest
-from encoder.conftest import llama
+from model.conftest import llama
 from safetensors.torch import load_file, save_file
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model, fingerprint, load_sentence_transformer
-from revela_rag.safety import model_errors
-from revela_training.backbone import TrainableRetriever
-from revela_training.lm import load_lm
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.fingerprint import fingerprint
+from revela_rag.model.open import open_model
+from revela_rag.model.safety import check_model, model_errors
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
 
 from .support import TYPES, change, dense, routed, transformer_in
 
@@ -106,7 +107,7 @@ def test_layers_with_functions_of_torch_are_loaded(model, name):
 
 
 def test_what_sentence_transformers_saves_passes(sound, tmp_path):
-    model = load_sentence_transformer(sound, device="cpu")
+    model = open_model(sound, device="cpu")
     model.save_pretrained(str(tmp_path / "saved"))
     check_model(tmp_path / "saved")
     assert Encoder(tmp_path / "saved", device="cpu").dimension == 24

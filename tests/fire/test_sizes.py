@@ -7,13 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from encoder.conftest import llama
+from model.conftest import llama
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model
-from revela_training.lm import load_lm
-from revela_training.loading import open_backbone
+from revela_rag.model.encoder import Encoder
+from revela_rag.model.open import open_model
+from revela_rag.model.safety import check_model
+from revela_training.objective.lm import load_lm
 
 from .support import change, dense
 
@@ -64,7 +64,7 @@ def test_only_regular_files_are_opened(model, name, kind):
     else:
         os.mkfifo(model.parent / "pipe")
         file.symlink_to(model.parent / "pipe")
-    for load in (check_model, lambda path: Encoder(path).dimension, open_backbone):
+    for load in (check_model, lambda path: Encoder(path).dimension, open_model):
         with pytest.raises(ModelError, match=r"not a regular file"):
             within(20, lambda load=load: load(model))
 
@@ -111,7 +111,7 @@ def test_damaged_settings_are_named(model, text):
 )
 def test_a_configuration_is_of_the_weights_beside_it(model, values, said):
     change(model / "config.json", **values)
-    for load in (check_model, lambda path: Encoder(path).dimension, open_backbone):
+    for load in (check_model, lambda path: Encoder(path).dimension, open_model):
         with pytest.raises(ModelError, match=rf"config\.json' has .*{said}"):
             within(20, lambda load=load: load(model))
 
@@ -175,7 +175,7 @@ def replaces(pattern, content):
 def test_a_tokenizer_that_multiplies_texts(model, values, said):
     stored = json.loads((model / "tokenizer.json").read_text())
     (model / "tokenizer.json").write_text(json.dumps({**stored, **values}))
-    for load in (check_model, lambda path: Encoder(path).dimension, open_backbone):
+    for load in (check_model, lambda path: Encoder(path).dimension, open_model):
         with pytest.raises(ModelError, match=rf"tokenizer\.json' .*{said}"):
             within(20, lambda load=load: load(model))
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from revela_rag.errors import ModelError
-from revela_rag.models import check_model, load_sentence_transformer
-from revela_training.loading import open_backbone
+from revela_rag.model.open import open_model
+from revela_rag.model.safety import check_model
 
 from .support import TYPES, change, dense, modules, routed
 
@@ -59,6 +59,6 @@ def pickle_of_the_backbone_beside_a_decoy(path):
 )
 def test_no_pickle_is_opened(model, attack):
     attack(model)
-    for load in (check_model, load_sentence_transformer, open_backbone):
+    for load in (check_model, open_model):
         with pytest.raises(ModelError, match=r"pytorch_model\.bin|evil\.bin|other/model\.safetensors"):
             load(model)

@@ -1,5 +1,6 @@
 """Indexes that are missing, damaged or hostile."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -139,6 +140,18 @@ def test_manifests_that_are_none(plain, content):
 def test_hostile_manifests(plain, change):
     edit(plain.path, **change)
     with pytest.raises(IndexingError):
+        Index.open(plain.path)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "..\\outside", "a/../../outside", "c:outside", ""])
+def test_a_manifest_names_no_file_outside_the_index(plain, name):
+    """Whatever lies there, of the right size and digest too."""
+    target = plain.path.parent / "outside"
+    target.write_bytes(b"x")
+    entry = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    manifest = json.loads((plain.path / "manifest.json").read_text())
+    edit(plain.path, files={**manifest["files"], name: entry})
+    with pytest.raises(IndexingError, match="outside the index"):
         Index.open(plain.path)
 
 

@@ -48,7 +48,7 @@ def test_a_model_and_both_stores_work_in_a_forked_child(tmp_path, store):
     pytest.importorskip("chromadb")
     code = """
         from integration_data import build_model, make_chunks
-        from revela_rag.encoder import Encoder
+        from revela_rag.model.encoder import Encoder
         import torch
         assert torch.get_num_threads() == 2
         encoder = Encoder(build_model(Path(sys.argv[1])), device="cpu")

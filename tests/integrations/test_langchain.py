@@ -20,9 +20,9 @@ from pydantic import ValidationError
 
 from langchain_revela import RevelaEmbeddings, RevelaRetriever
 from revela_rag.corpus import load_corpus
-from revela_rag.encoder import Encoder
 from revela_rag.errors import CorpusError, IndexingError, IndexMismatchError, ModelError
 from revela_rag.index import Index, SyncReport
+from revela_rag.model.encoder import Encoder
 
 QUERY = "when is the tax due?"
 

@@ -11,9 +11,9 @@ import os
 import pytest
 import torch
 
-from revela_training.attention import cross_attention, reference_attention, select_pairs
-from revela_training.attention.fused import fused_cross_attention
 from revela_training.objective import RevelaObjective
+from revela_training.objective.attention import cross_attention, reference_attention, select_pairs
+from revela_training.objective.attention.fused import fused_cross_attention
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 NAMES = ("output", "dq", "dk", "dv", "dw")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from revela_training.attention import cross_attention, sdpa, select_pairs
-from revela_training.attention.sdpa import sdpa_cross_attention
-from revela_training.cross_entropy import chunked_cross_entropy
 from revela_training.objective import RevelaObjective
-from revela_training.weights import ObjectiveError
+from revela_training.objective.attention import cross_attention, sdpa, select_pairs
+from revela_training.objective.attention.sdpa import sdpa_cross_attention
+from revela_training.objective.cross_entropy import chunked_cross_entropy
+from revela_training.objective.weights import ObjectiveError
 
 
 def _tensors(*, n=4, heads=4, kv_heads=2, length=5, size=6, value_size=6, dtype=torch.float64):

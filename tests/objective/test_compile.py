@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from revela_training import objective as library
-from revela_training.weights import ObjectiveError
+from revela_training.objective.weights import ObjectiveError
 
 
 @pytest.fixture(autouse=True, params=["joint", "published"])

@@ -14,10 +14,10 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed: pip install triton (Linux)")
 
-from revela_training.attention import cross_attention, fused, kernels, select_pairs
-from revela_training.attention.launch import block_sizes, padded
 from revela_training.objective import RevelaObjective
-from revela_training.weights import ObjectiveError
+from revela_training.objective.attention import cross_attention, fused, kernels, select_pairs
+from revela_training.objective.attention.launch import block_sizes, padded
+from revela_training.objective.weights import ObjectiveError
 
 HERE = Path(__file__).parent
 SMALLEST_SHARED_MEMORY = 99 * 1024  # sm_86 and sm_89; sm_80 has 163 KB, sm_90 227 KB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revela_training.attention import causal_mask, joint_attention, plan_buckets, select_pairs
+from revela_training.objective.attention import causal_mask, joint_attention, plan_buckets, select_pairs
 
 _REAL = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]], dtype=torch.bool)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revela_training.attention import cross_attention, reference_attention, select_pairs
-from revela_training.weights import weights_from_similarity
+from revela_training.objective.attention import cross_attention, reference_attention, select_pairs
+from revela_training.objective.weights import weights_from_similarity
 
 SIZE, HEADS, LENGTH, WIDTH = 12, 2, 7, 8
 SCALING = 0.5

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from revela_training.objective import RevelaObjective
-from revela_training.weights import ObjectiveError
+from revela_training.objective.weights import ObjectiveError
 
 from .oracle import oracle
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaModel
 
 from revela_rag.errors import ModelError
 from revela_training import objective as library
-from revela_training.weights import similarity_weights
+from revela_training.objective.weights import similarity_weights
 
 
 @pytest.fixture(autouse=True, params=["joint", "published"])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from revela_training.weights import ObjectiveError, similarity_weights, weight_statistics
+from revela_training.objective.weights import ObjectiveError, similarity_weights, weight_statistics
 
 
 def _embeddings(*shape, seed=0):

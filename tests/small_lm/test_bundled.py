@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from revela_rag.errors import ModelError
-from revela_training.lm import bundled_lm_path, load_lm
+from revela_training.objective.lm import bundled_lm_path, load_lm
 
 HELDOUT = Path(__file__).parent / "heldout.txt"
 UNTRAINED = math.log(8192)  # nats per token of a model that knows nothing

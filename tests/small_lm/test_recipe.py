@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from revela_training.lm import load_lm
+from revela_training.objective.lm import load_lm
 
 TINY = ["--hidden", "32", "--head-dim", "16", "--layers", "1", "--kv-heads", "1", "--batch", "2", "--length", "32"]
 

@@ -15,9 +15,9 @@ from typing import Any
 from safetensors.torch import save, save_file
 from world_worker import STEPS, build, settings
 
-from revela_training import checkpoint, trainer
-from revela_training.distributed import World
-from revela_training.step import Step
+from revela_training.loop import checkpoint, trainer
+from revela_training.loop.distributed import World
+from revela_training.loop.step import Step
 
 out, tick, case, *sources = sys.argv[1:]
 left = int(tick)

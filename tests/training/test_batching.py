@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from revela_rag.errors import CorpusError
-from revela_training.batching import GroupDataset, bm25_neighbours, interleave_order, prefers_interleave
-from revela_training.pseudo_queries import KINDS, PseudoQuery
-from revela_training.units import Unit
+from revela_training.data.batching import GroupDataset, bm25_neighbours, interleave_order, prefers_interleave
+from revela_training.data.pseudo_queries import KINDS, PseudoQuery
+from revela_training.data.units import Unit
 
 
 def units(count: int, *, per_document: int = 1, pairs: bool = True) -> list[Unit]:

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from revela_training.assemble import plan_steps
-from revela_training.backbone import TrainableRetriever
-from revela_training.batching import GroupDataset
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World
-from revela_training.lm import load_lm
-from revela_training.model import RevelaModel
-from revela_training.pseudo_queries import PseudoQuery
-from revela_training.tokens import tokenize_for_retriever
-from revela_training.units import Unit
+from revela_training.data.batching import GroupDataset
+from revela_training.data.collate import GroupCollator
+from revela_training.data.pseudo_queries import PseudoQuery
+from revela_training.data.tokens import tokenize_for_retriever
+from revela_training.data.units import Unit
+from revela_training.loop.distributed import World
+from revela_training.loop.model import RevelaModel
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
 
 
 @pytest.fixture

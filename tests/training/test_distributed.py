@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from world_worker import CASES, run
 
-from revela_training.distributed import World
+from revela_training.loop.distributed import World
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,9 @@ import pytest
 from revela_rag.corpus import Chunk, Part, StructuralPair
 from revela_rag.evaluation import Comparison, Evaluation, compare, fused_run, score_run
 from revela_rag.index.words import WordIndex
-from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
+from revela_training.gate import choose as rule
 from revela_training.gate import run_gate
+from revela_training.gate.held_back import EvaluationSet, evaluation_pairs, make_evaluation_set
 
 
 def pairs(count: int, start: int = 0) -> list[StructuralPair]:
@@ -59,7 +60,7 @@ def test_a_loss_in_hybrid_search_keeps_the_base(monkeypatch: pytest.MonkeyPatch)
         return found if len(calls) == 1 else replace(found, difference=-0.1, after=found.before - 0.1, p_value=0.01)
 
     calls: list[Comparison] = []
-    monkeypatch.setattr("revela_training.gate.compare", falls)
+    monkeypatch.setattr("revela_training.gate.choose.compare", falls)
     gate = run_gate(DATA, embedder({0.0: 0.1, 0.5: 0.6}), [0.5])
     assert gate.strength == 0.0 and set(gate.evaluations) == {"bm25", "base", "hybrid"}
     assert gate.comparison is not None and gate.comparison.difference > 0.1
@@ -262,6 +263,32 @@ def test_a_strength_that_harms_one_kind_is_refused_whatever_the_others_gain() ->
     assert gate.strength == 0.0
     assert gate.summary.startswith("kept the base model: every strength costs one kind")
     assert re.search(r"\(keywords queries 0\.\d+ → 0\.\d+ nDCG@10 at strength 1\), whatever the others", gate.summary)
+
+
+@pytest.mark.parametrize(("loss", "harmless"), [(0.008, True), (0.012, False), (0.03, False)])
+def test_a_kind_may_lose_a_point_and_no_more(loss: float, harmless: bool) -> None:
+    data = EvaluationSet(DATA.document_ids, DATA.documents, CHOOSE, REPORT, witnesses={"span": WITNESSES["span"]})
+    values = {
+        (CHOOSE[0].query, 0.0): 0.5,
+        (CHOOSE[0].query, 1.0): 0.7,
+        ("span 0", 0.0): 0.5,
+        ("span 0", 1.0): 0.5 - loss,
+    }
+
+    def score(pairs: Sequence[StructuralPair], strength: float) -> Evaluation:
+        value = values[pairs[0].query, strength]
+        return Evaluation("run", {"nDCG@10": {str(i): value for i in range(len(pairs))}})
+
+    choice = rule._choose(data, score, [1.0], strict=False, gentle=False)
+    assert (choice.harmless, choice.accepted) == (harmless, harmless)
+
+
+@pytest.mark.parametrize(
+    ("full", "share"), [(0.1, 1.0), (0.05, 0.75), (0.025, 0.625), (0.0, 0.5), (-0.2, 0.5), (0.2, 1.0)]
+)
+def test_the_share_of_the_best_gain_follows_what_full_strength_leaves_of_it(full: float, share: float) -> None:
+    assert rule._enough(0.1, full) == pytest.approx(share)
+    assert rule._enough(0.0, full) == 0.5
 
 
 def test_lora_must_gain_on_more_than_words() -> None:

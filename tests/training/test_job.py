@@ -16,13 +16,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from revela_rag.corpus import Corpus, load_corpus
-from revela_rag.encoder import Encoder
 from revela_rag.errors import CorpusError, DiskError, ModelError, TrainingError
-from revela_training import AdaptConfig, adapt, trainer
+from revela_rag.model.encoder import Encoder
+from revela_training import AdaptConfig, adapt
 from revela_training.assemble import build_retriever, warn_of_one_hot, within_positions
-from revela_training.backbone import TrainableRetriever
 from revela_training.gate import run_gate
 from revela_training.job import AdaptResult
+from revela_training.loop import trainer
+from revela_training.retriever.backbone import TrainableRetriever
 
 SMALL = {
     "max_steps": 6,
@@ -240,7 +241,7 @@ def test_a_full_disk_leaves_no_model_and_can_be_resumed(run, tmp_path: Path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("revela_training.export.write_sentence_config", full)
+        patch.setattr("revela_training.retriever.export.write_sentence_config", full)
         with pytest.raises(DiskError, match="No space left"):
             run()
     assert not (tmp_path / "model").exists()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from revela_training.pseudo_queries import pseudo_queries
+from revela_training.data.pseudo_queries import pseudo_queries
 
 PASSAGES = [
     f"The getUserName helper of module {name} reads the {name} table, checks every {other} column and closes it again."

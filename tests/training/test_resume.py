@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from world_worker import build, settings
 
 from revela_rag.errors import DiskError, TrainingError
-from revela_training.checkpoint import (
+from revela_training.loop.checkpoint import (
     latest_checkpoint,
     load_optimizer_state,
     load_state,
@@ -28,8 +28,8 @@ from revela_training.checkpoint import (
     save_state,
     whole_checkpoint,
 )
-from revela_training.distributed import World
-from revela_training.trainer import train
+from revela_training.loop.distributed import World
+from revela_training.loop.trainer import train
 
 NEVER = 10**6
 

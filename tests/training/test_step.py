@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from revela_rag.errors import TrainingError
-from revela_training.backbone import TrainableRetriever
-from revela_training.batching import GroupDataset
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World
-from revela_training.lm import load_lm
-from revela_training.model import RevelaModel, first_half
-from revela_training.step import Step
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
-from revela_training.units import make_units
+from revela_training.data.batching import GroupDataset
+from revela_training.data.collate import GroupCollator
+from revela_training.data.tokens import tokenize_for_lm, tokenize_for_retriever
+from revela_training.data.units import make_units
+from revela_training.loop.distributed import World
+from revela_training.loop.model import RevelaModel, first_half
+from revela_training.loop.step import Step
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
 
 CONFIG = AdaptConfig(
     group_size=4, groups_per_step=4, max_tokens=24, retriever_max_tokens=40, temperature=0.05, contrastive_weight=1.0
@@ -105,7 +105,7 @@ def test_pieces_give_the_gradients_of_one_graph(
 
 
 def test_the_gradient_cache_repeats_dropout(parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revela_training.embedding._PIECE_TOKENS", (10**6, 10**6))
+    monkeypatch.setattr("revela_training.retriever.embedding._PIECE_TOKENS", (10**6, 10**6))
     model, batch = parts(CONFIG.replace(lora_dropout=0.3), "lora")
     # one chunk of all texts draws what the plain path draws
     plain = step_gradients(model, batch, CONFIG)
@@ -152,7 +152,7 @@ def test_a_group_of_256_texts_is_read_in_chunks(parts) -> None:
 def test_little_memory_makes_lora_encode_in_chunks(parts, monkeypatch, caplog) -> None:
     model, batch = parts(CONFIG.replace(lora_dropout=0.0), "lora")
     whole = step_gradients(model, batch, CONFIG)
-    monkeypatch.setattr("revela_training.step.available_memory", lambda: 2_000_000)
+    monkeypatch.setattr("revela_training.loop.step.available_memory", lambda: 2_000_000)
     step = Step(model, CONFIG, world=World())
     assert step.chunk is None
     model.retriever_learns = False  # the LM warms up: nothing is kept
@@ -166,7 +166,7 @@ def test_little_memory_makes_lora_encode_in_chunks(parts, monkeypatch, caplog) -
     assert "of the 0.0 GB of memory that are free: encoding 16 texts at a time" in caplog.text
     assert_same(gradients(model), whole)
     for free in (None, 10**12):
-        monkeypatch.setattr("revela_training.step.available_memory", lambda free=free: free)
+        monkeypatch.setattr("revela_training.loop.step.available_memory", lambda free=free: free)
         step = Step(model, CONFIG, world=World())
         step(batch)
         assert step.chunk is None
@@ -205,7 +205,7 @@ def test_out_of_memory_in_the_lm_halves_and_goes_on(
     monkeypatch.setattr(model, "read", fails)
     step = Step(model, config, world=World())
     model.zero_grad()
-    with caplog.at_level(logging.WARNING, logger="revela_training.step"):
+    with caplog.at_level(logging.WARNING, logger="revela_training.loop.step"):
         step(batch)
     assert_same(gradients(model), wanted)
     assert (fails.times, step.groups_at_once) == (2, 1)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from revela_training.backbone import TrainableRetriever
-from revela_training.batching import Group
-from revela_training.collate import GroupCollator
-from revela_training.embedding import tokenize
-from revela_training.lm import load_lm
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever, trim
-from revela_training.workspace import Workspace
+from revela_training.data.batching import Group
+from revela_training.data.collate import GroupCollator
+from revela_training.data.tokens import tokenize_for_lm, tokenize_for_retriever, trim
+from revela_training.loop.workspace import Workspace
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.embedding import tokenize
 
 TEXTS = ["one two three", "four", "", "five six seven eight nine ten eleven", "four"]
 ROWS = np.array([3, 1, 2, 0])
@@ -38,7 +38,7 @@ def test_a_batch_is_what_the_retriever_would_have_made_prompt_included(base_dir:
     model = retriever.eval()
     with torch.no_grad():
         direct = model.encode([TEXTS[i] for i in ROWS], "query")
-        from revela_training.embedding import pool
+        from revela_training.retriever.embedding import pool
 
         assert torch.equal(pool(model.model, dict(batch)), direct)
 

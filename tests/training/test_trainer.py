@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from revela_rag.errors import TrainingError
-from revela_training.backbone import TrainableRetriever
-from revela_training.batching import GroupDataset
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import wants_shards
-from revela_training.lm import load_lm
-from revela_training.model import RevelaModel, first_half
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
-from revela_training.trainer import latest_checkpoint, train
-from revela_training.units import make_units
+from revela_training.data.batching import GroupDataset
+from revela_training.data.collate import GroupCollator
+from revela_training.data.tokens import tokenize_for_lm, tokenize_for_retriever
+from revela_training.data.units import make_units
+from revela_training.loop.distributed import wants_shards
+from revela_training.loop.model import RevelaModel, first_half
+from revela_training.loop.trainer import latest_checkpoint, train
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
 
 CONFIG = AdaptConfig(
     group_size=4,

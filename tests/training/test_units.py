@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from revela_rag.corpus import Chunk, Part, StructuralPair
-from revela_training.units import make_units, split_pairs
+from revela_training.data.units import make_units, split_pairs
 
 
 def chunk(name: str, *parts: Part, text: str = "whole text") -> Chunk:
@@ -85,3 +85,10 @@ def test_split_is_disjoint_deterministic_and_bounded() -> None:
     assert not {p.chunk_id for p in choose} & {p.chunk_id for p in report}
     assert split_pairs(pairs[::-1], holdout=0.4, max_queries=1000) == (choose, report)
     assert [len(half) for half in split_pairs(pairs, holdout=0.9, max_queries=5)] == [5, 5]
+
+
+def test_the_draw_is_by_a_hash_and_not_by_the_alphabet() -> None:
+    pairs = [StructuralPair(letter, letter, "d", "docstring", "answer") for letter in "abcdefgh"]
+    choose, report = split_pairs(pairs, holdout=0.5, max_queries=1000)
+    # sha256 begins: d 18, b 3e, a ca, c 2e, e 3f, f 25, g cd, h aa
+    assert ("".join(p.query for p in choose), "".join(p.query for p in report)) == ("df", "cb")

@@ -15,9 +15,9 @@ from revela_rag.corpus import Corpus, load_corpus, structural_pairs
 from revela_training import adapt
 from revela_training.assemble import look_for_unknown_tokens
 from revela_training.config import AdaptConfig
-from revela_training.evaluation_set import evaluation_pairs
-from revela_training.pseudo_queries import pseudo_queries
-from revela_training.units import cropped, make_units
+from revela_training.data.pseudo_queries import pseudo_queries
+from revela_training.data.units import cropped, make_units
+from revela_training.gate.held_back import evaluation_pairs
 
 CHINESE = (
     "{verb}{noun}的步骤",

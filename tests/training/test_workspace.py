@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from revela_rag.errors import DiskError, TrainingError
-from revela_training.workspace import Workspace, digest
+from revela_training.loop.workspace import Workspace, digest
 
 
 def test_arrays_are_computed_once_and_survive_a_restart(tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import save_file
 
 from revela_rag.corpus import load_corpus
-from revela_training.backbone import TrainableRetriever
-from revela_training.batching import GroupDataset
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World, full_tensor, shard_lm, start_world
-from revela_training.lm import load_lm
-from revela_training.model import RevelaModel
-from revela_training.step import Step
-from revela_training.tokens import tokenize_for_lm, tokenize_for_retriever
-from revela_training.trainer import train
-from revela_training.units import make_units
+from revela_training.data.batching import GroupDataset
+from revela_training.data.collate import GroupCollator
+from revela_training.data.tokens import tokenize_for_lm, tokenize_for_retriever
+from revela_training.data.units import make_units
+from revela_training.loop.distributed import World, full_tensor, shard_lm, start_world
+from revela_training.loop.model import RevelaModel
+from revela_training.loop.step import Step
+from revela_training.loop.trainer import train
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
 
 GROUPS = 4  # in one step of all processes
 STEPS = 12

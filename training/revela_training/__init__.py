@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from revela_training.config import PRESETS, AdaptConfig
     from revela_training.job import AdaptResult, adapt
-    from revela_training.lm import load_lm
-    from revela_training.objective import ObjectiveOutput, RevelaObjective
-    from revela_training.weights import similarity_weights
+    from revela_training.objective import ObjectiveOutput, RevelaObjective, load_lm, similarity_weights
 
 __all__ = [
     "PRESETS",
@@ -33,8 +31,8 @@ _HOMES = {
     "ObjectiveOutput": "objective",
     "RevelaObjective": "objective",
     "adapt": "job",
-    "load_lm": "lm",
-    "similarity_weights": "weights",
+    "load_lm": "objective",
+    "similarity_weights": "objective",
 }
 
 

@@ -15,19 +15,20 @@ from tqdm.auto import tqdm
 
 from revela_rag.corpus import Chunk
 from revela_rag.evaluation import headings_by_document, without_headings
-from revela_rag.vocabulary import SAMPLED, warn_of_unknown_tokens
-from revela_training.backbone import Role, TrainableRetriever
-from revela_training.batching import GroupDataset, bm25_neighbours, prefers_interleave
-from revela_training.collate import GroupCollator
+from revela_rag.model.st_format import Role
+from revela_rag.model.unknown_tokens import SAMPLED, warn_of_unknown_tokens
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World
-from revela_training.lm import load_lm
-from revela_training.model import first_half
-from revela_training.precision import compute_dtype, use_bf16
-from revela_training.pseudo_queries import PseudoQuery, pseudo_queries
-from revela_training.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
-from revela_training.units import Unit
-from revela_training.workspace import Workspace
+from revela_training.data.batching import GroupDataset, bm25_neighbours, prefers_interleave
+from revela_training.data.collate import GroupCollator
+from revela_training.data.pseudo_queries import PseudoQuery, pseudo_queries
+from revela_training.data.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
+from revela_training.data.units import Unit
+from revela_training.loop.distributed import World
+from revela_training.loop.model import first_half
+from revela_training.loop.precision import compute_dtype, use_bf16
+from revela_training.loop.workspace import Workspace
+from revela_training.objective.lm import load_lm
+from revela_training.retriever.backbone import TrainableRetriever
 
 __all__ = [
     "build_collator",

@@ -13,18 +13,20 @@ import numpy as np
 import torch
 
 from revela_rag.corpus import Chunk
+from revela_rag.corpus.types import titled
 from revela_rag.evaluation import RetrievalData, dense_run, score_run
+from revela_rag.model.st_format import Role
 from revela_training.assemble import build_collator, build_dataset, build_lm, build_retriever, plan_steps
-from revela_training.backbone import Role, TrainableRetriever
-from revela_training.batching import GroupDataset
-from revela_training.collate import GroupCollator
 from revela_training.config import AdaptConfig
-from revela_training.distributed import World
-from revela_training.model import RevelaModel
-from revela_training.precision import compute_dtype, use_bf16
-from revela_training.step import Step
-from revela_training.units import Unit, make_units
-from revela_training.workspace import Workspace
+from revela_training.data.batching import GroupDataset
+from revela_training.data.collate import GroupCollator
+from revela_training.data.units import Unit, make_units
+from revela_training.loop.distributed import World
+from revela_training.loop.model import RevelaModel
+from revela_training.loop.precision import compute_dtype, use_bf16
+from revela_training.loop.step import Step
+from revela_training.loop.workspace import Workspace
+from revela_training.retriever.backbone import TrainableRetriever
 
 __all__ = ["Curve", "Point"]
 
@@ -155,7 +157,7 @@ class Curve:
             )
             return made.float().numpy(force=True)
 
-        documents = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+        documents = [titled(title, text) for title, text in data.corpus.values()]
         self.vectors = embed(list(data.queries.values()), "query"), embed(documents, "document")
         found = score_run(dense_run(*self.vectors, list(data.queries), list(data.corpus)), data.qrels)
         quality = {metric: round(found.mean(metric), 4) for metric in found.metrics}

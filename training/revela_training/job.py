@@ -15,6 +15,7 @@ import torch
 
 from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
+from revela_rag.model.st_format import Role
 from revela_training.assemble import (
     build_collator,
     build_dataset,
@@ -27,18 +28,18 @@ from revela_training.assemble import (
     warn_of_one_hot,
     within_positions,
 )
-from revela_training.backbone import Role, TrainableRetriever
 from revela_training.config import AdaptConfig, load_config
-from revela_training.distributed import World, start_world
-from revela_training.evaluation_set import EvaluationSet, evaluation_pairs, make_evaluation_set
-from revela_training.export import check_output, export_model
+from revela_training.data.units import make_units, split_pairs
 from revela_training.gate import Embed, Gate, keep_base, run_gate
-from revela_training.model import RevelaModel
-from revela_training.precision import compute_dtype
+from revela_training.gate.held_back import EvaluationSet, evaluation_pairs, make_evaluation_set
+from revela_training.loop.distributed import World, start_world
+from revela_training.loop.model import RevelaModel
+from revela_training.loop.precision import compute_dtype
+from revela_training.loop.trainer import train
+from revela_training.loop.workspace import Workspace, digest
 from revela_training.resolve import resolve_configs
-from revela_training.trainer import train
-from revela_training.units import make_units, split_pairs
-from revela_training.workspace import Workspace, digest
+from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.export import check_output, export_model
 
 __all__ = ["AdaptResult", "adapt"]
 

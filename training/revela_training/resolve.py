@@ -11,9 +11,10 @@ import torch
 
 from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
+from revela_rag.model.find import fetch_model, resolve_model
+from revela_rag.model.raw import is_raw_decoder
 from revela_training.config import PRESETS, RAW_DECODER, AdaptConfig, load_config
-from revela_training.lm import BUNDLED
-from revela_training.loading import is_raw_decoder
+from revela_training.objective.lm import BUNDLED
 
 __all__ = ["resolve_configs"]
 
@@ -73,7 +74,8 @@ def resolve_configs(
     else:
         values = {**(load_config(config) if config else {}), **changes}
         base, trusted = values.get("base"), bool(values.get("trust_remote_code"))
-        raw = {**RAW_DECODER, "lm": base} if base and is_raw_decoder(base, trust_remote_code=trusted) else {}
+        found = fetch_model(resolve_model(base, trust_remote_code=trusted)) if base else None
+        raw = {**RAW_DECODER, "lm": base} if found and is_raw_decoder(found) else {}
         cfg = AdaptConfig().replace(**{**PRESETS[preset], **raw, **values})
     if cfg.revela_weight is None:
         cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)

@@ -26,6 +26,7 @@ from curve import SIGNALS, part
 from safetensors.torch import save
 
 from revela_rag.corpus import load_corpus
+from revela_rag.corpus.types import titled
 from revela_rag.evaluation import lexical_run, load_beir, score_run
 from revela_training.config import RAW_DECODER, AdaptConfig
 from revela_training.curve import Curve
@@ -82,7 +83,7 @@ def train(
 ) -> dict[str, Any]:
     """The curve on one corpus, BM25 beside it, and the adapter."""
     data = part(load_beir(folder), queries=args.queries, documents=args.documents)
-    texts = [f"{title}\n{text}" if title else text for title, text in data.corpus.values()]
+    texts = [titled(title, text) for title, text in data.corpus.values()]
     bm25 = score_run(lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus)), data.qrels)
     chunks = load_corpus([{"_id": i, "title": t, "text": x} for i, (t, x) in data.corpus.items()]).chunks
     sizes = ON_GPU if torch.cuda.is_available() else ON_CPU

@@ -21,7 +21,7 @@ import torch
 from groups import SIZE, Groups
 from torch import nn
 
-from revela_training.lm import load_lm
+from revela_training.objective.lm import load_lm
 
 log = logging.getLogger("evaluate")
 

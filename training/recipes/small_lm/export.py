@@ -1,6 +1,6 @@
 """Write a trained checkpoint as the package's bundled model.
 
-    python export.py --model run/neighbours --output training/revela_training/small_lm
+    python export.py --model run/neighbours --output training/revela_training/objective/small_lm
 
 Weights are rounded to bfloat16; the training state stays behind.
 """

@@ -134,7 +134,7 @@ class Groups:
 
     def __call__(self, number: int, *, shuffle: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         """Batch ``number``: ``input_ids`` and ``attention_mask`` (16, L), weights (16, 16)."""
-        from revela_training.weights import similarity_weights
+        from revela_training.objective.weights import similarity_weights
 
         epoch, place = divmod(number, len(self.texts))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.texts)) if shuffle else None
@@ -171,7 +171,7 @@ def embed(groups: list[list[str]], retriever: str, *, bf16: bool) -> Tensor:
     """Unit embeddings of all texts, (groups, 16, d) fp32; bfloat16 arithmetic moves cosines by about 0.002."""
     from sentence_transformers import SentenceTransformer
 
-    from revela_rag.models import resolve_model
+    from revela_rag.model.find import resolve_model
 
     model = SentenceTransformer(resolve_model(retriever))
     model.max_seq_length = min(model.max_seq_length or 160, 160)

@@ -10,8 +10,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from llama_index.embeddings.revela.cache import RoleCache, embedding_role
-from revela_rag.encoder import Dtype, Encoder
 from revela_rag.errors import ModelError
+from revela_rag.model.encoder import Dtype, Encoder
 
 __all__ = ["RevelaEmbedding"]
 

@@ -17,11 +17,11 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import check_filter
 from revela_rag.index.types import check_k, check_mode
+from revela_rag.model.encoder import Encoder
 from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]

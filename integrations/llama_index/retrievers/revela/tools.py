@@ -15,9 +15,9 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.tools import BaseTool, FunctionTool
 
 from revela_rag.corpus.tools import describe_tool, tool_definition
-from revela_rag.encoder import Encoder
 from revela_rag.errors import IndexingError
 from revela_rag.index import Mode
+from revela_rag.model.encoder import Encoder
 from revela_rag.ranker import Ranker
 
 __all__ = ["ToolRetriever"]

@@ -1,0 +1,1 @@
+"""Find, open, read and write embedding models, and turn texts into vectors with them."""

@@ -1,0 +1,9 @@
+"""What a model directory may hold and name, decided from its files before any library opens them.
+
+:func:`check_model` is the one door, for models that serve and for models that are trained: it only reads JSON and the
+headers of weights, and imports nothing heavy. :func:`model_errors` is the other: what a library raises afterwards.
+"""
+
+from revela_rag.model.safety.door import check_model, listed_modules, model_errors
+
+__all__ = ["check_model", "listed_modules", "model_errors"]

@@ -1,0 +1,1 @@
+"""The training loop: model, step, trainer, checkpoints, and the processes that share them."""

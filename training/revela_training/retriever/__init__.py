@@ -1,0 +1,1 @@
+"""The retriever that trains: an adapter on a backbone, its embeddings, and the model it becomes."""
