@@ -15,7 +15,7 @@ from langchain_core.tools import BaseTool, create_retriever_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
-from revela_rag.corpus.tools import definitions, describe_tool, tool_definition, tool_document
+from revela_rag.corpus.tools.definitions import definitions, describe_tool, tool_definition, tool_document
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
 from revela_rag.index.types import check_k

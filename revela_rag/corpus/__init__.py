@@ -4,7 +4,7 @@ from revela_rag.corpus.chunking import chunk_document
 from revela_rag.corpus.load import load_corpus
 from revela_rag.corpus.pairs import StructuralPair, structural_pairs
 from revela_rag.corpus.report import Corpus, CorpusReport
-from revela_rag.corpus.sources import iter_documents
+from revela_rag.corpus.sources.paths import iter_documents
 from revela_rag.corpus.types import ANSWER_ROLES, QUERY_ROLES, Chunk, Document, Part, chunk_id
 
 __all__ = [

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from revela_rag.corpus.code import chunk_code
+from revela_rag.corpus.code.chunk import chunk_code
+from revela_rag.corpus.code.grammars import GRAMMARS
 from revela_rag.corpus.draft import Draft
-from revela_rag.corpus.front_matter import front_matter
-from revela_rag.corpus.grammars import GRAMMARS
-from revela_rag.corpus.guard import guarded
-from revela_rag.corpus.languages import PROSE_FORMATS
-from revela_rag.corpus.prose import chunk_prose
-from revela_rag.corpus.readers import read_page
+from revela_rag.corpus.formats.front_matter import front_matter
+from revela_rag.corpus.formats.guard import guarded
+from revela_rag.corpus.formats.names import PROSE_FORMATS
+from revela_rag.corpus.formats.readers import read_page
+from revela_rag.corpus.formats.unreadable import Unreadable
+from revela_rag.corpus.prose.chunk import chunk_prose
 from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Chunk, Document, Part, chunk_id
-from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["Pieces", "chunk_document"]
 

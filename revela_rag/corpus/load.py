@@ -10,11 +10,11 @@ from typing import Any
 
 from revela_rag.corpus.chunking import Pieces, chunk_document
 from revela_rag.corpus.duplicates import find_duplicates
+from revela_rag.corpus.formats.readers import Unreadable
 from revela_rag.corpus.metadata import MOST_VALUES
-from revela_rag.corpus.readers import Unreadable
 from revela_rag.corpus.report import Corpus, CorpusReport
-from revela_rag.corpus.shapes import Fields
-from revela_rag.corpus.sources import MAX_FILE_BYTES, Source, open_source
+from revela_rag.corpus.sources.paths import MAX_FILE_BYTES, Source, open_source
+from revela_rag.corpus.sources.shapes import Fields
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import CorpusError
 

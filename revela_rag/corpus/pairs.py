@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from revela_rag.corpus.comments import first_paragraph
-from revela_rag.corpus.prose_parts import FEWEST_NAME_WORDS, FEWEST_QUERY_WORDS
+from revela_rag.corpus.code.comments import first_paragraph
+from revela_rag.corpus.prose.parts import FEWEST_NAME_WORDS, FEWEST_QUERY_WORDS
 from revela_rag.corpus.text import squeeze, word_spans
 from revela_rag.corpus.types import ANSWER_ROLES, QUERY_ROLES, Chunk
 

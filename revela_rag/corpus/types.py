@@ -48,7 +48,7 @@ class Document:
             of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is left out.
         is_piece: whether it is one of the pieces into which a document was cut before; they share its id.
         origin: what the object of another library that it was read from had beside text and metadata, as plain JSON:
-            ``id``, the one its user gave it, and ``node``, see :mod:`revela_rag.corpus.nodes`.
+            ``id``, the one its user gave it, and ``node``, see :mod:`revela_rag.corpus.sources.nodes`.
     """
 
     id: str

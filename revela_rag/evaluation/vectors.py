@@ -58,7 +58,7 @@ def _tokens(text: str) -> float:
 
 def _chunks(document_id: str, title: str, text: str) -> list[str]:
     from revela_rag.corpus import Document, chunk_document
-    from revela_rag.corpus.detect import detect_format
+    from revela_rag.corpus.code.detect import detect_format
 
     document = Document(document_id, text, title, detect_format(text, (title, document_id)))
     return [chunk.embedding_text for chunk in chunk_document(document)]

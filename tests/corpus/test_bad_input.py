@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from revela_rag.corpus import Document, chunk_document, load_corpus, walk
-from revela_rag.corpus.comments import clean_comment
-from revela_rag.corpus.detect import detect_format
-from revela_rag.corpus.encodings import decode
+from revela_rag.corpus import Document, chunk_document, load_corpus
+from revela_rag.corpus.code.comments import clean_comment
+from revela_rag.corpus.code.detect import detect_format
+from revela_rag.corpus.formats.encodings import decode
+from revela_rag.corpus.sources import folder as walk
 from revela_rag.errors import CorpusError
 
 GOOD = "A perfectly good sentence about retrieval.\n"

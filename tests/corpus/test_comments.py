@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus import Document, chunk_document
-from revela_rag.corpus.comments import clean_comment, clean_docstring, is_boilerplate, looks_like_code
+from revela_rag.corpus.code.comments import clean_comment, clean_docstring, is_boilerplate, looks_like_code
 
 
 @pytest.mark.parametrize(

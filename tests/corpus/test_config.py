@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, load_corpus
-from revela_rag.corpus.languages import format_of
+from revela_rag.corpus.formats.names import format_of
 
 
 def pieces(text, format, max_words=8):

@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus import load_corpus
-from revela_rag.corpus.encodings import decode
+from revela_rag.corpus.formats.encodings import decode
 
 TEXTS = {
     "ru": ("Сервер перезапускается вручную, только если очередь пуста.", ["cp1251", "koi8_r", "cp866", "iso8859_5"]),

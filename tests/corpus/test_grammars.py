@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_code import CASES, JAVA, PYTHON
 
-from revela_rag.corpus import Document, chunk_document, outline, structural_pairs
-from revela_rag.corpus.detect import detect_format
-from revela_rag.corpus.grammars import GRAMMARS
-from revela_rag.corpus.languages import format_of
+from revela_rag.corpus import Document, chunk_document, structural_pairs
+from revela_rag.corpus.code import outline
+from revela_rag.corpus.code.detect import detect_format
+from revela_rag.corpus.code.grammars import GRAMMARS
+from revela_rag.corpus.formats.names import format_of
 
 SOURCES = Path(__file__).parent / "sources"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from revela_rag.corpus import Document, chunk_document, guard, load_corpus, worker
-from revela_rag.corpus.guard import guarded
-from revela_rag.corpus.readers import read_bytes
-from revela_rag.corpus.unreadable import Unreadable
+from revela_rag.corpus import Document, chunk_document, load_corpus
+from revela_rag.corpus.formats import guard, worker
+from revela_rag.corpus.formats.guard import guarded
+from revela_rag.corpus.formats.readers import read_bytes
+from revela_rag.corpus.formats.unreadable import Unreadable
 from tests.corpus.test_prose import pdf_bytes
 
 PAGES = {

@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus import Document, chunk_document
-from revela_rag.corpus.html import read_html
+from revela_rag.corpus.formats.html import read_html
 
 
 def text_of(html):
@@ -107,7 +107,7 @@ def test_signs_of_markdown_in_a_page_are_text():
 def test_large_and_small_pages_are_read_alike(monkeypatch):
     html = "<title>T</title><h1>One</h1><p>First text.</p><pre>a\n\nb</pre><h2>Two</h2><p>Second text.</p>"
     small = chunks_of(html)
-    monkeypatch.setattr("revela_rag.corpus.readers._SMALL_PAGE", 0)
+    monkeypatch.setattr("revela_rag.corpus.formats.readers._SMALL_PAGE", 0)
     assert chunks_of(html) == small and len(small) == 2
 
 

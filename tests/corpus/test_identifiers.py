@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus.identifiers import pieces, spoken
-from revela_rag.corpus.tools import describe_tool
+from revela_rag.corpus.tools.definitions import describe_tool
 from revela_rag.corpus.types import Chunk, titled
 from revela_rag.terms import analyze
 from revela_training.data.pseudo_queries import _words

@@ -5,10 +5,10 @@ import time
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, load_corpus
-from revela_rag.corpus.asciidoc import read_asciidoc
-from revela_rag.corpus.detect import looks_like_markdown
-from revela_rag.corpus.org import read_org
-from revela_rag.corpus.tex import read_tex
+from revela_rag.corpus.code.detect import looks_like_markdown
+from revela_rag.corpus.formats.asciidoc import read_asciidoc
+from revela_rag.corpus.formats.org import read_org
+from revela_rag.corpus.formats.tex import read_tex
 
 ADOC = """= Operating the {product}
 Jane Doe <jane@example.org>

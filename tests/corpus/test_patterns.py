@@ -5,7 +5,11 @@ from itertools import product
 
 import pytest
 
-from revela_rag.corpus import code, comments, detect, prose, readers, sections, sentences
+from revela_rag.corpus.code import chunk as code
+from revela_rag.corpus.code import comments, detect
+from revela_rag.corpus.formats import readers
+from revela_rag.corpus.prose import chunk as prose
+from revela_rag.corpus.prose import sections, sentences
 
 
 def texts(pieces, longest):

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, structural_pairs
-from revela_rag.corpus.pdf import read_pdf
-from revela_rag.corpus.readers import read_bytes
-from revela_rag.corpus.sentences import sentence_spans
+from revela_rag.corpus.formats.pdf import read_pdf
+from revela_rag.corpus.formats.readers import read_bytes
+from revela_rag.corpus.prose.sentences import sentence_spans
 
 
 def chunks_of(text, format="markdown", title="", **options):

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from langchain_revela.tool import _schema
 from revela_rag.corpus import iter_documents
-from revela_rag.corpus.signatures import parameters_of
-from revela_rag.corpus.tools import describe_tool
+from revela_rag.corpus.tools.definitions import describe_tool
+from revela_rag.corpus.tools.signatures import parameters_of
 
 
 class Unit(Enum):

@@ -3,9 +3,9 @@
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, load_corpus
-from revela_rag.corpus.front_matter import front_matter
-from revela_rag.corpus.sections import fence_spans
-from revela_rag.corpus.sentences import sentence_spans
+from revela_rag.corpus.formats.front_matter import front_matter
+from revela_rag.corpus.prose.sections import fence_spans
+from revela_rag.corpus.prose.sentences import sentence_spans
 
 CODE = "    class Spider:\n        name = 1\n\n        def start(self):\n            yield 2\n\n            return 0"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, structural_pairs
-from revela_rag.corpus.comments import is_boilerplate
+from revela_rag.corpus.code.comments import is_boilerplate
 from revela_rag.corpus.text import word_spans
 
 CHINESE = "要连接数据库，请先打开设置页面，填写主机名和端口，然后点击保存按钮。系统会检查连接是否可用！"

@@ -14,7 +14,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from llama_index.core.tools import BaseTool, FunctionTool
 
-from revela_rag.corpus.tools import describe_tool, tool_definition
+from revela_rag.corpus.tools.definitions import describe_tool, tool_definition
 from revela_rag.errors import IndexingError
 from revela_rag.index import Mode
 from revela_rag.model.encoder import Encoder

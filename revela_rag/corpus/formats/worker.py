@@ -16,11 +16,11 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import IO, Any
 
-from revela_rag.corpus.code import chunk_code
-from revela_rag.corpus.html import read_html
-from revela_rag.corpus.pdf import read_pdf
+from revela_rag.corpus.code.chunk import chunk_code
+from revela_rag.corpus.formats.html import read_html
+from revela_rag.corpus.formats.pdf import read_pdf
+from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.types import Document
-from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["BROKEN", "OPERATIONS", "read_frame", "write_frame"]
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from revela_rag.corpus import worker
-from revela_rag.corpus.pdf import read_pdf
-from revela_rag.corpus.unreadable import Unreadable
+from revela_rag.corpus.formats import worker
+from revela_rag.corpus.formats.pdf import read_pdf
+from revela_rag.corpus.formats.unreadable import Unreadable
 
 __all__ = ["MEMORY", "OUT_OF_MEMORY", "OUT_OF_TIME", "SECONDS", "SECONDS_PER_MB", "guarded"]
 
@@ -33,13 +33,13 @@ OUT_OF_TIME = f"reading it takes more than its time ({SECONDS:.0f} s, and {SECON
 OUT_OF_MEMORY = f"reading it takes more than its memory ({MEMORY >> 30} GiB)"
 _OUT_OF_TIME = {-signal.SIGPROF} if hasattr(signal, "SIGPROF") else set()
 _KILLED = -signal.SIGKILL if hasattr(signal, "SIGKILL") else None
-_MODULE = "import sys; sys.path[:] = sys.argv[2:]; from revela_rag.corpus.worker import main; main()"
+_MODULE = "import sys; sys.path[:] = sys.argv[2:]; from revela_rag.corpus.formats.worker import main; main()"
 
 _logger = logging.getLogger(__name__)
 
 
 def guarded(operation: str, data: bytes, **options: Any) -> Any:
-    """What an operation of :data:`~revela_rag.corpus.worker.OPERATIONS` makes of the content of a file.
+    """What an operation of :data:`~revela_rag.corpus.formats.worker.OPERATIONS` makes of the content of a file.
 
     It runs in a process that is started once. Where none can be started it runs here, with a limit on time between the
     pages of a PDF.

@@ -7,12 +7,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from revela_rag.corpus.code.lines import split_words
 from revela_rag.corpus.draft import Draft
-from revela_rag.corpus.line_texts import is_lines, line_spans, table_head
-from revela_rag.corpus.lines import split_words
-from revela_rag.corpus.prose_parts import prose_parts
-from revela_rag.corpus.sections import Outline, Section, markdown_outline, rst_outline
-from revela_rag.corpus.sentences import sentence_spans
+from revela_rag.corpus.formats.line_texts import is_lines, line_spans, table_head
+from revela_rag.corpus.prose.parts import prose_parts
+from revela_rag.corpus.prose.sections import Outline, Section, markdown_outline, rst_outline
+from revela_rag.corpus.prose.sentences import sentence_spans
 from revela_rag.corpus.text import count_words
 from revela_rag.corpus.types import Document
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from revela_rag.corpus.schemas import flattened
+from revela_rag.corpus.tools.schemas import flattened
 
 __all__ = ["is_openapi", "operations"]
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from revela_rag.corpus.metadata import plain_metadata
-from revela_rag.corpus.nodes import RANDOM_ID, node_origin
-from revela_rag.corpus.records import (
+from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.sources.nodes import RANDOM_ID, node_origin
+from revela_rag.corpus.sources.records import (
     PATH_FIELDS,
     no_text,
     path_in,
@@ -16,9 +17,8 @@ from revela_rag.corpus.records import (
     record_documents,
     text_document,
 )
-from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.shapes import ANYWHERE, Fields
-from revela_rag.corpus.tools import tool_definition, tool_document
+from revela_rag.corpus.sources.shapes import ANYWHERE, Fields
+from revela_rag.corpus.tools.definitions import tool_definition, tool_document
 from revela_rag.corpus.types import Document
 from revela_rag.errors import CorpusError
 

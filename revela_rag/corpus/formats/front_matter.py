@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from revela_rag.corpus.metadata import plain
-from revela_rag.corpus.structured import parse_yaml
+from revela_rag.corpus.sources.structured import parse_yaml
 from revela_rag.corpus.text import squeeze
 from revela_rag.corpus.types import Scalar
 

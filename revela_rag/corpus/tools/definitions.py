@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from revela_rag.corpus.identifiers import spoken
-from revela_rag.corpus.openapi import is_openapi, operations
-from revela_rag.corpus.schemas import flattened
-from revela_rag.corpus.signatures import parameters_of
 from revela_rag.corpus.text import squeeze
+from revela_rag.corpus.tools.openapi import is_openapi, operations
+from revela_rag.corpus.tools.schemas import flattened
+from revela_rag.corpus.tools.signatures import parameters_of
 from revela_rag.corpus.types import TEXT_FIELDS, Document, titled
 
 __all__ = ["LISTS", "definitions", "describe_tool", "is_tool", "tool_definition", "tool_document"]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from revela_rag.corpus.comments import about_definition
-from revela_rag.corpus.grammars import GRAMMARS, Grammar, language_object
+from revela_rag.corpus.code.comments import about_definition
+from revela_rag.corpus.code.grammars import GRAMMARS, Grammar, language_object
 
 __all__ = ["Definition", "Outline", "outline"]
 
@@ -122,7 +122,7 @@ def outline(source: bytes, language: str) -> Outline | None:
 
     Args:
         source: UTF-8 source code.
-        language: a key of :data:`~revela_rag.corpus.grammars.GRAMMARS`.
+        language: a key of :data:`~revela_rag.corpus.code.grammars.GRAMMARS`.
     """
     grammar = GRAMMARS[language]
     root = _parse(source, language)

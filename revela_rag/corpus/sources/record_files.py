@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from revela_rag.corpus.delimited import DELIMITED_SUFFIXES, row_records
-from revela_rag.corpus.readers import read_bytes
-from revela_rag.corpus.records import no_text, record_document, record_documents
+from revela_rag.corpus.formats.readers import read_bytes
+from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.shapes import ANYWHERE, Fields, listed_records
-from revela_rag.corpus.structured import YAML_SUFFIXES, parse_file
-from revela_rag.corpus.tools import definitions
+from revela_rag.corpus.sources.delimited import DELIMITED_SUFFIXES, row_records
+from revela_rag.corpus.sources.records import no_text, record_document, record_documents
+from revela_rag.corpus.sources.shapes import ANYWHERE, Fields, listed_records
+from revela_rag.corpus.sources.structured import YAML_SUFFIXES, parse_file
+from revela_rag.corpus.tools.definitions import definitions
 from revela_rag.corpus.types import TEXT_FIELDS, Document
-from revela_rag.corpus.unreadable import Unreadable
 from revela_rag.errors import CorpusError
 
 __all__ = ["JSONL_SUFFIXES", "file_records", "json_documents", "jsonl_documents", "row_documents"]

@@ -9,9 +9,9 @@ from html import escape
 from itertools import islice
 from typing import Any
 
-from revela_rag.corpus.page import Page
+from revela_rag.corpus.formats.page import Page
+from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.text import bounded_references, squeeze
-from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["read_html"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from revela_rag.corpus.formats.names import format_of
 from revela_rag.corpus.identifiers import spoken
-from revela_rag.corpus.languages import format_of
-from revela_rag.corpus.sentences import sentence_spans
+from revela_rag.corpus.prose.sentences import sentence_spans
 from revela_rag.corpus.text import LETTERS, count_words, squeeze, word_spans
 from revela_rag.corpus.types import Part
 

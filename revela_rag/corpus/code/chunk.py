@@ -7,14 +7,20 @@ from collections.abc import Iterable, Iterator
 from itertools import dropwhile
 from pathlib import PurePosixPath
 
-from revela_rag.corpus.comments import clean_comment, clean_docstring, first_paragraph, is_boilerplate, looks_like_code
-from revela_rag.corpus.config import CONFIG_FORMATS, config_pieces
+from revela_rag.corpus.code.comments import (
+    clean_comment,
+    clean_docstring,
+    first_paragraph,
+    is_boilerplate,
+    looks_like_code,
+)
+from revela_rag.corpus.code.grammars import GRAMMARS
+from revela_rag.corpus.code.licences import comment_rows, licence_rows
+from revela_rag.corpus.code.lines import Line, join_lines, numbered_lines, split_lines
+from revela_rag.corpus.code.outline import Definition, Outline, outline
 from revela_rag.corpus.draft import Draft
-from revela_rag.corpus.grammars import GRAMMARS
-from revela_rag.corpus.languages import format_of
-from revela_rag.corpus.licences import comment_rows, licence_rows
-from revela_rag.corpus.lines import Line, join_lines, numbered_lines, split_lines
-from revela_rag.corpus.outline import Definition, Outline, outline
+from revela_rag.corpus.formats.config import CONFIG_FORMATS, config_pieces
+from revela_rag.corpus.formats.names import format_of
 from revela_rag.corpus.types import Document, Part
 
 __all__ = ["MAX_CODE_LINES", "chunk_code"]
@@ -48,9 +54,9 @@ def chunk_code(document: Document, *, max_words: int = 120, parse: bool = True) 
     documentation, fields, short undocumented members in full and the signatures of the others. Top-level code
     between definitions becomes pieces of its own, without imports and licence headers. Anything longer than
     ``2 * max_words`` words or 60 lines is split between lines, preferring blank and least indented ones. Configuration
-    files are cut between their top-level keys or blocks, see :func:`~revela_rag.corpus.config.config_pieces`. Languages
-    without a grammar and files that do not parse become windows of lines under the same limits, without the licence
-    that may open them.
+    files are cut between their top-level keys or blocks, see
+    :func:`~revela_rag.corpus.formats.config.config_pieces`. Languages without a grammar and files that do not parse
+    become windows of lines under the same limits, without the licence that may open them.
 
     Args:
         document: source code and its language.

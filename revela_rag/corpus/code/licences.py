@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from revela_rag.corpus.lines import Line
+from revela_rag.corpus.code.lines import Line
 from revela_rag.corpus.text import count_words
 
 __all__ = ["comment_rows", "licence_rows"]

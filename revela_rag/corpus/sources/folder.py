@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from revela_rag.corpus.languages import format_of
+from revela_rag.corpus.formats.names import format_of
 from revela_rag.corpus.report import CorpusReport
 
 __all__ = ["walk_files"]

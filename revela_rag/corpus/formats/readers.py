@@ -6,18 +6,18 @@ import json
 import re
 from collections.abc import Callable
 
-from revela_rag.corpus.asciidoc import read_asciidoc
-from revela_rag.corpus.detect import looks_like_markdown
-from revela_rag.corpus.encodings import decode, why_not_text
-from revela_rag.corpus.guard import guarded
-from revela_rag.corpus.html import read_html
-from revela_rag.corpus.languages import PROSE_FORMATS, format_of
-from revela_rag.corpus.org import read_org
-from revela_rag.corpus.page import Page
-from revela_rag.corpus.tex import read_tex
+from revela_rag.corpus.code.detect import looks_like_markdown
+from revela_rag.corpus.formats.asciidoc import read_asciidoc
+from revela_rag.corpus.formats.encodings import decode, why_not_text
+from revela_rag.corpus.formats.guard import guarded
+from revela_rag.corpus.formats.html import read_html
+from revela_rag.corpus.formats.names import PROSE_FORMATS, format_of
+from revela_rag.corpus.formats.org import read_org
+from revela_rag.corpus.formats.page import Page
+from revela_rag.corpus.formats.tex import read_tex
+from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Document
-from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["Unreadable", "html_page", "read_bytes", "read_page"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from revela_rag.corpus.lines import Line, split_lines
+from revela_rag.corpus.code.lines import Line, split_lines
 from revela_rag.corpus.text import count_words
 
 __all__ = ["CONFIG_FORMATS", "config_pieces"]

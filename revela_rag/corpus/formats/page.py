@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from revela_rag.corpus.sections import Outline, assemble
+from revela_rag.corpus.prose.sections import Outline, assemble
 from revela_rag.corpus.types import Scalar
 
 __all__ = ["Page"]

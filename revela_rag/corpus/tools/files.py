@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from revela_rag.corpus.readers import Unreadable
-from revela_rag.corpus.tools import LISTS, definitions, tool_document
+from revela_rag.corpus.formats.readers import Unreadable
+from revela_rag.corpus.tools.definitions import LISTS, definitions, tool_document
 from revela_rag.corpus.types import Document
 
 __all__ = ["tools_of_file"]

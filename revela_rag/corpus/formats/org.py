@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from revela_rag.corpus.page import Page
-from revela_rag.corpus.sections import clean_heading
+from revela_rag.corpus.formats.page import Page
+from revela_rag.corpus.prose.sections import clean_heading
 
 __all__ = ["read_org"]
 

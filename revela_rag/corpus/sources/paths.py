@@ -9,24 +9,24 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from revela_rag.corpus.delimited import DELIMITED_SUFFIXES
-from revela_rag.corpus.items import item_documents
-from revela_rag.corpus.languages import format_of
-from revela_rag.corpus.parquet import PARQUET_SUFFIXES, parquet_documents
-from revela_rag.corpus.readers import Unreadable, read_bytes
-from revela_rag.corpus.record_files import (
+from revela_rag.corpus.formats.names import format_of
+from revela_rag.corpus.formats.readers import Unreadable, read_bytes
+from revela_rag.corpus.report import CorpusReport
+from revela_rag.corpus.sources.delimited import DELIMITED_SUFFIXES
+from revela_rag.corpus.sources.folder import walk_files
+from revela_rag.corpus.sources.items import item_documents
+from revela_rag.corpus.sources.parquet import PARQUET_SUFFIXES, parquet_documents
+from revela_rag.corpus.sources.record_files import (
     JSONL_SUFFIXES,
     file_records,
     json_documents,
     jsonl_documents,
     row_documents,
 )
-from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.shapes import ANYWHERE, Fields
-from revela_rag.corpus.structured import YAML_SUFFIXES
-from revela_rag.corpus.tool_files import tools_of_file
+from revela_rag.corpus.sources.shapes import ANYWHERE, Fields
+from revela_rag.corpus.sources.structured import YAML_SUFFIXES
+from revela_rag.corpus.tools.files import tools_of_file
 from revela_rag.corpus.types import Document, chunk_id
-from revela_rag.corpus.walk import walk_files
 from revela_rag.errors import CorpusError
 
 __all__ = ["MAX_FILE_BYTES", "Source", "iter_documents", "open_source"]

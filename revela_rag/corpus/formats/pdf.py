@@ -7,8 +7,8 @@ import logging
 import re
 from collections.abc import Callable
 
+from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.text import clean_text, squeeze
-from revela_rag.corpus.unreadable import Unreadable
 
 __all__ = ["read_pdf"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from revela_rag.corpus.encodings import decode, why_not_text
-from revela_rag.corpus.shapes import ANYWHERE, Fields, find_fields
-from revela_rag.corpus.unreadable import Unreadable
+from revela_rag.corpus.formats.encodings import decode, why_not_text
+from revela_rag.corpus.formats.unreadable import Unreadable
+from revela_rag.corpus.sources.shapes import ANYWHERE, Fields, find_fields
 
 __all__ = ["DELIMITED_SUFFIXES", "row_records"]
 
@@ -25,7 +25,7 @@ def row_records(data: bytes, suffix: str, fields: Fields) -> Iterator[dict[str, 
     Args:
         data: content of the file.
         suffix: ``".csv"``, whose delimiter is found in its first line, or ``".tsv"``.
-        fields: see :class:`~revela_rag.corpus.shapes.Fields`.
+        fields: see :class:`~revela_rag.corpus.sources.shapes.Fields`.
 
     Raises:
         Unreadable: no text, or no table.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from revela_rag.corpus.records import no_text, record_document
 from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.shapes import ANYWHERE, Fields, find_fields
+from revela_rag.corpus.sources.records import no_text, record_document
+from revela_rag.corpus.sources.shapes import ANYWHERE, Fields, find_fields
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 from revela_rag.errors import CorpusError, MissingExtraError
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from revela_rag.corpus.detect import detect_format
+from revela_rag.corpus.code.detect import detect_format
 from revela_rag.corpus.metadata import plain_metadata
 from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.shapes import ANYWHERE, Fields, find_fields, named
-from revela_rag.corpus.tools import definitions, is_tool, tool_document
+from revela_rag.corpus.sources.shapes import ANYWHERE, Fields, find_fields, named
+from revela_rag.corpus.tools.definitions import definitions, is_tool, tool_document
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 
 __all__ = ["PATH_FIELDS", "no_text", "path_in", "record_document", "record_documents", "text_document"]

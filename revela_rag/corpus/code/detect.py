@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from revela_rag.corpus.languages import PROSE_FORMATS, format_of
-from revela_rag.corpus.outline import outline
-from revela_rag.corpus.sections import fence_spans
+from revela_rag.corpus.code.outline import outline
+from revela_rag.corpus.formats.names import PROSE_FORMATS, format_of
+from revela_rag.corpus.prose.sections import fence_spans
 
 __all__ = ["detect_format", "looks_like_markdown"]
 

@@ -1,0 +1,1 @@
+"""Source code to chunks at its definitions, with what their documentation says."""

@@ -1,0 +1,1 @@
+"""Prose to chunks of whole sentences, section by section."""

@@ -1,0 +1,1 @@
+"""Where documents come from: folders, files of records, catalogues, the objects of other libraries."""

@@ -1,0 +1,1 @@
+"""Tool definitions, as agents, services and functions write them, to documents."""
