@@ -12,6 +12,7 @@ import typer
 
 from revela_rag.cli.console import as_typed, note, on_interrupt, print_json, results_last, settings
 from revela_rag.cli.durations import duration_option, parse_duration
+from revela_rag.cli.fields import IdField, TextField, TitleField, with_fields
 from revela_rag.errors import MissingExtraError
 
 __all__ = ["EXAMPLES", "command"]
@@ -22,6 +23,7 @@ Examples:
   revela adapt src/ --output models/code --preset code --time-limit 10m
   revela adapt notes.jsonl --output models/notes --base BAAI/bge-small-en-v1.5 --max-steps 500
   revela adapt tools.json --output models/tools
+  revela adapt tickets.csv --output models/tickets --text-field problem --title-field subject
   revela adapt docs/ --output models/docs --adapter linear
   revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
@@ -50,7 +52,8 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Folder, file, JSON, YAML, JSONL or Parquet file (of tools, too), or BEIR directory."
+            metavar="SOURCE",
+            help="Folder, file, JSON, YAML, JSONL, CSV, TSV or Parquet file (of tools, too), or BEIR directory.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the model to.")],
@@ -81,6 +84,9 @@ def command(
             help="Stop training each adapter after this long: 90s, 10m, 1h30m; embedding and measuring come on top.",
         ),
     ] = None,
+    text_field: TextField = None,
+    title_field: TitleField = None,
+    id_field: IdField = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     config: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="TOML or JSON file with more settings.")
@@ -95,9 +101,11 @@ def command(
         raise typer.BadParameter("--max-steps and --time-limit exclude each other, give one of them")
     on_interrupt(context, f"Go on with: {as_typed(context, '--resume')}")
     run = _adapt()
+    show_progress = settings(context).show_progress
+    fields = {"text_field": text_field, "title_field": title_field, "id_field": id_field}
     with results_last():
         result = run(
-            source,
+            with_fields(source, fields, deduplicate=True, show_progress=show_progress),
             output=output,
             base=base,
             lm=lm,
@@ -107,7 +115,7 @@ def command(
             time_limit=parse_duration(time_limit) if time_limit else None,
             resume=resume,
             config=config,
-            show_progress=settings(context).show_progress,
+            show_progress=show_progress,
         )
     if json:
         print_json(_as_dict(result))

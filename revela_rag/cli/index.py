@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from revela_rag.cli.console import note, on_interrupt, print_json, results_last, settings
+from revela_rag.cli.fields import IdField, TextField, TitleField, with_fields
 from revela_rag.errors import IndexingError
 
 __all__ = ["EXAMPLES", "command", "index_corpus"]
@@ -62,7 +63,8 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Folder, file, JSON, YAML, JSONL or Parquet file (of tools, too), or BEIR directory."
+            metavar="SOURCE",
+            help="Folder, file, JSON, YAML, JSONL, CSV, TSV or Parquet file (of tools, too), or BEIR directory.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the index.")],
@@ -84,6 +86,9 @@ def command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="With --engine ray: processes that embed.", show_default="one per CPU")
     ] = None,
+    text_field: TextField = None,
+    title_field: TitleField = None,
+    id_field: IdField = None,
     sync: Annotated[bool, typer.Option("--sync", help="Only bring an existing index up to date.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Build anew in place of an old index.")] = False,
     deduplicate: Annotated[
@@ -97,9 +102,11 @@ def command(
     if sync and overwrite:
         raise typer.BadParameter("--sync and --overwrite exclude each other, give one of them")
     on_interrupt(context, "The index is whole. Run the same command again.")
+    show_progress = settings(context).show_progress
+    fields = {"text_field": text_field, "title_field": title_field, "id_field": id_field}
     with results_last():
         result = index_corpus(
-            source,
+            with_fields(source, fields, deduplicate=deduplicate, show_progress=show_progress),
             output=output,
             model=model,
             store=_STORES[store] if store else None,
@@ -109,7 +116,7 @@ def command(
             sync=sync,
             overwrite=overwrite,
             deduplicate=deduplicate,
-            show_progress=settings(context).show_progress,
+            show_progress=show_progress,
         )
     changes = result["sync"] or {}
     if changes.get("kept"):

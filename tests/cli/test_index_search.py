@@ -35,6 +35,16 @@ def test_build_then_sync(docs: Path, model: Path, tmp_path: Path, revela: Callab
     assert fourth["sync"] is None and fourth["chunks"] == 2
 
 
+def test_fields_of_records_can_be_named(model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    file = tmp_path / "tickets.csv"
+    file.write_text("number,topic,problem,text\n7,Keys,rotate the keys,none\n8,Linux,install on linux,none\n")
+    arguments = ("--text-field", "problem", "--title-field", "topic", "--id-field", "number")
+    revela("-q", "index", file, "-m", model, "-o", tmp_path / "ix", *arguments)
+    hits = json.loads(revela("-q", "search", tmp_path / "ix", "install", "--lexical", "--json").stdout)
+    found = hits["hits"] if isinstance(hits, dict) else hits
+    assert [(hit["document_id"], hit["title"], hit["text"]) for hit in found[:1]] == [("8", "Linux", "install on linux")]
+
+
 def test_human_output_names_the_next_command(
     docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]
 ) -> None:
