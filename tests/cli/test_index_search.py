@@ -42,7 +42,9 @@ def test_fields_of_records_can_be_named(model: Path, tmp_path: Path, revela: Cal
     revela("-q", "index", file, "-m", model, "-o", tmp_path / "ix", *arguments)
     hits = json.loads(revela("-q", "search", tmp_path / "ix", "install", "--lexical", "--json").stdout)
     found = hits["hits"] if isinstance(hits, dict) else hits
-    assert [(hit["document_id"], hit["title"], hit["text"]) for hit in found[:1]] == [("8", "Linux", "install on linux")]
+    assert [(hit["document_id"], hit["title"], hit["text"]) for hit in found[:1]] == [
+        ("8", "Linux", "install on linux")
+    ]
 
 
 def test_human_output_names_the_next_command(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from revela_rag.errors import ModelError
 
-__all__ = ["CausalLM", "Layers", "Reader"]
+__all__ = ["CausalLM", "Layer", "Layers", "Reader"]
 
 Layers = Mapping[nn.Module, tuple[Tensor, Tensor]]  # keys and values by attention layer
 
@@ -29,30 +30,46 @@ _UNSUPPORTED = ("s_aux", "position_bias")
 _REMEDY = "Use a decoder-only LM such as Llama, Qwen, Mistral, Gemma, SmolLM3, GPT-NeoX or Phi"
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One attention layer at work.
+
+    Attributes:
+        module: the layer.
+        query: (N, H, L, D), after rotary embedding.
+        key: (N, K, L, D), after rotary embedding.
+        value: (N, K, L, E).
+        mask: what the LM made of its attention mask for this layer; None where it leaves that to the function.
+        arguments: the layer's other arguments.
+        own: computes what the layer would have read without a reader, (N, L, H, E).
+    """
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    arguments: Mapping[str, Any]
+    own: Callable[[], Tensor]
+
+    @property
+    def scaling(self) -> float:
+        """Factor of the scores before the softmax."""
+        given: float | None = self.arguments.get("scaling")
+        return float(self.query.shape[-1] ** -0.5) if given is None else given
+
+    @property
+    def softcap(self) -> float | None:
+        """Cap of the scores, softcap * tanh(scores / softcap), as Gemma 2 has it."""
+        cap: float | None = self.arguments.get("softcap")
+        return cap
+
+
 class Reader(Protocol):
     """What is called in every attention layer, with the layer's own tensors."""
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        own: Callable[[], Tensor],
-        mask: Tensor | None,
-        arguments: dict[str, Any],
-    ) -> Tensor:
-        """The attention output to hand to the output projection, (N, L, H, E).
-
-        Args:
-            module: the attention layer.
-            query: (N, H, L, D), after rotary embedding.
-            key: (N, K, L, D), after rotary embedding.
-            value: (N, K, L, E).
-            own: computes what the layer would have read without a reader, (N, L, H, E).
-            mask: what the LM made of its attention mask for this layer; None where it leaves that to the function.
-            arguments: the layer's other arguments, ``scaling`` among them.
-        """
+    def attend(self, layer: Layer) -> Tensor:
+        """The attention output to hand to the output projection, (N, L, H, E)."""
 
 
 class _Probe:
@@ -62,19 +79,10 @@ class _Probe:
         self.modules: list[nn.Module] = []
         self.unsupported: set[str] = set()
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        own: Callable[[], Tensor],
-        mask: Tensor | None,
-        arguments: dict[str, Any],
-    ) -> Tensor:
-        self.modules.append(module)
-        self.unsupported |= {name for name in _UNSUPPORTED if arguments.get(name) is not None}
-        return own()
+    def attend(self, layer: Layer) -> Tensor:
+        self.modules.append(layer.module)
+        self.unsupported |= {name for name in _UNSUPPORTED if layer.arguments.get(name) is not None}
+        return layer.own()
 
 
 class _Enough(Exception):
@@ -88,20 +96,11 @@ class _Recorder:
         self.layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         self._last = last
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        own: Callable[[], Tensor],
-        mask: Tensor | None,
-        arguments: dict[str, Any],
-    ) -> Tensor:
-        self.layers[module] = key, value
+    def attend(self, layer: Layer) -> Tensor:
+        self.layers[layer.module] = layer.key, layer.value
         if len(self.layers) == self._last:
             raise _Enough
-        return own()
+        return layer.own()
 
 
 def _attention(
@@ -126,7 +125,7 @@ def _attention(
         output: Tensor = function(module, query, key, value, attention_mask, **kwargs)[0]
         return output
 
-    return revela_reader.attend(module, query, key, value, own, attention_mask, kwargs), None
+    return revela_reader.attend(Layer(module, query, key, value, attention_mask, kwargs, own)), None
 
 
 class CausalLM:

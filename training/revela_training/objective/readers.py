@@ -5,12 +5,11 @@ Shapes: N = G * B texts, H query heads, K key/value heads, L tokens, D and E hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from revela_training.objective.attention import (
@@ -21,7 +20,7 @@ from revela_training.objective.attention import (
     cross_attention,
     joint_attention,
 )
-from revela_training.objective.interface import Layers
+from revela_training.objective.interface import Layer, Layers
 
 __all__ = ["AddingReader", "HandOn", "JointReader"]
 
@@ -42,32 +41,23 @@ class AddingReader:
     v_norm: bool
     implementation: Implementation
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        own: Callable[[], Tensor],
-        mask: Tensor | None,
-        arguments: dict[str, Any],
-    ) -> Tensor:
+    def attend(self, layer: Layer) -> Tensor:
         """The LM's own attention for both halves, and what the second reads in the first added to its part."""
-        n = len(query) // 2
-        output = own()
-        return torch.cat([output[:n], output[n:] + self._read(query[n:], key[:n], value[:n], arguments)])
+        n = len(layer.query) // 2
+        output = layer.own()
+        return torch.cat([output[:n], output[n:] + self._read(layer, n)])
 
     @torch.compiler.disable  # its loops and kernels gain nothing; the LM around it is compiled as usual
-    def _read(self, query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, Any]) -> Tensor:
+    def _read(self, layer: Layer, n: int) -> Tensor:
         return cross_attention(
-            query,
-            key,
-            value,
+            layer.query[n:],
+            layer.key[:n],
+            layer.value[:n],
             self.pairs,
             key_mask=self.key_mask,
-            scaling=_scaling(query, arguments),
+            scaling=layer.scaling,
             v_norm=self.v_norm,
-            softcap=arguments.get("softcap"),
+            softcap=layer.softcap,
             implementation=self.implementation,
         ).transpose(1, 2)
 
@@ -90,46 +80,30 @@ class JointReader:
     layers: Layers | None
     _masks: dict[Any, Tensor] = field(default_factory=dict)
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        own: Callable[[], Tensor],
-        mask: Tensor | None,
-        arguments: dict[str, Any],
-    ) -> Tensor:
+    def attend(self, layer: Layer) -> Tensor:
         """One softmax for the cross stream; the LM's own attention for the base stream, if that is here."""
         if self.layers is not None:
-            return self._read(query, key, value, *self.layers[module], mask, arguments)
-        n = len(query) // 2
-        cross = (x[n:] for x in (query, key, value))
+            return self._read(layer, *self.layers[layer.module])
+        n = len(layer.query) // 2
+        mask = layer.mask
+        query, key, value = (x[n:] for x in (layer.query, layer.key, layer.value))
         rows = mask[n:] if mask is not None and len(mask) == 2 * n else mask
-        return torch.cat([own()[:n], self._read(*cross, key[:n], value[:n], rows, arguments)])
+        cross = replace(layer, query=query, key=key, value=value, mask=rows)
+        return torch.cat([layer.own()[:n], self._read(cross, layer.key[:n], layer.value[:n])])
 
     @torch.compiler.disable  # its gathering gains nothing; the LM around it is compiled as usual
-    def _read(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        base_key: Tensor,
-        base_value: Tensor,
-        mask: Tensor | None,
-        arguments: dict[str, Any],
-    ) -> Tensor:
+    def _read(self, layer: Layer, base_key: Tensor, base_value: Tensor) -> Tensor:
         return joint_attention(
-            query,
-            key,
-            value,
+            layer.query,
+            layer.key,
+            layer.value,
             base_key,
             base_value,
             self.buckets,
             self.log_weights,
-            own=self._own(mask, arguments.get("sliding_window")),
-            scaling=_scaling(query, arguments),
-            softcap=arguments.get("softcap"),
+            own=self._own(layer.mask, layer.arguments.get("sliding_window")),
+            scaling=layer.scaling,
+            softcap=layer.softcap,
         ).transpose(1, 2)
 
     def _own(self, mask: Tensor | None, window: int | None) -> Tensor:
@@ -157,8 +131,3 @@ class HandOn(torch.autograd.Function):
         (leaf,) = ctx.leaf
         collected, leaf.grad = leaf.grad, None
         return None, grad, collected
-
-
-def _scaling(query: Tensor, arguments: Mapping[str, Any]) -> float:
-    scaling = arguments.get("scaling")
-    return query.shape[-1] ** -0.5 if scaling is None else scaling

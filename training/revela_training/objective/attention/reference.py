@@ -9,14 +9,12 @@ Shapes: G groups of B texts, N = G * B, H query heads, K key/value heads, L toke
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from revela_training.objective.interface import CausalLM, Layers
+from revela_training.objective.interface import CausalLM, Layer, Layers
 
 __all__ = ["read_twice", "reference_attention"]
 
@@ -102,24 +100,14 @@ class _DenseReader:
     key_mask: Tensor | None
     v_norm: bool
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        own: Callable[[], Tensor],
-        mask: Tensor | None,
-        arguments: dict[str, Any],
-    ) -> Tensor:
-        scaling = arguments.get("scaling")
+    def attend(self, layer: Layer) -> Tensor:
         read = reference_attention(
-            query,
-            *self.layers[module],
+            layer.query,
+            *self.layers[layer.module],
             self.weights,
             key_mask=self.key_mask,
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            scaling=layer.scaling,
             v_norm=self.v_norm,
-            softcap=arguments.get("softcap"),
+            softcap=layer.softcap,
         )
-        return own() + read.transpose(1, 2)
+        return layer.own() + read.transpose(1, 2)
