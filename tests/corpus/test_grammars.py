@@ -265,7 +265,7 @@ SAMPLES |= {"python": ("python", PYTHON), "java": ("java", JAVA)}
 SAYS_NOTHING = re.compile(
     r"(?:import|from|package|use|using|global using|#include|#nullable|namespace|extern)\b|@testable import|"
     r"(?:require|require_relative|require_once|declare)\b|#(?:if|endif|region|endregion)\b|"
-    r"# frozen|@file:|module \w+$|end( \w+)?$|<\?php$"
+    r"# frozen|@file:|module \w+$|end( \w+)?$|<\?php$|if \(!function_exists\([^()]*\)\) \{$"
 )
 
 
@@ -280,6 +280,12 @@ def licence(source):
 
 def test_the_samples_are_of_every_language():
     assert {language for language, _ in SAMPLES.values()} == set(GRAMMARS)
+
+
+def test_a_condition_around_a_definition_says_nothing_alone():
+    language, source = SAMPLES["basket.php"]
+    (chunk,) = chunks_of("\n".join(source.split("\n")[3:16]), language)
+    assert "function weight" in chunk.text and "function_exists" not in chunk.text
 
 
 @settings(max_examples=40, deadline=None)
