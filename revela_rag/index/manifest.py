@@ -147,9 +147,12 @@ class Manifest:
         Raises:
             IndexingError: a file is missing, truncated or altered, or no file at all but a pipe or a device.
         """
-        for file in folder.rglob("*"):
-            if not file.is_file() and not file.is_dir():
-                raise IndexingError(f"{str(file)!r} is not a regular file, or is gone; build the index again.")
+        try:
+            for file in folder.rglob("*"):
+                if not file.is_file() and not file.is_dir():
+                    raise IndexingError(f"{str(file)!r} is not a regular file, or is gone; build the index again.")
+        except OSError as error:  # a writer has replaced the generation, perhaps
+            raise IndexingError(f"{str(folder)!r} is missing or unreadable ({error}); build again.") from error
         for name, entry in self.files.items():
             file = folder / name
             try:

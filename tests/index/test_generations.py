@@ -139,6 +139,22 @@ def test_an_interruption_after_the_swap_leaves_the_new_index(plain, encoder, mon
         assert len(contents(plain.path)) == 2
 
 
+def test_a_generation_that_vanishes_while_it_is_checked_is_left_for_the_next(plain, encoder, monkeypatch):
+    """Folders may go between two calls of the system; the reader then has the generation that came after."""
+    seen = []
+
+    def vanishes(folder, pattern):
+        seen.append(folder)
+        if len(seen) == 1:
+            plain.add([chunk(900)])
+            raise FileNotFoundError(2, "No such file or directory", str(folder))
+        return iter(())
+
+    monkeypatch.setattr(Path, "rglob", vanishes)
+    with Index.open(plain.path, encoder=encoder) as reader:
+        assert len(reader) == 41 and len(seen) >= 2
+
+
 def test_two_processes_take_turns(plain, encoder):
     code = """
         with Index.open(sys.argv[1], encoder=FakeEncoder(), lock_timeout=60) as index:
