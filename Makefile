@@ -23,7 +23,7 @@ test: $(VENV)/.dev  ## Install and run every test, in WORKERS=2 processes
 test-fast: $(VENV)/.dev  ## Install and run the fast tests only
 	$(PYTEST) -m "not slow"
 
-test-oldest:  ## Install the oldest supported versions beside it, and run the tests of hostile files (4 minutes)
+test-oldest:  ## Install the oldest supported versions beside it, and run the tests of hostile files (2 minutes)
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/fire/oldest.txt \
 	  -e '.[training,chroma]' pytest pytest-asyncio pytest-timeout
