@@ -99,6 +99,7 @@ class Bench:
             "strength": result.strength,
             "summary": result.summary,
             "choosing": choosing,
+            "kinds": result.report["gate"].get("kinds"),
             "curve": {
                 str(strength): [float(np.mean(list(self._score(run)["nDCG@10"].values()))) for run in both]
                 for strength, both in found.items()
@@ -163,7 +164,8 @@ class Bench:
     def _base_vectors(self, texts: Sequence[str], role: Role) -> np.ndarray:
         key = (role, tuple(texts))
         if key not in self._known:
-            self._known[key] = self._retriever.embed_base(texts, role).numpy(force=True)
+            dtype = compute_dtype(AdaptConfig().replace(**self.settings))
+            self._known[key] = self._retriever.embed_base(texts, role, compute_dtype=dtype).numpy(force=True)
         return self._known[key]
 
     @cached_property
