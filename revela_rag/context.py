@@ -34,7 +34,7 @@ def in_context(vectors: np.ndarray, documents: Iterable[str], *, share: float = 
 
     A chunk's vector v becomes ``(1 - share) * v + share * m``, m being the mean of its document's vectors, both of unit
     length, and the result too. The chunk of a document that has no other stays as it is. Measured on bug reports to
-    files, and on docstrings to methods, in docs/hybrid.md.
+    files, and on docstrings to methods, in dev/log, hybrid.
 
     Args:
         vectors: (n, d) unit rows.

@@ -31,7 +31,7 @@ DEPTH = 100
 
 Id = TypeVar("Id", bound=Hashable)
 
-_SHARE_OF_SPREAD = 0.45  # measured in docs/hybrid.md
+_SHARE_OF_SPREAD = 0.45  # measured in dev/log, hybrid
 _PRIOR_PAIRS = 100  # of texts as far apart as a step of COSINE_STEP supposes
 _SAMPLE = 1024
 

@@ -21,7 +21,7 @@ from revela_rag.terms import Analyzer, analyze, read_terms
 __all__ = ["BM25", "LexicalIndex", "best_places"]
 
 K1, B = 0.8, 0.75
-PAIR_WEIGHT = 0.2  # of a pair's BM25 beside that of its two terms; docs/hybrid.md
+PAIR_WEIGHT = 0.2  # of a pair's BM25 beside that of its two terms; dev/log, hybrid
 
 
 class BM25:
@@ -33,7 +33,7 @@ class BM25:
         owners: (n,) int64, the document of each text, numbered from 0, to score documents as well.
         analyzer: see :func:`revela_rag.terms.analyze`.
         k1: how soon repeated terms stop counting. The default finds as much by itself as the usual 1.2 and more
-            together with cosines (docs/hybrid.md).
+            together with cosines (dev/log, hybrid).
         b: how much long texts are held back, 0 to 1.
         pair_weight: of the BM25 of neighbouring terms beside that of the terms; 0 for plain BM25.
     """

@@ -366,7 +366,7 @@ class Index:
                 read alike, whatever their case (:func:`revela_rag.corpus.text.fold`); ``document_id`` and ``kind`` work
                 too, where no metadata has that name.
             mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
-                ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/hybrid.md), but
+                ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/results.md), but
                 dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
             vector: the query's embedding, (d,) of any length but zero, where it is not to be made of ``query``, as for
                 a hypothetical answer (HyDE); words are still read from ``query``.

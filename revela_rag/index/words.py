@@ -57,7 +57,7 @@ class WordIndex:
     """BM25 over chunks that belong to documents. Made by :meth:`build` or :meth:`load`; safe for many threads.
 
     A chunk rarely holds all the words of a query about its document, so hybrid search reads both. Measured on bug
-    reports to files by their best chunk: nDCG@10 .418 with the words of chunks alone, .478 with both (docs/hybrid.md).
+    reports to files by their best chunk: nDCG@10 .418 with the words of chunks alone, .478 with both (dev/log, hybrid).
 
     Attributes:
         rows: (n,) int64, the rows of the chunks, ascending.

@@ -75,7 +75,7 @@ class AdaptConfig:
         revela_weight: scale of the gradient that reaches the retriever through the in-batch weights; 0 leaves the LM
             out, so that only the contrastive term trains, the control that any claim for the objective must beat.
             None takes 1 where ``lm`` names a model or ``contrastive_weight`` is 0, else 0: the bundled LM adds nothing
-            to the contrastive term and takes most of the time (docs/quality.md).
+            to the contrastive term and takes most of the time (docs/results.md).
         contrastive_weight: weight of an InfoNCE term on pairs that structure gives away; 0 is the pure objective.
         contrastive_pairs: pairs of each kind in the InfoNCE term per group; None takes 64 for the linear adapter and 24
             for LoRA, which encodes them in every step.

@@ -241,7 +241,7 @@ def _enough(best: float, full: float) -> float:
     """The share of the best gain that a gentler strength must reach: half of it, and of the rest what is left in full.
 
     Queries made of the texts go on rising where people's no longer do. Where even theirs fall towards full strength,
-    people's fell long before; where they do not, there is little to fear (docs/quality.md, "Why that strength").
+    people's fell long before; where they do not, there is little to fear (dev/log, quality, "Why that strength").
 
     Args:
         best: the best gain over the base.
