@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo demo-quick test test-fast test-oldest lint types clean
+.PHONY: help demo demo-quick test test-fast test-oldest lint types docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,11 @@ lint: $(VENV)/.dev  ## ruff: errors, imports, docstrings, formatting
 types: $(VENV)/.dev  ## mypy
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs  ## Build the manual into build/site; a broken link, or a page that asks another server, is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@! grep -rElI --include='*.html' '(src|href)="(https?:)?//[^"]*\.(js|css|woff2?|png|svg)"' build/site || \
+	  { echo "These pages load something from another server."; exit 1; }
+
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) $(VENV)-oldest .pytest_cache .mypy_cache .ruff_cache build dist
 
@@ -53,4 +58,9 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing revela-rag and its test tools into $(VENV) (a few minutes the first time) ..."
 	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing what builds the manual into $(VENV) ..."
+	$(INSTALL) -e '.[docs]'
 	@touch $@

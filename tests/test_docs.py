@@ -1,50 +1,209 @@
-"""The Python examples of README and docs run as they stand, on a small folder of prose."""
+"""What the manual says is so: its Python runs page by page, its commands parse, its settings and names exist."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import json
 import re
+import shlex
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+#: Options of other programs that the pages name.
+FOREIGN = {"--preload", "--no-deps", "--index-url", "--no-index", "--find-links"}
+#: A page that adapts takes the longest.
+ADAPTING = {"README.md", "docs/adapt.md"}
+API = [
+    "revela_rag",
+    "revela_training",
+    "langchain_revela",
+    *(f"llama_index.{part}.revela" for part in ("embeddings", "retrievers")),
+]
 
 
-def blocks(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL)
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def with_python(pages: list[str]) -> Iterator[Any]:
+    for page in pages:
+        if blocks(page, "python"):
+            yield pytest.param(page, marks=pytest.mark.slow if page in ADAPTING else ())
 
 
 def test_there_are_examples() -> None:
-    assert len(blocks("README.md")) >= 3
-    assert len(blocks("docs/guide.md")) >= 1
+    found = {page: len(blocks(page, "python")) for page in PAGES}
+    assert found["README.md"] >= 3
+    assert {page for page, count in found.items() if count} >= {
+        f"docs/{name}.md" for name in ("index", "adapt", "search")
+    }
 
 
-def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    for code in blocks("docs/guide.md"):
-        exec(compile(code, "docs/guide.md", "exec"), {})
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the pages suppose it: texts in docs, a model in my-retriever, an index of both, some labels."""
+    from revela_rag import Encoder, Index
+    from revela_rag.model.find import resolve_model
+
+    monkeypatch.chdir(tmp_path)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    sections = re.split(r"(?m)^(?=#)", text("docs/fresh.md"))
+    for number, section in enumerate(sections[:4]):
+        (docs / f"fresh-{number}.md").write_text(section, encoding="utf-8")
+    (tmp_path / "my-retriever").symlink_to(resolve_model("all-MiniLM-L6-v2"))
+    Index.from_source("docs", path="my-index", encoder=Encoder("my-retriever")).close()
+    labels = tmp_path / "my-labels"
+    (labels / "qrels").mkdir(parents=True)
+    corpus = {"_id": "d1", "title": "Keys", "text": "Keys are rotated every month."}
+    (labels / "corpus.jsonl").write_text(json.dumps(corpus), encoding="utf-8")
+    query = {"_id": "q1", "text": "how often are keys rotated?"}
+    (labels / "queries.jsonl").write_text(json.dumps(query), encoding="utf-8")
+    (labels / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", with_python([page for page in PAGES if page not in ADAPTING]))
+def test_the_python_of_a_page_runs(page: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for code in blocks(page, "python"):
+        exec(compile(code, page, "exec"), names)
     assert capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("page", with_python(sorted(ADAPTING)))
+def test_the_python_of_a_page_that_adapts_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in ("README.md", "CHANGELOG.md", "docs/guide.md"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for number, section in enumerate(re.split(r"(?m)^(?=#)", text)):
+    for name in PAGES:
+        for number, section in enumerate(re.split(r"(?m)^(?=#)", text(name))):
             (docs / f"{Path(name).stem}-{number}.md").write_text(section, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for code in blocks("README.md"):
-        code = code.replace(
-            'output="my-retriever")', 'output="my-retriever", max_steps=6, group_size=4, groups_per_step=1)', 1
-        )
-        exec(compile(code, "README.md", "exec"), {})
+    small = 'output="my-retriever", max_steps=6, group_size=4, groups_per_step=1)'
+    names: dict[str, Any] = {}
+    for code in blocks(page, "python"):
+        exec(compile(code.replace('output="my-retriever")', small, 1), page, "exec"), names)
     out = capsys.readouterr().out
     assert "base model" in out or "adapted" in out
     assert (tmp_path / "my-retriever" / "modules.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def command_line() -> Any:
+    """The command line, whose commands parse and do nothing."""
+    from typer.main import get_command
+
+    from revela_rag.cli import app
+
+    group: Any = get_command(app)
+    for command in (group, *group.commands.values()):
+        command.callback = lambda **_: None
+    return group
+
+
+def told(page: str) -> list[str]:
+    """What a reader is told to type after a dollar sign."""
+    lines = "".join(blocks(page, "console")).splitlines()
+    return [line.removeprefix("$ ").partition("  #")[0] for line in lines if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if told(page)])
+def test_commands_of_a_page_parse(
+    page: str, command_line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("settings.toml", "my-index", "my-labels"):
+        Path(name).touch()
+    targets = re.findall(r"^([\w-]+):", text("Makefile"), flags=re.MULTILINE)
+    for line in told(page):
+        program, *arguments = shlex.split(line)
+        assert program in ("revela", "make", "pip"), line
+        if program == "revela":
+            command_line.main(arguments, standalone_mode=False)  # raises what a user would be shown
+        elif program == "make":
+            assert set(arguments) <= set(targets), line
+
+
+def options(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_options_and_commands_that_exist(page: str, command_line: Any) -> None:
+    known = set().union(*(options(command) for command in (command_line, *command_line.commands.values())))
+    written = re.sub(r"^python .*", "", text(page), flags=re.MULTILINE)  # scripts have options of their own
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", written))
+    assert named <= known | FOREIGN
+    for name, rest in re.findall(r"`revela ([a-z]+)([^`]*)`", written):
+        assert name in command_line.commands, name
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest)) <= options(command_line.commands[name]), rest
+
+
+def test_a_wrong_option_would_be_seen(command_line: Any) -> None:
+    with pytest.raises(Exception, match="--nonsense"):
+        command_line.main(["search", "my-index", "keys", "--nonsense"], standalone_mode=False)
+
+
+def fields(config: Any, before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        inner = dataclasses.is_dataclass(value)
+        found |= fields(value, f"{before}{field.name}.") if inner else {before + field.name: value}
+    return found
+
+
+def test_the_table_of_settings_is_that_of_the_class() -> None:
+    from revela_training import AdaptConfig
+
+    rows = re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \|", text("docs/settings.md"), flags=re.MULTILINE)
+    assert len(rows) == len(dict(rows))
+    assert dict(rows) == {name: repr(value).replace("'", '"') for name, value in fields(AdaptConfig()).items()}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")])
+def test_settings_in_files_exist(page: str, tmp_path: Path) -> None:
+    from revela_training import AdaptConfig
+    from revela_training.config import load_config
+
+    for number, block in enumerate(blocks(page, "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block, encoding="utf-8")
+        assert AdaptConfig().replace(**load_config(path)) != AdaptConfig()
+        assert tomllib.loads(block)
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    listed = re.findall(r"^::: ([\w.]+)$", text("docs/api.md"), flags=re.MULTILINE)
+    public = {f"{module}.{name}" for module in API for name in importlib.import_module(module).__all__}
+    assert set(listed) - {"revela_rag.errors"} == public - {"revela_rag.__version__"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    """The site's own links and anchors are checked when it is built."""
+    for target in re.findall(r"\]\(([^)#\s]+)", text(page)):
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_site_has_every_page() -> None:
+    listed = set(re.findall(r": ([\w-]+\.md)$", text("mkdocs.yml"), flags=re.MULTILINE))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
 def test_the_readme_names_every_command() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in ("make demo", "make test", "revela adapt", "revela index", "revela search", "revela evaluate"):
-        assert command in readme
+    for command in ("make demo", "make test", "revela adapt", "revela index", "revela search", "docs/evaluate.md"):
+        assert command in text("README.md")
