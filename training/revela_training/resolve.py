@@ -42,8 +42,8 @@ def resolve_configs(
     With ``adapter="auto"`` small corpora of prose, tool catalogues above all, try LoRA first: its few steps show most
     of their pairs, and it gained more there than the linear map, for which those are too few. On larger ones and on
     code the map gained as much or more in less time (dev/log, quality). It also is what trains where an LM reads. A
-    base that is a plain language model is trained inside, with the Revela objective, and reads for itself unless another
-    does.
+    base that is a plain language model is trained inside, with the Revela objective, and reads for itself unless
+    another does.
 
     Args:
         chunks: the corpus, for what is decided by what most of it is.

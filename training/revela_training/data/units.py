@@ -40,8 +40,8 @@ def make_units(chunks: Iterable[Chunk], held_out: Iterable[StructuralPair] = (),
     A chunk with a query-like and an answer-like part becomes that pair; a longer prose chunk becomes its two halves,
     which are no query and answer where there is structure: there are so many of them that they would crowd out what
     people wrote as such (dev/log, quality). Anything else stays whole. Of a held-out chunk only the answer part is
-    used, so its query is never trained on. A heading or title that several chunks have ("Minor features") asks for none of
-    them; one that its answer repeats, as where a page begins with its title, is taken out of that. What code says of
+    used, so its query is never trained on. A heading or title that several chunks have ("Minor features") asks for none
+    of them; one that its answer repeats, as where a page begins with its title, is taken out of that. What code says of
     itself may be said more than once: methods that share a comment are alike.
 
     Args:
