@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 #: Options of other programs that the pages name.
-FOREIGN = {"--preload", "--no-deps", "--index-url", "--no-index", "--find-links"}
+FOREIGN = {"--preload", "--no-deps", "--index-url", "--no-index", "--find-links", "--limit-documents"}
 #: A page that adapts takes the longest.
 ADAPTING = {"README.md", "docs/adapt.md"}
 API = [
@@ -50,28 +51,37 @@ def test_there_are_examples() -> None:
     }
 
 
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def supposed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages suppose it: texts in docs, a model in my-retriever, an index of both, some labels."""
     from revela_rag import Encoder, Index
     from revela_rag.model.find import resolve_model
 
-    monkeypatch.chdir(tmp_path)
-    docs = tmp_path / "docs"
+    folder = tmp_path_factory.mktemp("supposed")
+    docs = folder / "docs"
     docs.mkdir()
-    sections = re.split(r"(?m)^(?=#)", text("docs/fresh.md"))
-    for number, section in enumerate(sections[:4]):
+    for number, section in enumerate(re.split(r"(?m)^(?=#)", text("docs/fresh.md"))[:4]):
         (docs / f"fresh-{number}.md").write_text(section, encoding="utf-8")
-    (tmp_path / "my-retriever").symlink_to(resolve_model("all-MiniLM-L6-v2"))
-    Index.from_source("docs", path="my-index", encoder=Encoder("my-retriever")).close()
-    labels = tmp_path / "my-labels"
+    model = folder / "my-retriever"
+    model.symlink_to(resolve_model("all-MiniLM-L6-v2"))
+    Index.from_source(docs, path=folder / "my-index", encoder=Encoder(model)).close()
+    labels = folder / "my-labels"
     (labels / "qrels").mkdir(parents=True)
     corpus = {"_id": "d1", "title": "Keys", "text": "Keys are rotated every month."}
     (labels / "corpus.jsonl").write_text(json.dumps(corpus), encoding="utf-8")
     query = {"_id": "q1", "text": "how often are keys rotated?"}
     (labels / "queries.jsonl").write_text(json.dumps(query), encoding="utf-8")
     (labels / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n", encoding="utf-8")
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def workplace(supposed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder for one page, which is where it runs."""
+    place = tmp_path / "place"
+    shutil.copytree(supposed, place, symlinks=True)
+    monkeypatch.chdir(place)
+    return place
 
 
 @pytest.mark.parametrize("page", with_python([page for page in PAGES if page not in ADAPTING]))
