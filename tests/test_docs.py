@@ -98,11 +98,11 @@ def test_the_python_of_a_page_that_adapts_runs(
 ) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in PAGES:
+    for name in ("README.md", "docs/adapt.md", "docs/fresh.md"):
         for number, section in enumerate(re.split(r"(?m)^(?=#)", text(name))):
             (docs / f"{Path(name).stem}-{number}.md").write_text(section, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    small = 'output="my-retriever", max_steps=6, group_size=4, groups_per_step=1)'
+    small = 'output="my-retriever", adapter="linear", max_steps=6, group_size=4, groups_per_step=1)'
     names: dict[str, Any] = {}
     for code in blocks(page, "python"):
         exec(compile(code.replace('output="my-retriever")', small, 1), page, "exec"), names)
@@ -207,6 +207,19 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
     """The site's own links and anchors are checked when it is built."""
     for target in re.findall(r"\]\(([^)#\s]+)", text(page)):
         assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_table_of_places_names_files_that_exist() -> None:
+    named = [
+        path for path in re.findall(r"`([\w./-]+)`", text("CONTRIBUTING.md")) if "/" in path and "NAME" not in path
+    ]
+    homes = [
+        ROOT,
+        *(ROOT / home for home in ("revela_rag", "revela_rag/corpus", "revela_rag/model", "training/revela_training")),
+    ]
+    assert len(named) > 20
+    for path in named:
+        assert any((home / path).exists() for home in homes), path
 
 
 def test_the_site_has_every_page() -> None:
