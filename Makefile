@@ -37,7 +37,7 @@ types: $(VENV)/.dev  ## mypy
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs  ## Build the manual into build/site; a broken link, or a page that asks another server, is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@! grep -rElI --include='*.html' '(src|href)="(https?:)?//[^"]*\.(js|css|woff2?|png|svg)"' build/site || \
 	  { echo "These pages load something from another server."; exit 1; }
 
