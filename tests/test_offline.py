@@ -63,7 +63,7 @@ def test_the_guard_sees_a_connection(tmp_path: Path) -> None:
 def test_no_command_reaches_out(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    words = "river engine window garden letter mirror bridge candle forest harbour".split()
+    words = ["river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest", "harbour"]
     for one in words:
         sections = [
             f"## The {one} and the {two}\n\nBehind the {two} there is a {one}, as the {two} shows.\n" for two in words
