@@ -19,7 +19,8 @@ def test_there_are_examples() -> None:
     assert len(blocks("docs/guide.md")) >= 1
 
 
-def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
     for code in blocks("docs/guide.md"):
         exec(compile(code, "docs/guide.md", "exec"), {})
     assert capsys.readouterr().out
