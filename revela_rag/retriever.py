@@ -9,7 +9,7 @@ from typing import Any
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
-from revela_rag.index.filters import check_filter
+from revela_rag.index.filters import Filter, check_filter
 from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
 
@@ -63,7 +63,7 @@ class Retriever:
         *,
         k: int = 5,
         mode: Mode = "auto",
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         lock_timeout: float | None = None,
         auto_refresh: bool | None = None,
     ) -> None:
@@ -91,14 +91,14 @@ class Retriever:
         self._mode: Mode = mode
 
     @property
-    def filter(self) -> Mapping[str, Any] | None:
+    def filter(self) -> Filter | None:
         """What every hit must match; may be set at any time."""
         return self._filter
 
     @filter.setter
-    def filter(self, filter: Mapping[str, Any] | None) -> None:
+    def filter(self, filter: Filter | None) -> None:
         check_filter(filter)
-        self._filter = dict(filter) if filter else None
+        self._filter = (dict(filter) or None) if isinstance(filter, Mapping) else filter
 
     def search(
         self,
@@ -106,7 +106,7 @@ class Retriever:
         *,
         k: int | None = None,
         mode: Mode | None = None,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
     ) -> list[Hit]:
         """Hits for a query, best first.
 
@@ -129,7 +129,7 @@ class Retriever:
         *,
         k: int | None = None,
         mode: Mode | None = None,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
     ) -> list[Hit]:
         """:meth:`search` in a worker thread, so that the event loop goes on."""
         return await asyncio.to_thread(self.search, query, k=k, mode=mode, filter=filter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema, field_v
 from revela_rag.corpus import load_corpus
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
-from revela_rag.index.filters import check_filter
+from revela_rag.index.filters import Filter, check_filter
 from revela_rag.index.generations import LOCK_TIMEOUT
 from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
@@ -25,6 +25,14 @@ __all__ = ["RevelaRetriever"]
 
 #: In JSON an index is its path, from which a retriever opens it.
 _AS_PATH = PlainSerializer(lambda index: str(index.path), return_type=str, when_used="json")
+
+
+#: In JSON a filter that is a function cannot be.
+_Filter = Annotated[
+    dict[str, Any] | Callable[[Mapping[str, Any]], Any] | None,
+    PlainSerializer(lambda filter: None if callable(filter) else filter, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
+]
 
 
 class RevelaRetriever(BaseRetriever):
@@ -43,8 +51,9 @@ class RevelaRetriever(BaseRetriever):
         k: how many documents to return.
         search_type: ``"hybrid"`` (cosine and BM25, fused by how sure each is), ``"dense"`` (cosine), ``"lexical"``
             (BM25) or ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
-        filter: metadata that a document must have, key by key (a list: any of its values; metadata that is a list must
-            hold one of them); applied before the best k are taken.
+        filter: metadata that a document must have, such as ``{"team": "hr", "year": {"$gte": 2020}}``, in the language
+            of :func:`revela_rag.index.filters.parse_filter`, or a function of the metadata; applied before the best k
+            are taken. A function is not kept in JSON.
         search_kwargs: the same three under the names other LangChain retrievers use: ``k``, ``filter``,
             ``search_type``. They win over the fields; what is given to ``invoke`` wins over both.
         with_scores: add to the metadata ``score`` (what it is in each type of search says
@@ -72,7 +81,7 @@ class RevelaRetriever(BaseRetriever):
     index: Annotated[Index, _AS_PATH, WithJsonSchema({"type": "string", "format": "path"})] = Field(repr=False)
     k: int = Field(default=5, ge=1)
     search_type: Mode = "auto"
-    filter: dict[str, Any] | None = None
+    filter: _Filter = None
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     with_scores: bool = False
 
@@ -90,7 +99,7 @@ class RevelaRetriever(BaseRetriever):
 
     @field_validator("filter")
     @classmethod
-    def _usable(cls, filter: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _usable(cls, filter: Filter | None) -> Filter | None:
         check_filter(filter)
         return filter
 
@@ -143,9 +152,7 @@ class RevelaRetriever(BaseRetriever):
         index = Index.build(chunks, encoder=encoder, path=path, store=store, overwrite=overwrite, **options)
         return cls(index=index, **kwargs)
 
-    def _search_options(
-        self, k: int | None, filter: Mapping[str, Any] | None, search_type: Mode | None
-    ) -> dict[str, Any]:
+    def _search_options(self, k: int | None, filter: Filter | None, search_type: Mode | None) -> dict[str, Any]:
         """What is given to one call wins over ``search_kwargs``, and that over the fields."""
         fields = {"k": self.k, "filter": self.filter, "search_type": self.search_type}
         fields |= _known(self.search_kwargs)
@@ -159,7 +166,7 @@ class RevelaRetriever(BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         search_type: Mode | None = None,
         with_scores: bool | None = None,
     ) -> list[Document]:
@@ -172,7 +179,7 @@ class RevelaRetriever(BaseRetriever):
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         search_type: Mode | None = None,
         with_scores: bool | None = None,
     ) -> list[Document]:

@@ -20,6 +20,7 @@ Examples:
   revela search indexes/docs "how do I rotate the keys?"
   revela search indexes/code "parse a date" -k 10
   revela search indexes/code "parse a date" --filter language=python --filter kind=code
+  revela search indexes/docs "rotate keys" --filter '{"$or": [{"team": "it"}, {"year": {"$gte": 2024}}]}'
   revela search indexes/docs "rotate keys" --json | jq '.hits[0].text'
 """
 
@@ -42,7 +43,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help='Only chunks with this metadata, such as language=python. "3" in quotes is text.',
+            help='Only chunks with this metadata, such as language=python ("3" in quotes is text), or that pass a '
+            """filter in JSON: '{"year": {"$gte": 2020}}'.""",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
@@ -77,22 +79,45 @@ def command(
 def parse_filter(conditions: list[str]) -> dict[str, Any]:
     """``["language=python", "start_line=3"]`` as a filter; values are JSON scalars where they can be, else text.
 
-    A key that is given more than once allows any of its values.
+    A key that is given more than once allows any of its values. A condition that opens with ``{`` is a filter of its
+    own, in JSON.
 
     Raises:
-        typer.BadParameter: a condition has no ``=`` or no key.
+        typer.BadParameter: a condition has no ``=`` or no key, or is no filter that an index can answer.
     """
+    from revela_rag.errors import IndexingError
+    from revela_rag.index.filters import check_filter
+
     parsed: dict[str, list[str | int | float | bool]] = {}
+    whole: list[dict[str, Any]] = []
     for condition in conditions:
+        if condition.lstrip().startswith("{"):
+            whole.append(_json_filter(condition))
+            continue
         key, equals, text = condition.partition("=")
         if not equals or not key.strip():
-            raise typer.BadParameter(f"--filter {condition!r} must read KEY=VALUE")
+            raise typer.BadParameter(f"--filter {condition!r} must read KEY=VALUE, or be JSON in braces")
         try:
             value = json_module.loads(text)
         except ValueError:
             value = text
         parsed.setdefault(key.strip(), []).append(value if isinstance(value, str | int | float | bool) else text)
-    return {key: values[0] if len(values) == 1 else values for key, values in parsed.items()}
+    single = {key: values[0] if len(values) == 1 else values for key, values in parsed.items()}
+    given = [part for part in (single, *whole) if part]
+    joined = given[0] if len(given) == 1 else {"$and": given} if given else {}
+    try:
+        check_filter(joined)
+    except IndexingError as error:
+        raise typer.BadParameter(f"--filter: {error}") from error
+    return joined
+
+
+def _json_filter(condition: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json_module.loads(condition)
+    except ValueError as error:
+        raise typer.BadParameter(f"--filter {condition!r} opens with a brace and is no JSON: {error}") from error
+    return found
 
 
 def _as_dict(hit: Hit) -> dict[str, Any]:

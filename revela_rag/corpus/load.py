@@ -101,7 +101,7 @@ def load_corpus(
     _logger.info("%s", report.summary())
     if report.left_out:
         _logger.warning(
-            "Metadata left out: %s. Kept are strings, numbers, booleans, dates, and lists of up to %d of them.",
+            "Metadata left out: %s. Kept are strings, numbers, booleans, dates, and lists and objects of up to %d.",
             report.left_out_summary(),
             MOST_VALUES,
         )

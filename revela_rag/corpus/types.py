@@ -17,13 +17,16 @@ __all__ = [
     "Metadata",
     "Part",
     "Scalar",
+    "Value",
     "chunk_id",
     "titled",
 ]
 
 Kind = Literal["prose", "code"]
 Scalar = str | int | float | bool
-Metadata = Mapping[str, Scalar | list[Scalar]]
+#: Of metadata; objects are of such values.
+Value = Scalar | list[Any] | dict[str, Any]
+Metadata = Mapping[str, Value]
 
 #: Fields of a record that may hold its text, first come first served.
 TEXT_FIELDS = ("text", "content", "body", "page_content")
@@ -45,7 +48,8 @@ class Document:
         format: ``"text"``, ``"markdown"``, ``"rst"``, ``"asciidoc"``, ``"org"``, ``"tex"``, ``"html"`` or a programming
             language such as ``"python"``.
         metadata: anything else that should travel with every chunk of the document: strings, numbers, booleans, lists
-            of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is left out.
+            and objects of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is
+            left out.
         is_piece: whether it is one of the pieces into which a document was cut before; they share its id.
         origin: what the object of another library that it was read from had beside text and metadata, as plain JSON:
             ``id``, the one its user gave it, and ``node``, see :mod:`revela_rag.corpus.sources.nodes`.

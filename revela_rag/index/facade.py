@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index import writer
-from revela_rag.index.filters import check_filter
+from revela_rag.index.filters import Filter, parse_filter
 from revela_rag.index.from_source import index_source, sync_source
 from revela_rag.index.generations import LOCK_TIMEOUT
 from revela_rag.index.manifest import Manifest
@@ -302,7 +302,7 @@ class Index:
         ids: Iterable[str] = (),
         *,
         documents: Iterable[str] = (),
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
     ) -> int:
         """Delete chunks: those with one of the ids, those of the documents, and those that match the filter.
 
@@ -318,8 +318,8 @@ class Index:
             IndexingError: nothing says what to delete, an id is a document's, or the filter cannot be used.
         """
         listed, named = listed_ids(ids), listed_ids(documents, "documents")
-        check_filter(filter)
-        if filter is not None and not filter:
+        condition = parse_filter(filter)
+        if filter is not None and condition is None:
             raise IndexingError("The filter is empty and would delete everything; use sync([]) if that is meant.")
         with self._writing:
             opened = self._current().manifest
@@ -352,7 +352,7 @@ class Index:
         query: str,
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         mode: Mode = "auto",
         vector: np.ndarray | None = None,
     ) -> list[Hit]:
@@ -361,10 +361,9 @@ class Index:
         Args:
             query: plain text; the model's query prompt is put before it.
             k: at most this many.
-            filter: metadata a chunk must have, applied before the best are picked: ``{"language": "python"}``; a list
-                means any of its values, and metadata that is a list must hold one of them; strings are equal when they
-                read alike, whatever their case (:func:`revela_rag.corpus.text.fold`); ``document_id`` and ``kind`` work
-                too, where no metadata has that name.
+            filter: metadata a chunk must have, applied before the best are picked:
+                ``{"language": "python", "year": {"$gte": 2020}}``, or a function of the metadata; the language is that
+                of :func:`revela_rag.index.filters.parse_filter`.
             mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
                 ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/results.md), but
                 dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
@@ -388,7 +387,7 @@ class Index:
         queries: Sequence[str],
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         mode: Mode = "auto",
     ) -> list[list[Hit]]:
         """:meth:`search` for several queries at once, which is faster; one list of hits per query."""
@@ -407,15 +406,16 @@ class Index:
             return mode
         return "hybrid" if len(self) <= LEXICAL_LIMIT else "dense"
 
-    def search_vector(self, vector: np.ndarray, *, k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hit]:
+    def search_vector(self, vector: np.ndarray, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
         """The chunks nearest to a query vector, (d,) of any length but zero; needs no model.
 
         Raises:
             IndexMismatchError: the vector does not have the index's length.
         """
         check_k(k)
+        condition = parse_filter(filter)
         row = unit_queries(np.asarray(vector, dtype=np.float32).reshape(1, -1), self.dimension, self.path)
-        return self._read(lambda snapshot: snapshot.dense(row, k, filter))[0]
+        return self._read(lambda snapshot: snapshot.dense(row, k, condition))[0]
 
     def close(self) -> None:
         """Let go of files and memory, after a write that is under way; the index cannot be used any more."""
@@ -449,21 +449,21 @@ class Index:
         vectors: np.ndarray | None,
         *,
         k: int,
-        filter: Mapping[str, Any] | None,
+        filter: Filter | None,
         mode: Mode,
     ) -> list[list[Hit]]:
         check_k(k)
-        check_filter(filter)
+        condition = parse_filter(filter)
         mode = self.resolve_mode(mode)
         if not len(queries) or not self._current().manifest.count:
             return [[] for _ in queries]
         if mode == "lexical":
-            return self._read(lambda snapshot: snapshot.lexical(queries, k, filter))
+            return self._read(lambda snapshot: snapshot.lexical(queries, k, condition))
         given = self.encoder.encode_queries(queries) if vectors is None else vectors
         units = unit_queries(given, self.dimension, self.path)
         if mode == "dense":
-            return self._read(lambda snapshot: snapshot.dense(units, k, filter))
-        return self._read(lambda snapshot: snapshot.hybrid(queries, units, k, filter))
+            return self._read(lambda snapshot: snapshot.dense(units, k, condition))
+        return self._read(lambda snapshot: snapshot.hybrid(queries, units, k, condition))
 
     def _current(self) -> Snapshot:
         return self._serving.current()

@@ -6,13 +6,13 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, largest
+from revela_rag.index.filters import Condition
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
@@ -60,18 +60,16 @@ class Snapshot:
                     raise
         raise IndexingError(f"{str(root / MANIFEST_FILE)!r} changes faster than it can be read; try again.")
 
-    def dense(self, queries: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[list[Hit]]:
+    def dense(self, queries: np.ndarray, k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k by cosine for each of (q, d) unit queries."""
         found = self.vectors.search(queries, k, self._allowed(filter))
         return [self._hits(near, dict(near)) for near in found]
 
-    def lexical(self, queries: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[list[Hit]]:
+    def lexical(self, queries: Sequence[str], k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k by BM25."""
         return [self._hits(found) for found in self._rank_lexically(queries, k, self._allowed(filter))]
 
-    def hybrid(
-        self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None
-    ) -> list[list[Hit]]:
+    def hybrid(self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k of the best by cosine and by words, at least 100 each; see :func:`revela_rag.fusion.fused_scores`.
 
         Words count by the mean of a chunk's BM25 and its document's, cosines by the chunk's vector in the context of
@@ -109,9 +107,10 @@ class Snapshot:
             self._load_words(before._lexical)
         if before._context is not None:
             self._load_context()
+        self.texts.attributes.warm(before.texts.attributes)
 
-    def _allowed(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
-        return self.texts.select(filter) if filter else None
+    def _allowed(self, filter: Condition | None) -> np.ndarray | None:
+        return None if filter is None else self.texts.select(filter)
 
     def _rank_lexically(
         self, queries: Sequence[str], k: int, allowed: np.ndarray | None

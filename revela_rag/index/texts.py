@@ -1,8 +1,8 @@
 """Chunks in SQLite: text, metadata and the integer row that names a chunk's vector.
 
 Rows are ``AUTOINCREMENT``: a row is never used for two chunks, not even after a delete, and cannot collide as
-hashes could. Metadata is repeated in the table ``attributes``, scalars as one row and lists as one row a value, so that
-filters run on an index with every key and value bound as a parameter.
+hashes could. What filters can ask for is repeated in the table ``attributes``, one row a value
+(:func:`revela_rag.index.filters.attributes_of`), so that a key is read without its chunks.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 
 from revela_rag.corpus.metadata import is_missing, plain
 from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.text import fold
 from revela_rag.corpus.types import Chunk, Part, titled
 from revela_rag.errors import DiskError, IndexingError
-from revela_rag.index.filters import clean, conditions, typed, values_of
+from revela_rag.index.attributes import Attributes, described
+from revela_rag.index.filters import Condition, attributes_of, clean
 
 __all__ = ["TEXTS_FILE", "Record", "TextStore", "embedded", "record"]
 
@@ -38,10 +38,10 @@ CREATE TABLE attributes (
     key TEXT NOT NULL, type TEXT NOT NULL, value NOT NULL, row INTEGER NOT NULL,
     PRIMARY KEY (key, type, value, row)) WITHOUT ROWID;
 CREATE INDEX attributes_row ON attributes (row);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 """
-#: Version 0 had no column ``origin``, and strings in ``attributes`` as they were written.
-_VERSION = 1
+#: Version 0 had no column ``origin``; in ``attributes``, version 1 had no nested keys, marks or fields of the chunk.
+_VERSION = 2
 _COLUMNS = "id, text, title, document_id, position, kind, parts, metadata, origin"
 _GIVEN_ID = "\0id"  # the key in `attributes` of the id that a chunk's origin had; no metadata has it
 _VARIABLES = 500  # bound per statement; SQLite allows at least 999
@@ -86,11 +86,15 @@ def _as_json(value: Any) -> Any:
 _SORTED = json.JSONEncoder(sort_keys=True, default=_as_json)
 
 
-def _values_in(given: Any) -> Sequence[Any]:
-    """The values of a list, tuple, set or array, or the one that is none of these."""
+def _values_in(given: Any) -> Iterator[Any]:
+    """The values of a list, tuple, set, array or object, also further inside, or the one that is none of these."""
     if isinstance(given, np.ndarray):
-        return list(given.flat)
-    return list(given) if isinstance(given, list | tuple | set | frozenset) else [given]
+        yield from given.flat
+    elif isinstance(given, list | tuple | set | frozenset | Mapping):
+        for value in given.values() if isinstance(given, Mapping) else given:
+            yield from _values_in(value)
+    else:
+        yield given
 
 
 def embedded(values: Record) -> str:
@@ -122,11 +126,12 @@ class TextStore:
         self._writable = writable
         self._lock = threading.Lock()
         self._close = weakref.finalize(self, connection.close)
-        connection.create_function("fold", 1, fold, deterministic=True)
-        self._folded = connection.execute("PRAGMA user_version").fetchone()[0] >= _VERSION
-        self._columns = _COLUMNS if self._folded else _COLUMNS.replace("origin", "'{}'")
-        if writable and not self._folded:
-            self._upgrade()
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        self._columns = _COLUMNS if version else _COLUMNS.replace("origin", "'{}'")
+        if writable and version < _VERSION:
+            self._upgrade(version)
+        #: What filters read of a published generation.
+        self.attributes = Attributes(self._query, current=version >= _VERSION)
 
     @classmethod
     def create(cls, file: Path) -> TextStore:
@@ -233,41 +238,9 @@ class TextStore:
             yield from page
             last = page[-1][0]
 
-    def select(self, filter: Mapping[str, Any]) -> np.ndarray:
-        """Rows whose metadata matches every key of ``filter``, (n,) int64, ascending.
-
-        A value means equality; a list, tuple or set means any of its values. Metadata that is a list of up to
-        ``MOST_VALUES`` matches each of them. Booleans match booleans only, numbers match numbers; dates, decimals and
-        others match what :func:`~revela_rag.corpus.metadata.plain` makes of them, and strings what reads alike
-        (:func:`~revela_rag.corpus.text.fold`). ``document_id`` and ``kind`` mean the
-        chunk's own fields where its metadata has no such key.
-
-        Raises:
-            IndexingError: see :func:`revela_rag.index.filters.conditions`.
-        """
-        clauses: list[str] = []
-        bound: list[Any] = []
-        stored = "a.value" if self._folded else f"iif(a.type = 's', {_folded('a.value')}, a.value)"
-        for key, pairs in conditions(filter):
-            listed = json.dumps(pairs)  # one JSON parameter, however many values there are
-            # CROSS JOIN keeps SQLite from reading all attributes first
-            clause = (
-                "row IN (SELECT a.row FROM json_each(?) AS w CROSS JOIN attributes AS a "
-                "ON a.key = ? AND a.type = json_extract(w.value, '$[0]') "
-                f"AND {stored} = json_extract(w.value, '$[1]'))"
-            )
-            bound += [listed, key]
-            if key in ("document_id", "kind"):
-                clause += (
-                    f" OR {_folded(key)} IN (SELECT json_extract(value, '$[1]') FROM json_each(?) "
-                    "WHERE json_extract(value, '$[0]') = 's') "
-                    "AND row NOT IN (SELECT row FROM attributes WHERE key = ?)"
-                )
-                bound += [listed, key]
-            clauses.append(f"({clause})")
-        where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-        found = self._query(f"SELECT row FROM chunks{where} ORDER BY row", bound)
-        return np.array([row for (row,) in found], dtype=np.int64)
+    def select(self, condition: Condition) -> np.ndarray:
+        """Rows whose metadata meets a condition, (n,) int64, ascending; of a published generation only."""
+        return np.flatnonzero(condition.mask(self.attributes))
 
     def insert(self, records: Sequence[Record]) -> list[int]:
         """Add new records; gives their rows."""
@@ -298,17 +271,18 @@ class TextStore:
             self._connection.executemany("DELETE FROM chunks WHERE row=?", listed)
 
     def _describe(self, row: int, values: Record) -> None:
-        pairs = [(key, typed(value)) for key, given in json.loads(values[7]).items() for value in values_of(given)]
-        able = [(clean(key), pair) for key, pair in pairs if pair is not None and pair[1] == pair[1]]
-        listed = [(key, *pair, row) for key, pair in able if key != _GIVEN_ID]
-        if given := json.loads(values[8]).get("id"):
+        _, _, _, document, _, kind, _, metadata, origin = values
+        found = attributes_of(described(json.loads(metadata), document, kind))
+        listed = [(*attribute, row) for attribute in found if attribute[0] != _GIVEN_ID]
+        if given := json.loads(origin).get("id"):
             listed.append((_GIVEN_ID, "s", clean(given), row))
         self._connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?, ?)", listed)
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, version: int) -> None:
         """Bring a draft that was copied from an earlier version to this one."""
-        self._connection.execute("ALTER TABLE chunks ADD COLUMN origin TEXT NOT NULL DEFAULT '{}'")
-        self._columns, self._folded = _COLUMNS, True
+        if not version:
+            self._connection.execute("ALTER TABLE chunks ADD COLUMN origin TEXT NOT NULL DEFAULT '{}'")
+        self._columns = _COLUMNS
         self._connection.execute("DELETE FROM attributes")
         for page in self._pages(_COLUMNS):
             self._describe(page[0], tuple(page[1:]))
@@ -328,11 +302,6 @@ class TextStore:
     def _query(self, sql: str, bound: Sequence[Any] = ()) -> list[Any]:
         with self._lock, _errors(self._file, writing=self._writable):
             return self._connection.execute(sql, tuple(bound)).fetchall()
-
-
-def _folded(column: str) -> str:
-    """SQL for what `fold` makes of a column; SQLite's own lower() does the same, and faster, where all is ASCII."""
-    return f"iif(length({column}) = length(CAST({column} AS BLOB)), lower({column}), fold({column}))"
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -22,7 +22,7 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
-from revela_rag.index.filters import clean
+from revela_rag.index.filters import Filter, clean, parse_filter
 from revela_rag.index.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
@@ -127,7 +127,7 @@ def delete(
     *,
     ids: Sequence[str],
     documents: Sequence[str],
-    filter: Mapping[str, Any] | None,
+    filter: Filter | None,
     timeout: float,
     opened: Manifest,
 ) -> int:
@@ -259,7 +259,7 @@ class _Job:
             there = self._before.of_documents(sorted(staged.documents))
             self._delete([row for row, id_, _ in there if id_ not in staged.ids])
 
-    def delete(self, ids: Sequence[str], documents: Sequence[str], filter: Mapping[str, Any] | None) -> None:
+    def delete(self, ids: Sequence[str], documents: Sequence[str], filter: Filter | None) -> None:
         """Delete what is named by an id or by its document, or what matches a filter.
 
         Raises:
@@ -275,8 +275,8 @@ class _Job:
             )
         rows = {row for some in found.values() for row in some}
         rows.update(row for row, _, _ in self._before.of_documents(documents))
-        if filter is not None:
-            rows.update(self._before.select(filter).tolist())
+        if (condition := parse_filter(filter)) is not None:
+            rows.update(self._before.select(condition).tolist())
         self._delete(sorted(rows))
 
     def _delete(self, rows: list[int]) -> None:

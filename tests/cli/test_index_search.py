@@ -180,6 +180,8 @@ def test_search_filters(index: Path, revela: Callable[..., Any]) -> None:
     assert found("--filter", "kind=code") == {"dates.py"}
     assert found("--filter", "kind=code", "--filter", "document_id=guide.md") == set()
     assert found("--filter", "kind=code", "--filter", "kind=prose") == {"guide.md", "dates.py"}
+    either = '{"$or": [{"kind": "prose"}, {"kind": "x"}]}'
+    assert found("--filter", either) == {"guide.md"} and found("--filter", either, "--filter", "kind=code") == set()
 
 
 def test_a_filter_that_no_chunk_matches_is_named(index: Path, revela: Callable[..., Any]) -> None:
@@ -195,8 +197,18 @@ def test_filter_values_are_json_scalars_or_text() -> None:
             parse_filter([wrong])
 
 
+def test_filters_in_json() -> None:
+    assert parse_filter(['{"year": {"$gte": 2020}}']) == {"year": {"$gte": 2020}}
+    assert parse_filter(["a=3", ' {"b": 1}', '{"b": 2}']) == {"$and": [{"a": 3}, {"b": 1}, {"b": 2}]}
+    assert parse_filter(["{}"]) == {}
+    for wrong, message in (('{"a": 1', "is no JSON"), ('{"a": {"$gtt": 1}}', "no operator"), ("$or=1", "list of one")):
+        with pytest.raises(typer.BadParameter, match=message):
+            parse_filter([wrong])
+
+
 @pytest.mark.parametrize(
-    "arguments", [("-k", "0"), ("--hybrid", "--lexical"), ("--filter", "novalue"), ("--mode", "x")]
+    "arguments",
+    [("-k", "0"), ("--hybrid", "--lexical"), ("--filter", "novalue"), ("--filter", '{"a":'), ("--mode", "x")],
 )
 def test_search_wrong_usage(index: Path, revela: Callable[..., Any], arguments: tuple[str, ...]) -> None:
     revela("search", index, "x", *arguments, code=2)

@@ -57,8 +57,12 @@ from revela_rag.corpus.report import CorpusReport
         (["x"] * (MOST_VALUES + 1), None),
         (np.zeros(384), None),
         ([["nested"]], None),
-        ([{"a": 1}], None),
-        ({"a": 1}, None),
+        ([{"a": 1}], [{"a": 1}]),
+        ({"a": {"b": (date(2024, 1, 2), None)}, "c": None}, {"a": {"b": ["2024-01-02"]}}),
+        ({"a": {"b": b"bytes"}}, None),
+        ({"a": [[1]]}, None),
+        ({f"k{n}": {"v": n} for n in range(MOST_VALUES)}, {f"k{n}": {"v": n} for n in range(MOST_VALUES)}),
+        ({f"k{n}": [n, n] for n in range(MOST_VALUES)}, None),
         (b"bytes", None),
         (np.datetime64("2024-01-02"), "2024-01-02"),
         (object(), None),
@@ -69,6 +73,16 @@ def test_values(value, kept):
     made = plain(value)
     assert made == kept and type(made) is type(kept)
     assert json.loads(json.dumps(made)) == made
+
+
+def test_objects_that_name_one_another_end():
+    bomb = {"a": "x"}
+    for _ in range(9):
+        bomb = {f"k{n}": bomb for n in range(50)}
+    assert plain(bomb) is None
+    deep = {}
+    deep["deep"] = deep
+    assert plain(deep) is None
 
 
 def test_sets_have_one_order_in_every_process():
@@ -84,9 +98,10 @@ def test_what_a_document_brought_wins_over_what_is_computed():
 
 
 def test_what_cannot_be_kept_is_one_counted_warning(tmp_path, caplog):
-    lines = [{"text": f"Text number {n} of its own.", "tags": ["a"], "deep": {"n": n}, "none": None} for n in range(3)]
+    deep = {"n": [[0]]}
+    lines = [{"text": f"Text number {n} of its own.", "tags": ["a"], "deep": deep, "none": None} for n in range(3)]
     lines[0]["rows"] = [[1]]
-    lines[1]["metadata"] = ["not a mapping of names", {}]
+    lines[1]["metadata"] = ["not a mapping of names", [1]]
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with caplog.at_level(logging.WARNING):
         corpus = load_corpus(tmp_path / "d.jsonl")
@@ -134,5 +149,6 @@ def test_columns_of_parquet(tmp_path):
         "price": 19.9,
         "zoned": "2024-01-02T00:00:00+00:00",
         "nanoseconds": "2023-11-14T22:13:20.123456",
+        "struct": {"a": 1},
     }
-    assert report.left_out == {"embedding": 1, "struct": 1}
+    assert report.left_out == {"embedding": 1}

@@ -152,7 +152,7 @@ def test_filters(both, encoder, filter, keep):
 
 
 @pytest.mark.parametrize(
-    "filter", [{"a": None}, {"a": {"$gt": 3}}, {"a": [1, [2]]}, {3: "x"}, {"a": float("nan")}, {"a": b"x"}], ids=str
+    "filter", [{"a": None}, {"a": {"$gtt": 3}}, {"a": [1, [2]]}, {3: "x"}, {"a": float("nan")}, {"a": b"x"}], ids=str
 )
 def test_filters_that_cannot_be_used(plain, filter):
     with pytest.raises(IndexingError, match="filter"):

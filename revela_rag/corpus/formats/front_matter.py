@@ -11,7 +11,7 @@ from typing import Any
 from revela_rag.corpus.metadata import plain
 from revela_rag.corpus.sources.structured import parse_yaml
 from revela_rag.corpus.text import squeeze
-from revela_rag.corpus.types import Scalar
+from revela_rag.corpus.types import Scalar, Value
 
 __all__ = ["FrontMatter", "front_matter"]
 
@@ -51,7 +51,7 @@ def front_matter(text: str) -> FrontMatter:
         if isinstance(fields.get(table), Mapping):
             fields = {**fields[table], **fields}
     title = next((squeeze(fields[key]) for key in _TITLES if isinstance(fields.get(key), str)), "")
-    kept = {key: made for key in _KEPT if (made := plain(fields.get(key))) not in (None, "", [])}
+    kept = {key: made for key in _KEPT if (made := _flat(plain(fields.get(key)))) not in (None, "", [])}
     about = [_sentence(kept[key]) for key in _ABOUT if key in kept]
     lead = "\n".join(dict.fromkeys(line for line in about if line))
     lines = text.count("\n", 0, block.end())
@@ -69,6 +69,11 @@ def _fields(yaml: str | None, toml: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError):  # a colon in a title without quotes is not YAML, and common
         return {key.lower(): value.strip().strip("\"'") for key, value in _LINE.findall(yaml or "")}
     return {}
+
+
+def _flat(value: Value | None) -> Any:
+    """A value without objects, or None."""
+    return None if any(isinstance(entry, dict) for entry in (value if isinstance(value, list) else [value])) else value
 
 
 def _sentence(value: Scalar | list[Scalar]) -> str:

@@ -45,7 +45,7 @@ def record_document(
     name = found.id if found.id not in (None, "") else None
     path = "" if name is not None else path_in(metadata, *PATH_FIELDS)
     title = found.title
-    if not title and not isinstance(metadata.get("title"), list):
+    if not title and not isinstance(metadata.get("title"), list | dict):
         title = str(metadata.get("title", ""))
     document = text_document(
         str(path or found.later_id or fallback if name is None else name), found.text, title, metadata

@@ -26,7 +26,7 @@ SEGMENT = 65_536
 _NAME = "vectors-{:06d}.faiss"
 _STALE = 0.2  # share of dead or uncovered vectors at which a structure is made anew
 _SMALL = 8  # so many segments of a few vectors may lie around before they are merged
-_SELECTIVE = 0.05  # filters that leave less are searched exactly
+_SELECTIVE = 0.1  # filters that leave less are searched exactly: a graph finds 0.89 of the best at 7 % of 30,000
 
 
 class FaissStore:

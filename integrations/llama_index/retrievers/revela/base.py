@@ -10,14 +10,9 @@ from typing import Any
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
-from llama_index.core.vector_stores.types import (
-    FilterCondition,
-    FilterOperator,
-    MetadataFilter,
-    MetadataFilters,
-)
+from llama_index.core.vector_stores.types import MetadataFilters
 
-from revela_rag.errors import IndexingError
+from llama_index.retrievers.revela.filters import to_filter
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import check_filter
 from revela_rag.index.types import check_k, check_mode
@@ -26,9 +21,6 @@ from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
 
-# a list in an index equals each of its values
-_EQUALS = (FilterOperator.EQ, FilterOperator.CONTAINS)
-_ANY_OF = (FilterOperator.IN, FilterOperator.ANY)
 _COMPUTED = ("start_line", "end_line", "language", "symbol")  # of what `load_corpus` reads from files
 _SHOWN = ("source", "title")
 
@@ -53,8 +45,8 @@ class RevelaRetriever(BaseRetriever):
         similarity_top_k: how many nodes to return.
         mode: ``"hybrid"`` (cosine and BM25, fused by how sure each is), ``"dense"`` (cosine), ``"lexical"`` (BM25) or
             ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
-        filters: ``==`` and ``in``, of lists also ``contains`` and ``any``, joined by ``and``; applied before the best
-            nodes are taken.
+        filters: any of LlamaIndex' operators and conditions, nested or not, see
+            :func:`llama_index.retrievers.revela.filters.to_filter`; applied before the best nodes are taken.
         lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
         auto_refresh: of such an index: whether a search sees what other processes wrote, see
             :meth:`revela_rag.Index.open`.
@@ -115,8 +107,7 @@ class RevelaRetriever(BaseRetriever):
 
     @filters.setter
     def filters(self, filters: MetadataFilters | None) -> None:
-        if filters is not None:
-            check_filter(_mapping(filters))  # one that an index cannot answer is refused now, not by the first query
+        check_filter(to_filter(filters))  # one that an index cannot answer is refused now, not by the first query
         self._filters = filters
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -127,7 +118,7 @@ class RevelaRetriever(BaseRetriever):
 
     def _search(self, query: QueryBundle) -> list[Hit]:
         vector = None if self.mode == "lexical" else self._query_vector(query)
-        filter = None if self.filters is None else _mapping(self.filters)  # as it is now: its list may have grown
+        filter = to_filter(self.filters)  # as it is now: its list may have grown
         options: dict[str, Any] = {"k": self.similarity_top_k, "filter": filter, "mode": self.mode}
         return self.index.search(query.query_str, vector=vector, **options)
 
@@ -139,29 +130,6 @@ class RevelaRetriever(BaseRetriever):
             mean: np.ndarray = self.index.encoder.encode_queries(query.custom_embedding_strs).mean(axis=0)
             return mean
         return None
-
-
-def _mapping(filters: MetadataFilters) -> dict[str, Any]:
-    """Filters as the mapping an index takes; what it cannot say is refused, never dropped."""
-    condition = filters.condition
-    if condition is FilterCondition.NOT or (condition is FilterCondition.OR and len(filters.filters) > 1):
-        raise IndexingError(f"The filters are joined by {condition.value!r}; an index takes 'and' alone.")
-    mapping: dict[str, Any] = {}
-    for item in filters.filters:
-        for key, value in (_mapping(item) if isinstance(item, MetadataFilters) else _condition(item)).items():
-            if mapping.setdefault(key, value) != value:
-                raise IndexingError(f"The filters ask that {key!r} be {mapping[key]!r} and {value!r} at once.")
-    return mapping
-
-
-def _condition(filter: MetadataFilter) -> dict[str, Any]:
-    several = isinstance(filter.value, list)
-    if filter.operator not in (_ANY_OF if several else _EQUALS):
-        raise IndexingError(
-            f"The filter on {filter.key!r} is {filter.operator.value!r} {filter.value!r}; an index takes '==' and "
-            "'contains' a value, 'in' and 'any' a list."
-        )
-    return {filter.key: filter.value}
 
 
 def to_nodes(hits: Iterable[Hit]) -> list[NodeWithScore]:
