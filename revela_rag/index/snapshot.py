@@ -52,7 +52,7 @@ class Snapshot:
     def open(cls, root: Path, *, verify: bool = False) -> Snapshot:
         """Open the current generation; tries again when a writer replaced it meanwhile."""
         for _ in range(_RETRIES):
-            manifest = Manifest.read(root)
+            manifest = Manifest.read(root, full=verify)
             try:
                 return cls(root, manifest, verify=verify)
             except IndexingError:

@@ -124,6 +124,10 @@ class VectorStore(Protocol):
         """(n, d) float32 vectors, as they were added, under (n,) int64 rows that are there."""
         ...
 
+    def rows(self) -> np.ndarray:
+        """(n,) int64, the rows of all vectors of a store that is open for reading, in any order."""
+        ...
+
     def save(self) -> None:
         """Write the draft out and close it."""
         ...

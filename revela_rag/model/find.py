@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_BASE",
     "check_hub",
     "fetch_model",
+    "is_here",
     "resolve_model",
 ]
 
@@ -110,6 +111,22 @@ def fetch_model(name: str) -> Path:
         ) from error
 
 
+def is_here(name: str) -> bool:
+    """Whether a model can be loaded without asking a hub.
+
+    Raises:
+        ModelError: see :func:`resolve_model`.
+    """
+    place = resolve_model(name)
+    return Path(place).is_dir() or _is_cached(place)
+
+
+def _is_cached(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(name, file), str) for file in _HUB_FILES)
+
+
 def check_hub(name: str) -> None:
     """Refuse the name of a model that is neither here nor, as far as can be told at once, on the hub.
 
@@ -118,10 +135,10 @@ def check_hub(name: str) -> None:
     Raises:
         ModelError: the hub cannot be reached or has no such model, and its cache holds none.
     """
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
-    if Path(name).is_dir() or any(isinstance(try_to_load_from_cache(name, file), str) for file in _HUB_FILES):
+    if Path(name).is_dir() or _is_cached(name):
         return
     try:
         HfApi().model_info(name, timeout=10)
