@@ -365,9 +365,9 @@ class Index:
                 means any of its values, and metadata that is a list must hold one of them; strings are equal when they
                 read alike, whatever their case (:func:`revela_rag.corpus.text.fold`); ``document_id`` and ``kind`` work
                 too, where no metadata has that name.
-            mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
-                ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/hybrid.md), but
-                dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
+            mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fused_scores`), ``"dense"``
+                (cosines), ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more
+                (docs/hybrid.md), but dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
             vector: the query's embedding, (d,) of any length but zero, where it is not to be made of ``query``, as for
                 a hypothetical answer (HyDE); words are still read from ``query``.
 
@@ -406,16 +406,6 @@ class Index:
         if mode != "auto":
             return mode
         return "hybrid" if len(self) <= LEXICAL_LIMIT else "dense"
-
-    def search_vector(self, vector: np.ndarray, *, k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hit]:
-        """The chunks nearest to a query vector, (d,) of any length but zero; needs no model.
-
-        Raises:
-            IndexMismatchError: the vector does not have the index's length.
-        """
-        check_k(k)
-        row = unit_queries(np.asarray(vector, dtype=np.float32).reshape(1, -1), self.dimension, self.path)
-        return self._read(lambda snapshot: snapshot.dense(row, k, filter))[0]
 
     def close(self) -> None:
         """Let go of files and memory, after a write that is under way; the index cannot be used any more."""

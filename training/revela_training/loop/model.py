@@ -49,8 +49,7 @@ class RevelaModel(nn.Module):
     """The objective over a retriever's similarities, plus the optional contrastive term.
 
     Loss = LM loss of the cross stream (+ base stream when dual) + contrastive_weight * InfoNCE over marked pairs.
-    `forward` is all of it in one graph. Training takes the pieces, see `revela_training.loop.step.Step`, which gives
-    the same gradients in as little memory as is asked for.
+    Training puts the pieces together, see `revela_training.loop.step.Step`, in as little memory as is asked for.
 
     Args:
         retriever: the retriever that is adapted.
@@ -92,35 +91,6 @@ class RevelaModel(nn.Module):
         """Whether embeddings come from the caches, so that the backbone never runs."""
         return self.passage_cache is not None
 
-    def forward(self, **batch: Any) -> dict[str, Any]:
-        """One step in one graph.
-
-        Args:
-            **batch: what `GroupCollator` makes.
-
-        Returns:
-            ``loss`` (scalar) and ``metrics`` (name to scalar) for the log.
-        """
-        with torch.set_grad_enabled(self.retriever_learns and torch.is_grad_enabled()):
-            made = self.embed(batch)
-        loss, metrics = torch.zeros((), device=batch["text_index"].device), {}
-        if self.objective is not None:
-            reading = self.read(batch["input_ids"], batch["attention_mask"], made["queries"], made["passages"])
-            loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
-        if self.contrasts:
-            contrastive = self.contrast(made["asked"], made["answers"], {**batch, **self.embed_unadapted(batch)})
-            if contrastive is not None:
-                loss = loss + self.settings.contrastive_weight * contrastive
-                metrics["contrastive_loss"] = contrastive.detach()
-        return {"loss": loss, "metrics": metrics}
-
-    def embed_unadapted(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What `contrast` needs of the base: nothing without self-distillation."""
-        if not self.distils:
-            return {}
-        with self.retriever.unadapted():
-            return {f"base_{role}": self.embed_role(batch, role) for role in ("asked", "answers")}
-
     @property
     def distils(self) -> bool:
         """Whether the contrastive term needs embeddings of the unadapted model now."""
@@ -152,11 +122,6 @@ class RevelaModel(nn.Module):
             return self.encode(batch[role]).view(*index.shape, -1)
         other = {"queries": self.query_cache, "asked": self.asked_cache}.get(role)
         return self.retriever.adapt_embeddings((self.passage_cache if other is None else other)[index])
-
-    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Embeddings of a batch by role."""
-        made = {role: self.embed_role(batch, role) for role in self.roles(batch)}
-        return {"queries": made["passages"], **made} if "passages" in made else made
 
     def encode(self, features: Mapping[str, Any]) -> Tensor:
         """Embed tokenised texts with the backbone, LoRA inside: unit rows (n, d), float32."""
