@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 from revela_rag.corpus import Corpus, load_corpus
 from revela_training.loop.model import RevelaModel
+from revela_training.losses import ContrastiveLoss
 
 NOUNS = ["apple", "river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest"]
 VERBS = ["opens", "closes", "paints", "carries", "repairs", "sells", "hides", "cleans", "builds", "moves"]
@@ -112,9 +113,11 @@ def one_graph() -> Callable[[RevelaModel, dict[str, Any]], dict[str, Any]]:
             if model.distils:
                 with model.retriever.unadapted():
                     batch |= {f"base_{role}": model.embed_role(batch, role) for role in ("asked", "answers")}
-            contrastive = model.contrast(made["asked"], made["answers"], batch)
+            settings = model.settings
+            term = ContrastiveLoss(settings.contrastive_temperature, settings.self_distillation or 0.0)
+            contrastive = term.over_kinds(made["asked"], made["answers"], batch)
             if contrastive is not None:
-                loss = loss + model.settings.contrastive_weight * contrastive
+                loss = loss + settings.contrastive_weight * contrastive
                 metrics["contrastive_loss"] = contrastive.detach()
         return {"loss": loss, "metrics": metrics}
 

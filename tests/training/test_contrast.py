@@ -16,6 +16,7 @@ from revela_training.data.tokens import tokenize_for_retriever
 from revela_training.data.units import Unit
 from revela_training.loop.distributed import World
 from revela_training.loop.model import RevelaModel
+from revela_training.losses import ContrastiveLoss
 from revela_training.objective.lm import load_lm
 from revela_training.retriever.backbone import TrainableRetriever
 
@@ -44,7 +45,8 @@ def contrast(model: RevelaModel, pairs: torch.Tensor, pseudo: torch.Tensor) -> t
     """The term over a batch in which every text stands once, in no particular order."""
     index = torch.randperm(12, generator=torch.Generator().manual_seed(1))
     batch = {"pair_index": pairs, "pseudo_index": pseudo, "asked_index": index, "answer_index": index.flip(0)}
-    return model.contrast(*(model.embed_role(batch, role) for role in ("asked", "answers")), batch)
+    term = ContrastiveLoss(model.settings.contrastive_temperature)
+    return term.over_kinds(*(model.embed_role(batch, role) for role in ("asked", "answers")), batch)
 
 
 def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:

@@ -48,7 +48,7 @@ class Reading:
 class RevelaModel(nn.Module):
     """The objective over a retriever's similarities, plus the optional contrastive term.
 
-    Loss = LM loss of the cross stream (+ base stream when dual) + contrastive_weight * InfoNCE over marked pairs.
+    Loss = LM loss of the cross stream (+ base stream when dual) + contrastive_weight * contrastive loss over pairs.
     Training puts the pieces together, see `revela_training.loop.step.Step`, in as little memory as is asked for.
 
     Args:
@@ -151,65 +151,8 @@ class RevelaModel(nn.Module):
             metrics["baseline_loss"] = output.baseline_loss.detach()
         return Reading(output.loss, metrics, weights.detach().amax(-1).mean())
 
-    def contrast(self, asked: Tensor, answers: Tensor, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """InfoNCE of each query against the answers of all of its kind; the mean over kinds.
-
-        Args:
-            asked: (M, d) embeddings of the queries.
-            answers: (K, d) embeddings of the answers.
-            batch: which texts those are, ``asked_index`` (M,) and ``answer_index`` (K,); ``pair_index`` (P, 2),
-                structural queries and their answers, where a query of -1 makes the answer a negative alone; and
-                ``pseudo_index`` (Q, 3), kind, query and passage, likewise. With self-distillation also ``base_asked``
-                (M, d) and ``base_answers`` (K, d), of the unadapted model.
-        """
-        pseudo = batch["pseudo_index"]
-        kinds = [batch["pair_index"], *(pseudo[pseudo[:, 0] == kind, 1:] for kind in pseudo[:, 0].unique())]
-        losses = []
-        for rows in kinds:
-            marked = rows[:, 0] >= 0
-            rows = torch.cat([rows[marked], rows[~marked]])
-            if len(rows) > 1 and (count := int(marked.sum())):
-                queries, texts = (
-                    _places(batch["asked_index"], rows[:count, 0]),
-                    _places(batch["answer_index"], rows[:, 1]),
-                )
-                base = (batch["base_asked"][queries], batch["base_answers"][texts]) if "base_asked" in batch else None
-                losses.append(self._info_nce(asked[queries], answers[texts], rows[:, 1], base))
-        return torch.stack(losses).mean() if losses else None
-
-    def _info_nce(
-        self, asked: Tensor, answers: Tensor, identity: Tensor, base: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        """Query i of P must find answer i of n >= P among all answers and the other queries.
-
-        Other queries as negatives: the improved contrastive loss of GTE (Li et al., 2023, arXiv 2308.03281), without
-        its term between answers, which cost quality here. What has the same answer is no negative. With ``base``, the
-        same texts embedded by the unadapted model, a share of the target is the softmax of its similarities.
-        """
-        with torch.autocast(asked.device.type, enabled=False):
-            own = torch.arange(len(asked), device=asked.device)
-            same = identity[: len(asked), None] == torch.cat([identity, identity[: len(asked)]])
-            same[own, own] = False
-            scores = self._scores(asked, answers, same)
-            target = nn.functional.one_hot(own, scores.shape[1]).float()
-            if base is not None and self.settings.self_distillation:
-                target = target.lerp(self._scores(*base, same).softmax(-1), self.settings.self_distillation)
-            return nn.functional.cross_entropy(scores, target)
-
-    def _scores(self, asked: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
-        """Logits (P, n + P) of queries over answers and queries, no more than a least one where ``left_out``."""
-        asked, answers = asked.float(), answers.float()
-        scores = torch.cat([asked @ answers.T, asked @ asked.T], dim=1) / self.settings.contrastive_temperature
-        return scores.masked_fill(left_out, torch.finfo(scores.dtype).min / 2)
-
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trained parameters only, whole: a checkpoint needs neither the frozen backbone nor tied copies."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         kept: Mapping[str, Any] = super().state_dict(*args, **kwargs)
         return {name: full_tensor(value) for name, value in kept.items() if name in trained}
-
-
-def _places(index: Tensor, wanted: Tensor) -> Tensor:
-    """Where ``wanted`` texts stand in ``index``; the first place where a text stands in several."""
-    order = index.argsort(stable=True)
-    return order[torch.searchsorted(index[order], wanted.contiguous())]
