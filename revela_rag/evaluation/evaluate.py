@@ -47,7 +47,7 @@ def evaluate(
 
     Args:
         model: ``"bm25"``; a model directory or name; ``"hybrid:MODEL"``, that model's cosines plus weighted BM25
-            (:func:`revela_rag.fusion.fuse`); an :class:`~revela_rag.Encoder`; or an
+            (:func:`revela_rag.fusion.fused_scores`); an :class:`~revela_rag.Encoder`; or an
             :class:`~revela_rag.Index` or :class:`~revela_rag.Retriever` whose document ids are those of the data.
         data: labelled data, or the BEIR directory that holds it.
         split: which judgements to use where ``data`` is a directory; None takes the only ones there are.
