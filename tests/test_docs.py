@@ -20,8 +20,9 @@ def test_there_are_examples() -> None:
 
 
 def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}  # a block goes on from those before it
     for code in blocks("docs/guide.md"):
-        exec(compile(code, "docs/guide.md", "exec"), {})
+        exec(compile(code, "docs/guide.md", "exec"), names)
     assert capsys.readouterr().out
 
 

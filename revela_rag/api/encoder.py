@@ -122,9 +122,12 @@ class ApiEncoder(Encoder):
         told = ("revela-api-1", self.vectors.name, self.dimension, self.query_prompt, self.document_prompt)
         return hashlib.sha256(repr(told).encode("utf-8", "replace")).hexdigest()
 
-    def _window(self, texts: Sequence[str], role: Role) -> np.ndarray:
-        vectors = self.vectors.embed(texts, role)
+    def mapped(self, vectors: np.ndarray) -> np.ndarray:
+        """What (n, d) unit vectors of the base become: unit rows, float32."""
         return vectors if self._map is None else self._map(vectors)
+
+    def _window(self, texts: Sequence[str], role: Role) -> np.ndarray:
+        return self.mapped(self.vectors.embed(texts, role))
 
     def __repr__(self) -> str:
         over = f", {self._folder!r}" if self._folder else ""

@@ -19,7 +19,7 @@ from revela_rag.api.calls import Pace, call, status_of
 from revela_rag.api.cost import CostEstimate
 from revela_rag.api.embeddings import ApiEmbeddings
 from revela_rag.corpus.text import about_tokens
-from revela_rag.errors import EmbeddingError, ModelError, RevelaError
+from revela_rag.errors import EmbeddingError, RevelaError
 from revela_rag.model.st_format import Role
 
 __all__ = ["PROBES", "ApiVectors", "Known"]
@@ -89,6 +89,7 @@ class ApiVectors:
         self.embeddings = ApiEmbeddings.of(embeddings)
         self.cache = open_cache(cache)
         self._known: Known | None = None
+        self._given: dict[bytes, np.ndarray] = {}
         self._expected: list[tuple[Known, str, str]] = []
         self._verified = False
         self._lock = threading.RLock()
@@ -188,12 +189,16 @@ class ApiVectors:
             price=self.embeddings.price,
         )
 
-    def put(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Keep vectors of documents that were embedded elsewhere; needs a cache."""
-        if self.cache is None:
-            raise ModelError("cache=False keeps no vectors; give a file.")
+    def give(self, texts: Sequence[str], vectors: np.ndarray) -> None:
+        """Take (n, d) vectors of documents from elsewhere, such as a store; they do not go into the cache."""
         sent = [self._sent(text, "document") for text in texts]
-        self.cache.put(self._keys(sent, "document"), checked(vectors, sent, self.name, self.known.dimension))
+        rows = checked(vectors, sent, "The store", self.known.dimension)
+        self._given.update(zip(self._keys(sent, "document"), rows, strict=True))
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether vectors of documents were given."""
+        return bool(self._given)
 
     # -- asking ------------------------------------------------------------------------------------------------
 
@@ -308,10 +313,11 @@ class ApiVectors:
         return keys
 
     def _cached(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        found = {key: self._given[key] for key in keys if key in self._given}
         if self.cache is None:
-            return {}
-        dimension = self.known.dimension
-        return {key: vector for key, vector in self.cache.get(keys).items() if len(vector) == dimension}
+            return found
+        kept = self.cache.get([key for key in keys if key not in found])
+        return found | {key: vector for key, vector in kept.items() if len(vector) == self.known.dimension}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_verified")}

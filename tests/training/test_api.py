@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from revela_rag.api import ApiEmbeddings, CostEstimate
-from revela_rag.api.vectors import PROBES
+from revela_rag.api import ApiEmbeddings, CostEstimate, StoredVectors
+from revela_rag.api.vectors import PROBES, ApiVectors
 from revela_rag.corpus import ANSWER_ROLES, Corpus, load_corpus
 from revela_rag.errors import EmbeddingError, ModelError, TrainingError
 from revela_rag.model.encoder import Encoder
-from revela_training import adapt
+from revela_training import adapt, adapt_store
 from revela_training.retriever.export import check_output
 from revela_training.retriever.vectors import VectorRetriever
 
@@ -225,7 +225,7 @@ def test_another_model_stops_a_second_run(code_corpus: Corpus, function: Functio
 
 
 def test_the_retriever_serves_as_it_trained(function: Function) -> None:
-    retriever = VectorRetriever(function.embeddings(), cache=False)
+    retriever = VectorRetriever(ApiVectors(function.embeddings(), cache=False))
     assert len(retriever.trainable_parameters()) == 2
     retriever.adapter.weight.data.normal_(std=0.1)
     for strength in (0.0, 0.5, 1.0):
@@ -235,3 +235,27 @@ def test_the_retriever_serves_as_it_trained(function: Function) -> None:
             retriever.embed(["a", "b"], "query").numpy(),
             atol=1e-6,
         )
+
+
+def test_a_store_is_adapted_from_the_vectors_that_it_holds(
+    code_corpus: Corpus, function: Function, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = [chunk.embedding_text for chunk in code_corpus]
+    vectors = function.encoder.encode_documents(texts)
+    names = [str(number) for number in range(len(texts))]
+    stored = StoredVectors(names, texts, 2 * vectors, names, len(names))
+    options = {**SETTINGS, "cache": tmp_path / "vectors.sqlite", "output": tmp_path / "map"}
+    result = adapt_store(stored, base=function.embeddings(), **options)
+    sent = [text for text in function.texts if text not in PROBES]
+    assert len([text for text in sent if text in texts]) == 8, "those that tell whether the base filled the store"
+    assert result.report["corpus"]["chunks"] == 100 and not caplog.records
+    with sqlite3.connect(tmp_path / "vectors.sqlite") as connection:
+        assert connection.execute("SELECT COUNT(*) FROM vectors").fetchone() == (len(sent),), "nothing of the store"
+    over = Encoder.over(function.embeddings(), result.path, cache=False)
+    np.testing.assert_allclose(over.mapped(vectors), over.encode_documents(texts), atol=1e-5)  # type: ignore[attr-defined]
+
+    beside = vectors + np.random.default_rng(0).standard_normal(vectors.shape) / 10
+    adapt_store(StoredVectors(names, texts, beside, names, len(names)), base=function.embeddings(), **options)
+    assert "embedded with something beside them" in caplog.text
+    with pytest.raises(EmbeddingError, match="filled by another model"):
+        adapt_store(StoredVectors(names, texts, -vectors, names, 100), base=function.embeddings(), **options)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from revela_rag.api import ApiEmbeddings, is_api
+from revela_rag.api import is_api
+from revela_rag.api.vectors import ApiVectors
 from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
 from revela_rag.model.st_format import Role
@@ -143,7 +144,7 @@ def adapt(
         )
     show_progress = show_progress and world.leads
     build: Callable[[AdaptConfig], Retriever] = build_retriever
-    served = is_api(base)
+    served = isinstance(base, ApiVectors) or is_api(base)
     if served:
         build, base = _over_api(base, cache=cache, confirm=confirm)
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
@@ -270,7 +271,8 @@ class _Job:
         choose, report_pairs = self._held_back(cfg)
         if not choose or not report_pairs:
             raise CorpusError(f"There is too little to adapt to: {self._too_few()}.")
-        units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak), cfg)
+        stored = isinstance(retriever, VectorRetriever) and retriever.vectors.has_documents  # of whole texts
+        units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak and not stored), cfg)
         held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
         dataset = build_dataset(units, chunks, held_out, cfg, self.world)
         cfg = plan_steps(dataset, cfg, self.world)
@@ -330,8 +332,8 @@ def _over_api(
     embeddings: Any, *, cache: str | Path | bool | None, confirm: Confirm | None
 ) -> tuple[Callable[[AdaptConfig], Retriever], str]:
     """What builds a retriever over embeddings behind an API, and their name."""
-    given = ApiEmbeddings.of(embeddings)
-    return lambda cfg: VectorRetriever(given, cache=cache, confirm=confirm), given.name
+    vectors = embeddings if isinstance(embeddings, ApiVectors) else ApiVectors(embeddings, cache=cache)
+    return lambda cfg: VectorRetriever(vectors, confirm=confirm), vectors.name
 
 
 def _outside(adapter: str | None, base: str) -> str:

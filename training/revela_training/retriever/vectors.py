@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,8 +32,7 @@ class VectorRetriever(nn.Module):
     the retriever unit vectors z; both are float32 (n, d).
 
     Args:
-        embeddings: what gives x, see `revela_rag.ApiEmbeddings.of`.
-        cache: where x are kept; None for the user's cache, False for nowhere.
+        vectors: what gives x.
         confirm: see `foresee`; None sends without asking.
 
     Attributes:
@@ -49,11 +47,9 @@ class VectorRetriever(nn.Module):
 
     kind = "linear"
 
-    def __init__(
-        self, embeddings: Any, *, cache: str | Path | bool | None = None, confirm: Confirm | None = None
-    ) -> None:
+    def __init__(self, vectors: ApiVectors, *, confirm: Confirm | None = None) -> None:
         super().__init__()
-        self.vectors = ApiVectors(embeddings, cache=cache)
+        self.vectors = vectors
         self._confirm = confirm
         known = self.vectors.known
         self.base_name = self.vectors.name
