@@ -102,8 +102,9 @@ class VectorCache:
                 yield connection
         except (sqlite3.Error, OSError, ValueError) as error:
             raise DiskError(
-                f"The cache of embeddings {str(self.path)!r} cannot be used: {error}. Free some space there, or give "
-                "another file with cache=; a damaged one can be deleted, which costs embedding its texts again."
+                f"The cache of embeddings {str(self.path)!r} cannot be used: {error}. Free some space there, give "
+                "another file with cache=, or none with cache=False; a damaged one can be deleted, which costs "
+                "embedding its texts again."
             ) from error
 
     def __repr__(self) -> str:

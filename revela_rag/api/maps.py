@@ -14,12 +14,13 @@ import numpy as np
 from revela_rag.api.vectors import Known
 from revela_rag.errors import ModelError
 from revela_rag.model.find import MAP_FILE, is_map
-from revela_rag.model.safety.files import json_object
+from revela_rag.model.safety.files import check_folder, json_object
 from revela_rag.model.st_format import Role, write_json
 
 __all__ = ["EmbeddingMap"]
 
 _TENSORS = "embedding_map.safetensors"
+_LONGEST, _HEADER = 16_384, 65_536  # numbers in a vector; bytes before the tensors
 _FORMAT, _VERSION = "revela-embedding-map", 1
 
 
@@ -83,12 +84,16 @@ class EmbeddingMap:
                 f"{str(folder)!r} holds no {MAP_FILE}: give the folder that "
                 "adapt(source, base=EMBEDDINGS, output=...) wrote."
             )
+        check_folder(root)
         about = json_object(root / MAP_FILE)
         try:
             if (about.get("format"), about.get("version")) != (_FORMAT, _VERSION):
                 raise ValueError(f"it is {about.get('format')!r} in version {about.get('version')!r}")
-            tensors = {name: np.asarray(tensor, "f4") for name, tensor in load_file(root / _TENSORS).items()}
             dimension, strength = int(about["dimension"]), float(about["strength"])
+            size = (root / _TENSORS).stat().st_size
+            if not 1 <= dimension <= _LONGEST or size > 4 * dimension * (dimension + 8) + _HEADER:
+                raise ValueError(f"its {size:,} bytes are no map of dimension {dimension}")
+            tensors = {name: np.asarray(tensor, "f4") for name, tensor in load_file(root / _TENSORS).items()}
             shapes = {"probes": (len(tensors["probes"]), dimension), "weight": (dimension,) * 2, "bias": (dimension,)}
             for name, tensor in tensors.items():
                 if tensor.shape != shapes[name] or not np.isfinite(tensor).all():

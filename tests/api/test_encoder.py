@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -179,6 +180,13 @@ def test_the_fingerprint_is_of_the_map(folder: Path) -> None:
     assert EmbeddingMap.read(folder).fingerprint != before
 
 
+def test_a_pipe_in_its_place_is_refused(folder: Path) -> None:
+    (folder / "embedding_map.safetensors").unlink()
+    os.mkfifo(folder / "embedding_map.safetensors")
+    with pytest.raises(ModelError, match="not a regular file"):
+        EmbeddingMap.read(folder)
+
+
 def cut_off(folder: Path) -> None:
     file = folder / "embedding_map.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -213,8 +221,19 @@ def no_json(folder: Path) -> None:
     (folder / "embedding_map.json").write_text("{")
 
 
+def too_long(folder: Path) -> None:
+    file = folder / "embedding_map.safetensors"
+    save_file({**load_file(file), "bias": np.zeros(100_000, np.float32)}, file)
+
+
+def far_too_long(folder: Path) -> None:
+    file = folder / "embedding_map.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dimension": 10**9}))
+
+
 @pytest.mark.parametrize(
-    "damage", [cut_off, without_weight, of_other_shape, not_finite, with_more, of_the_future, no_json]
+    "damage",
+    [cut_off, without_weight, of_other_shape, not_finite, with_more, of_the_future, no_json, too_long, far_too_long],
 )
 def test_a_damaged_map_is_refused(damage, folder: Path) -> None:
     damage(folder)

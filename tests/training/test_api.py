@@ -128,6 +128,7 @@ def test_the_folder_is_small_and_says_all(code_corpus: Corpus, function: Functio
     }
     told = json.loads((result.path / "revela.json").read_text())
     assert (told["summary"], told["base"], told["config"]["base"]) == (result.summary, "tiny", "tiny")
+    assert told["cost"] == result.report["cost"] and told["cost"]["texts"] > 100
     assert told["fingerprint"] == Encoder.over(function.embeddings(), result.path, cache=False).fingerprint
     assert {path.name for path in tmp_path.iterdir()} == {"map", "vectors.sqlite"}, "work folders are removed"
     assert check_output(result.path) == result.path, "it may be replaced"

@@ -284,8 +284,9 @@ class _Job:
             weak=self.weak,
             seed=cfg.seed,
         )
+        cost = None
         if isinstance(retriever, VectorRetriever):
-            retriever.foresee(*texts_to_embed(retriever, dataset, data, cfg))
+            cost = retriever.foresee(*texts_to_embed(retriever, dataset, data, cfg)).as_dict()
         reader, tokenizer = build_lm(cfg)
         cfg = within_positions(cfg, reader)
         cached = cache(retriever, dataset, cfg, work, self.show_progress) if cfg.adapter == "linear" else None
@@ -314,6 +315,7 @@ class _Job:
                 "planned_steps": cfg.max_steps,
             },
             "log": log,
+            **({"cost": cost} if cost else {}),
         }
         return report, data
 
@@ -395,6 +397,7 @@ def _write(retriever: Retriever, output: Path, gate: Gate, report: dict[str, Any
         "choosing": {str(s): value for s, value in gate.choosing.items()},
         "seconds": report["seconds"],
         "refused": report["refused"],
+        **({"cost": report["cost"]} if "cost" in report else {}),
     }
     if isinstance(retriever, VectorRetriever):
         export_map(retriever, output, strength=gate.strength, revela_json=stored)
