@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from revela_rag.api.vectors import Known
+from revela_rag.api.known import Known
 from revela_rag.errors import ModelError
 from revela_rag.model.find import MAP_FILE, is_map
 from revela_rag.model.safety.files import check_folder, json_object

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +18,20 @@ from revela_rag.api.cache import open_cache
 from revela_rag.api.calls import Pace, call, status_of
 from revela_rag.api.cost import CostEstimate
 from revela_rag.api.embeddings import ApiEmbeddings
+from revela_rag.api.known import PROBES, Known
 from revela_rag.corpus.text import about_tokens
 from revela_rag.errors import EmbeddingError, RevelaError
 from revela_rag.model.st_format import Role
 
-__all__ = ["PROBES", "ApiVectors", "Known"]
+__all__ = ["ApiVectors"]
 
 logger = logging.getLogger(__name__)
 
-#: Texts whose vectors tell whether the same model answers as before, in both roles.
-PROBES = (
-    "How is a file opened for reading, and who closes it again?",
-    "The river rose by two metres overnight, and the bridge was closed until the evening.",
-    "def mean(values): return sum(values) / len(values)",
-)
-_SAME_ROLE = 1e-4  # 1 - cosine up to which queries are embedded as documents; some services are not quite repeatable
-_SAME_MODEL = 1e-3
 _OTHER_NAME = (
     "What was embedded stays there. Give the new model a name of its own, ApiEmbeddings.of(..., name=...), or put the "
     "old one back."
 )
 _EMPTY = "."  # services refuse a text of nothing
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a model once it has answered.
-
-    Attributes:
-        dimension: length d of its vectors.
-        roles_differ: whether a text has another vector as a query than as a document.
-        probes: (p, d) unit vectors of `PROBES` as documents and, where there is a function for them, as queries.
-    """
-
-    dimension: int
-    roles_differ: bool
-    probes: np.ndarray
-
-    def check(self, now: Known, name: str, where: str, remedy: str) -> None:
-        """Raise EmbeddingError unless the same model answers ``now``."""
-        if now.dimension != self.dimension:
-            raise EmbeddingError(
-                f"{name!r} gives vectors of length {now.dimension}, {where} has {self.dimension}: another model "
-                f"answers under that name. {remedy}"
-            )
-        count = min(len(self.probes), len(now.probes))
-        cosine = float(np.einsum("nd,nd->n", self.probes[:count], now.probes[:count]).min(initial=1))
-        if cosine < 1 - _SAME_MODEL:
-            raise EmbeddingError(
-                f"{name!r} gives other vectors than {where} has for the same texts (cosine {cosine:.4f} instead of 1): "
-                f"another model answers under that name. {remedy}"
-            )
 
 
 class ApiVectors:
@@ -106,6 +69,8 @@ class ApiVectors:
         with self._lock:
             if self._known is None:
                 self._known = self._remembered() or self.verify()
+                if self.embeddings.dimension not in (None, self._known.dimension):
+                    self._known = self.verify()
                 self._compare(self._known)
             return self._known
 
@@ -131,14 +96,21 @@ class ApiVectors:
             if before is not None and self.cache is not None:
                 before.check(now, self.name, f"the cache {str(self.cache.path)!r}", _OTHER_NAME)
             elif self.cache is not None:
-                self.cache.remember(self.name, {"roles_differ": now.roles_differ}, now.probes)
+                self.cache.remember(self._signature, {"roles_differ": now.roles_differ}, now.probes)
             self._known, self._verified = before or now, True
             return self._known
 
     def _remembered(self) -> Known | None:
         """What the cache knows of the model."""
-        stored = self.cache.model(self.name) if self.cache is not None else None
+        stored = self.cache.model(self._signature) if self.cache is not None else None
         return Known(stored[0]["dimension"], bool(stored[0]["roles_differ"]), stored[1]) if stored else None
+
+    @property
+    def _signature(self) -> str:
+        """Names the model and what else its probes depend on."""
+        settings = self.embeddings
+        prompts = (settings.query_prompt, settings.document_prompt, settings.embed_queries is not None)
+        return settings.name if prompts == ("", "", False) else json.dumps([settings.name, *prompts])
 
     def _compare(self, now: Known) -> None:
         for known, where, remedy in self._expected:
@@ -205,13 +177,8 @@ class ApiVectors:
     def _probed(self) -> Known:
         settings = self.embeddings
         documents = self._probe("document", settings.dimension)
-        dimension = documents.shape[1]
-        differ, probes = settings.query_prompt != settings.document_prompt, documents
-        if differ or settings.embed_queries is not None:
-            queries = self._probe("query", dimension)
-            differ = differ or float(np.einsum("nd,nd->n", documents, queries).min()) < 1 - _SAME_ROLE
-            probes = np.concatenate([documents, queries])
-        return Known(dimension, differ, probes)
+        apart = settings.embed_queries is not None or settings.query_prompt != settings.document_prompt
+        return Known.of(documents, self._probe("query", documents.shape[1]) if apart else None)
 
     def _probe(self, role: Role, dimension: int | None) -> np.ndarray:
         """(3, d) vectors of the probes in one role."""

@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from revela_rag import Encoder, Index, Retriever, evaluate
+from revela_rag.api.known import PROBES
 from revela_rag.api.maps import EmbeddingMap
-from revela_rag.api.vectors import PROBES, ApiVectors
+from revela_rag.api.vectors import ApiVectors
 from revela_rag.corpus import load_corpus
 from revela_rag.errors import EmbeddingError, IndexMismatchError, ModelError
 from revela_rag.evaluation import RetrievalData
@@ -150,6 +151,12 @@ def test_another_model_under_the_name_of_a_maps_base_is_found_out(folder: Path, 
             Encoder.over(other.embeddings(), folder, cache=cache).encode_queries(["private words"])
         assert set(other.texts) == set(PROBES)
         assert not cache.exists(), "the wrong model's vectors do not get into the cache"
+
+
+def test_queries_that_are_embedded_otherwise_than_for_the_map_are_found_out(server: Server, folder: Path) -> None:
+    apart = server.embeddings(embed_queries=lambda texts: -np.array(server(texts)))
+    with pytest.raises(EmbeddingError, match="embeds queries unlike documents, the map in"):
+        Encoder.over(apart, folder, cache=False).encode_documents(["private words"])
 
 
 def test_nothing_is_loaded_by_the_name_of_a_map(folder: Path) -> None:

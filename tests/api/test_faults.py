@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from revela_rag.api.vectors import PROBES, ApiVectors
+from revela_rag.api.known import PROBES
+from revela_rag.api.vectors import ApiVectors
 from revela_rag.errors import DiskError, EmbeddingError
 
 from .support import HttpError, Server, raising
@@ -134,6 +135,12 @@ def test_another_length_under_the_name_is_found_out(cache: Path) -> None:
     ApiVectors(Server().embeddings(), cache=cache).embed(TEXTS, "document")
     with pytest.raises(EmbeddingError, match=r"length 24.* has 16"):
         ApiVectors(Server(24).embeddings(), cache=cache).embed(["something new"], "document")
+
+
+def test_a_length_that_is_not_the_cached_one_is_found_out(cache: Path) -> None:
+    ApiVectors(Server().embeddings(), cache=cache).embed(TEXTS, "document")
+    with pytest.raises(EmbeddingError, match="length 16 instead of 8"):
+        ApiVectors(Server().embeddings(dimension=8), cache=cache).embed(TEXTS, "document")
 
 
 def test_a_length_that_was_promised_is_held(server: Server) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from revela_rag.api import ApiEmbeddings
 from revela_rag.api.calls import Pace, status_of
-from revela_rag.api.vectors import PROBES, ApiVectors
+from revela_rag.api.known import PROBES
+from revela_rag.api.vectors import ApiVectors
 from revela_rag.errors import ModelError
 
 from .support import Server
@@ -69,6 +70,17 @@ def test_models_and_roles_do_not_share_vectors(server: Server, cache: Path) -> N
     apart = ApiVectors(ApiEmbeddings.of(LangChainLike(server, apart=True)), cache=cache)
     assert apart.known.roles_differ
     assert not np.allclose(apart.embed(["a"], "document"), apart.embed(["a"], "query"))
+
+
+def test_a_function_for_queries_is_used_though_documents_are_known(server: Server, cache: Path) -> None:
+    ApiVectors(server.embeddings(), cache=cache).embed(["a"], "query")
+    apart = server.embeddings(embed_queries=lambda texts: -np.array(server(texts)))
+    vectors = ApiVectors(apart, cache=cache)
+    assert vectors.known.roles_differ
+    np.testing.assert_allclose(vectors.embed(["a"], "query"), -vectors.embed(["a"], "document"), atol=1e-6)
+    prompted = ApiVectors(server.embeddings(query_prompt="find: "), cache=cache)
+    assert prompted.known.roles_differ, "and probes behind a prompt are no sign of another model"
+    assert not np.allclose(prompted.embed(["a"], "query"), prompted.embed(["a"], "document"))
 
 
 def test_queries_of_a_framework_go_in_batches_where_they_are_documents(server: Server, cache: Path) -> None:

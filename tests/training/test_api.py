@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from revela_rag.api import ApiEmbeddings, CostEstimate, StoredVectors
-from revela_rag.api.vectors import PROBES, ApiVectors
+from revela_rag.api.known import PROBES
+from revela_rag.api.vectors import ApiVectors
 from revela_rag.corpus import ANSWER_ROLES, Corpus, load_corpus
 from revela_rag.errors import EmbeddingError, ModelError, TrainingError
 from revela_rag.model.encoder import Encoder
