@@ -7,6 +7,7 @@ Example:
 """
 
 from revela_rag.agent.corpus_tools import CorpusTools
+from revela_rag.agent.shown import shown
 from revela_rag.agent.tools import AgentTool, agent_tools
 
-__all__ = ["AgentTool", "CorpusTools", "agent_tools"]
+__all__ = ["AgentTool", "CorpusTools", "agent_tools", "shown"]

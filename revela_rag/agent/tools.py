@@ -13,7 +13,7 @@ from revela_rag.agent.shown import shown
 from revela_rag.errors import IndexingError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
 __all__ = ["AgentTool", "agent_tools"]
 
@@ -59,10 +59,14 @@ class AgentTool:
         try:
             checked = self.arguments.model_validate(dict(arguments))
         except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise IndexingError(f"The arguments of {self.name} do not fit: {said}.") from error
+            raise IndexingError(self.refusal(error)) from error
         result = self.run(**{name: getattr(checked, name) for name in type(checked).model_fields})
         return shown(result), result
+
+    def refusal(self, error: ValidationError | Any) -> str:
+        """What to tell a model whose arguments do not fit."""
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        return f"The arguments of {self.name} do not fit: {said}."
 
 
 def agent_tools(tools: CorpusTools, *, prefix: str = "", about: str = "") -> list[AgentTool]:
