@@ -259,6 +259,27 @@ class TextStore:
         for _, title, text in found:
             yield titled(title, text)
 
+    def places(self) -> Iterator[tuple[int, str, int]]:
+        """Row, document and position of every chunk, by row, without holding them all."""
+        yield from self._pages("document_id, position")
+
+    def bodies(self, rows: Sequence[int] | None = None) -> Iterator[list[tuple[int, bytes]]]:
+        """Row and text, in UTF-8 and without the title, of every chunk by row, or of some; some hundreds a time."""
+        if rows is not None:
+            for some in _slices(rows):
+                sql = f"SELECT row, CAST(text AS BLOB) FROM chunks WHERE row IN ({_marks(some)}) ORDER BY row"
+                yield self._query(sql, some)
+            return
+        last = -1
+        sql = f"SELECT row, CAST(text AS BLOB) FROM chunks WHERE row > ? ORDER BY row LIMIT {_VARIABLES}"
+        while page := self._query(sql, (last,)):
+            yield page
+            last = page[-1][0]
+
+    def count_with(self, key: str) -> int:
+        """How many chunks have metadata under a key."""
+        return int(self._query("SELECT COUNT(DISTINCT row) FROM attributes WHERE key = ?", [key])[0][0])
+
     def _pages(self, columns: str) -> Iterator[Any]:
         last = -1
         sql = f"SELECT row, {columns} FROM chunks WHERE row > ? ORDER BY row LIMIT 1000"
