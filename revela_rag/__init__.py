@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from revela_rag.api import ApiEmbeddings
     from revela_rag.corpus import Chunk, Corpus, Document, load_corpus
     from revela_rag.errors import RevelaError
     from revela_rag.evaluation import evaluate
@@ -23,6 +24,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "ApiEmbeddings",
     "Chunk",
     "Corpus",
     "Document",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ApiEmbeddings": "revela_rag.api",
     "Chunk": "revela_rag.corpus",
     "Corpus": "revela_rag.corpus",
     "Document": "revela_rag.corpus",

@@ -9,7 +9,7 @@ import numpy as np
 
 from revela_rag.fusion import candidates, cosine_step, fused_scores
 
-__all__ = ["DOCUMENT_SHARE", "DocumentContext", "in_context", "surroundings"]
+__all__ = ["DOCUMENT_SHARE", "DocumentContext", "surroundings"]
 
 #: How much of a chunk's vector in context is its document's.
 DOCUMENT_SHARE = 0.35
@@ -29,35 +29,12 @@ def surroundings(documents: Iterable[str]) -> list[str]:
     return [f"{each}\0{place}" if each == name else each for place, each in enumerate(names)]
 
 
-def in_context(vectors: np.ndarray, documents: Iterable[str], *, share: float = DOCUMENT_SHARE) -> np.ndarray:
-    """Vectors of chunks that lean towards their documents, as hybrid search compares them.
-
-    A chunk's vector v becomes ``(1 - share) * v + share * m``, m being the mean of its document's vectors, both of unit
-    length, and the result too. The chunk of a document that has no other stays as it is. Measured on bug reports to
-    files, and on docstrings to methods, in dev/log, hybrid.
-
-    Args:
-        vectors: (n, d) unit rows.
-        documents: n ids, the document of each chunk.
-        share: between 0, the chunk alone, and 1, the document alone.
-
-    Returns:
-        (n, d) float32 unit rows.
-
-    Raises:
-        ValueError: the numbers of vectors and ids differ, or the share is out of range.
-    """
-    rows = np.asarray(vectors, dtype=np.float32)
-    context = DocumentContext.build(np.arange(len(rows)), documents, lambda some: rows[some], share=share)
-    many = np.flatnonzero(context.owners >= 0)
-    mixed = rows.copy()
-    if len(many):
-        mixed[many] = context.mix(rows[many], context.owners[many]) / context.lengths[many, None]
-    return mixed
-
-
 class DocumentContext:
     """What it takes to turn the cosines of chunks into those of their vectors in context. Made by :meth:`build`.
+
+    In context a chunk's unit vector v becomes ``(1 - share) * v + share * m``, m being the mean of its document's
+    vectors, both of unit length, and the result too. The chunk of a document that has no other stays as it is. Measured
+    on bug reports to files, and on docstrings to methods, in dev/log, hybrid.
 
     Attributes:
         rows: (n,) int64, of the chunks, ascending.
@@ -89,10 +66,10 @@ class DocumentContext:
             rows: (n,) int64, ascending.
             documents: n ids.
             vectors: gives the (b, d) unit vectors of (b,) rows.
-            share: see :func:`in_context`.
+            share: of the document, between 0, the chunk alone, and 1, the document alone.
 
         Raises:
-            ValueError: see :func:`in_context`.
+            ValueError: the numbers of vectors and ids differ, or the share is out of range.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share={share} must be between 0 and 1.")

@@ -7,6 +7,7 @@ a traceback and exits with status 1.
 __all__ = [
     "CorpusError",
     "DiskError",
+    "EmbeddingError",
     "IndexMismatchError",
     "IndexingError",
     "MissingExtraError",
@@ -26,6 +27,10 @@ class CorpusError(RevelaError, ValueError):
 
 class ModelError(RevelaError, ValueError):
     """The model does not exist, is unsafe to load, or is not of a kind that can be used here."""
+
+
+class EmbeddingError(ModelError):
+    """Embeddings behind an API fail, or are not those that they were."""
 
 
 class IndexingError(RevelaError):

@@ -1,10 +1,9 @@
-"""One ranking out of several: by how sure each side is, or by ranks alone."""
+"""One ranking out of cosines and BM25: each side counts by how sure it is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,10 +14,8 @@ __all__ = [
     "MOST_STEPS",
     "candidates",
     "cosine_step",
-    "fuse",
     "fused_scores",
     "largest",
-    "rrf",
 ]
 
 #: How much a cosine, and how much a BM25 score, must rise for a document to become e times as likely; the cosine of
@@ -28,8 +25,6 @@ COSINE_STEP, BM25_STEP = 0.05, 1.25
 MOST_STEPS = 12.0
 #: Candidates that each side proposes, at least.
 DEPTH = 100
-
-Id = TypeVar("Id", bound=Hashable)
 
 _SHARE_OF_SPREAD = 0.45  # measured in dev/log, hybrid
 _PRIOR_PAIRS = 100  # of texts as far apart as a step of COSINE_STEP supposes
@@ -41,14 +36,12 @@ def fused_scores(
     lexical: np.ndarray,
     *,
     cosine_step: float = COSINE_STEP,
-    bm25_step: float = BM25_STEP,
-    most_steps: float = MOST_STEPS,
     core: np.ndarray | None = None,
 ) -> np.ndarray:
     """How a query's candidates score when cosine and BM25 are fused by how sure each of them is.
 
     Each side's scores become a distribution over the hundred best of either side, p = softmax(cosine / cosine_step) and
-    q = softmax(BM25 / max(bm25_step, best / most_steps)); further candidates change nothing of it. A candidate scores
+    q = softmax(BM25 / max(BM25_STEP, best / MOST_STEPS)); further candidates change nothing of it. A candidate scores
     ``(p + q) / 2 * sqrt(p * q)``, scaled to sum to 1 over the same: the arithmetic mean lets whichever side stands out
     for this query decide (a mixture of experts), the geometric mean rewards what both find (a product of experts, which
     alone would be linear interpolation of scores).
@@ -57,8 +50,6 @@ def fused_scores(
         cosines: (n,) of the candidates.
         lexical: (n,) BM25 scores, 0 where a candidate shares no word with the query.
         cosine_step: rise of the cosine that makes a candidate e times as likely, see the function of that name.
-        bm25_step: the same of BM25.
-        most_steps: the most steps that the best BM25 score counts.
         core: places of the candidates that make up the distributions; None means the hundred best of either side.
 
     Returns:
@@ -66,10 +57,10 @@ def fused_scores(
         compare no two queries.
 
     Raises:
-        ValueError: the shapes differ, a score is not finite or a BM25 score negative, or a setting is not positive.
+        ValueError: the shapes differ, a score is not finite or a BM25 score negative, or the step is not positive.
     """
-    if not (cosine_step > 0 and bm25_step > 0 and most_steps > 0):
-        raise ValueError(f"cosine_step={cosine_step}, bm25_step={bm25_step}, most_steps={most_steps} must be positive.")
+    if not cosine_step > 0:
+        raise ValueError(f"cosine_step={cosine_step} must be positive.")
     dense, words = np.asarray(cosines, dtype=np.float64), np.asarray(lexical, dtype=np.float64)
     if dense.ndim != 1 or dense.shape != words.shape:
         raise ValueError(f"expected two vectors of one length, got shapes {dense.shape} and {words.shape}.")
@@ -79,7 +70,7 @@ def fused_scores(
         return dense
     core = candidates(dense, words) if core is None else core
     p = _log_softmax(dense / cosine_step, core)
-    q = _log_softmax(words / max(bm25_step, float(words.max()) / most_steps), core)
+    q = _log_softmax(words / max(BM25_STEP, float(words.max()) / MOST_STEPS), core)
     shares: np.ndarray = np.exp(_log_softmax(np.logaddexp(p, q) + (p + q) / 2, core))
     return shares
 
@@ -123,57 +114,3 @@ def _log_softmax(values: np.ndarray, over: np.ndarray) -> np.ndarray:
     shifted = values - values[over].max()
     result: np.ndarray = shifted - np.log(np.exp(shifted[over]).sum())
     return result
-
-
-def fuse(
-    cosines: Mapping[Id, float], lexical: Mapping[Id, float], *, cosine_step: float = COSINE_STEP
-) -> list[tuple[Id, float]]:
-    """Rank candidates by :func:`fused_scores`.
-
-    Args:
-        cosines: of every candidate.
-        lexical: BM25 scores; a candidate that is missing shares no word with the query.
-        cosine_step: rise of the cosine that makes a candidate e times as likely; the default suits MiniLM.
-
-    Returns:
-        ``(id, score)``, best first; equal scores keep the order of ``cosines``.
-
-    Raises:
-        ValueError: ``lexical`` holds an id without a cosine, or a score is not finite.
-    """
-    unknown = next((id_ for id_ in lexical if id_ not in cosines), None)
-    if unknown is not None:
-        raise ValueError(f"{unknown!r} has a BM25 score but no cosine; give the cosine of every candidate.")
-    words = np.array([lexical.get(id_, 0.0) for id_ in cosines])
-    scores = fused_scores(np.array(list(cosines.values())), words, cosine_step=cosine_step).tolist()
-    return sorted(zip(cosines, scores, strict=True), key=lambda item: -item[1])
-
-
-def rrf(
-    rankings: Sequence[Sequence[str]], *, weights: Sequence[float] | None = None, constant: float = 60
-) -> list[tuple[str, float]]:
-    """Reciprocal rank fusion: an id scores the sum over rankings of ``weight / (constant + rank)``, rank from 1.
-
-    Source: Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion", SIGIR 2009.
-
-    Args:
-        rankings: ids, best first; an id that comes twice in one ranking counts at its better rank.
-        weights: one per ranking, not negative; None means 1 each.
-        constant: larger values flatten the lead of the first ranks; must be positive.
-
-    Returns:
-        ``(id, score)``, best first; equal scores keep the order in which the ids were first met.
-
-    Raises:
-        ValueError: the weights do not match the rankings, or a number is out of range.
-    """
-    factors = [1.0] * len(rankings) if weights is None else [float(weight) for weight in weights]
-    if len(factors) != len(rankings):
-        raise ValueError(f"{len(factors)} weights for {len(rankings)} rankings; give one weight per ranking.")
-    if any(not factor >= 0 for factor in factors) or not constant > 0:
-        raise ValueError(f"weights={factors} must not be negative and constant={constant} must be positive.")
-    scores: dict[str, float] = {}
-    for ranking, factor in zip(rankings, factors, strict=True):
-        for rank, id_ in enumerate(dict.fromkeys(ranking), start=1):
-            scores[id_] = scores.get(id_, 0.0) + factor / (constant + rank)
-    return sorted(scores.items(), key=lambda item: -item[1])

@@ -75,26 +75,36 @@ class Ranker:
         check_mode(mode)
         self._mode: Mode = mode
 
-    def add(self, texts: Mapping[str, str]) -> None:
-        """Add texts by id, embedding them; those whose id is known stay as they are."""
+    def add(self, texts: Mapping[str, str], *, without: Iterable[str] = ()) -> None:
+        """Add texts by id, embedding them; those whose id is known stay as they are.
+
+        Args:
+            texts: to add.
+            without: ids to remove in the same moment.
+        """
         with self._changing:
-            held = self._ranked
-            new = {id_: text for id_, text in texts.items() if id_ not in held.texts}
+            held, vectors = self._without(without)
+            new = {id_: text for id_, text in texts.items() if id_ not in held}
             if new:
-                vectors = self._encoder.encode_documents(list(new.values()))
-                vectors = np.concatenate([held.vectors, vectors]) if held.texts else vectors
-                self._ranked = _Ranked.of(held.texts | new, vectors)
+                added = self._encoder.encode_documents(list(new.values()))
+                vectors = np.concatenate([vectors, added]) if held else added
+            if new or len(held) < len(self):
+                self._ranked = _Ranked.of(held | new, vectors)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove texts by id, passing over unknown ones; gives how many were removed."""
-        gone = set(ids)
         with self._changing:
-            held = self._ranked
-            texts = {id_: text for id_, text in held.texts.items() if id_ not in gone}
-            if len(texts) < len(held.texts):
-                stays = np.array([id_ in texts for id_ in held.texts])
-                self._ranked = _Ranked.of(texts, held.vectors[stays])
-            return len(held.texts) - len(texts)
+            before = len(self)
+            held, vectors = self._without(ids)
+            if len(held) < before:
+                self._ranked = _Ranked.of(held, vectors)
+            return before - len(held)
+
+    def _without(self, ids: Iterable[str]) -> tuple[dict[str, str], np.ndarray]:
+        """The texts without some, and their vectors."""
+        gone, ranked = set(ids), self._ranked
+        texts = {id_: text for id_, text in ranked.texts.items() if id_ not in gone}
+        return texts, ranked.vectors[np.array([id_ in texts for id_ in ranked.texts], dtype=bool)]
 
     def search(self, query: str, k: int) -> list[tuple[str, float]]:
         """Id and score of the best ``k`` texts, best first.

@@ -57,6 +57,7 @@ def test_packages_depend_on_revela_rag_and_never_on_each_other(package: str) -> 
     "module",
     [
         "revela_rag",
+        "revela_rag.agent",
         "revela_rag.corpus",
         "revela_rag.index",
         "revela_rag.evaluation",

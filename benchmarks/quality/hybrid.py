@@ -25,11 +25,11 @@ from backbones import resolve_backbone
 from cache import VectorCache
 from sets import BeirSet
 
-from revela_rag.context import DOCUMENT_SHARE, in_context
+from revela_rag.context import DOCUMENT_SHARE, DocumentContext
 from revela_rag.corpus.types import titled
 from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
-from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores, largest, rrf
+from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores, largest
 from revela_rag.lexical import PAIR_WEIGHT, LexicalIndex
 from revela_training.retriever.backbone import TrainableRetriever
 
@@ -41,6 +41,8 @@ PAIRS = (0.0, 0.1, PAIR_WEIGHT, 0.3, 0.5)
 STEPS = (0.7, 0.85, 1.0, 1.2, 1.5)  # times the step of an index
 BUNCHED = 5.0  # a constant step where all cosines are (cosine + 4) / 5 is one five times as large
 _LINEAR = (0.02, 0.25)  # cosine per point of BM25, and the most that BM25 adds
+
+_RANK_CONSTANT = 60
 
 #: From (cosines, BM25) of everything that could be found to its scores.
 Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -61,12 +63,13 @@ def linear(cosines: np.ndarray, lexical: np.ndarray) -> np.ndarray:
 
 
 def by_rank(cosines: np.ndarray, lexical: np.ndarray) -> np.ndarray:
-    """Reciprocal rank fusion of the best hundred of each side."""
+    """Reciprocal rank fusion of the best hundred of each side (Cormack et al., SIGIR 2009)."""
     near = np.argsort(-cosines, kind="stable")[:DEPTH]
-    words = [place for place in np.argsort(-lexical, kind="stable")[:DEPTH] if lexical[place] > 0]
+    words = np.argsort(-lexical, kind="stable")[:DEPTH]
+    words = words[lexical[words] > 0]
     scores = np.zeros(len(cosines))
-    for place, score in rrf([list(map(str, near)), list(map(str, words))]):
-        scores[int(place)] = score
+    for side in (near, words):
+        scores[side] += 1 / (_RANK_CONSTANT + np.arange(1, len(side) + 1))
     return scores
 
 
@@ -77,6 +80,16 @@ FUSIONS: Mapping[str, Fusion] = {
     "linear": linear,
     "hybrid": fused,
 }
+
+
+def in_context(vectors: np.ndarray, documents: Iterable[str], share: float) -> np.ndarray:
+    """(n, d) unit vectors of chunks that lean towards their documents."""
+    context = DocumentContext.build(np.arange(len(vectors)), documents, vectors.__getitem__, share=share)
+    several = np.flatnonzero(context.owners >= 0)
+    mixed = vectors.copy()
+    if len(several):
+        mixed[several] = context.mix(vectors[several], context.owners[several]) / context.lengths[several, None]
+    return mixed
 
 
 def measure(data: RetrievalData, base: str) -> dict[str, float]:

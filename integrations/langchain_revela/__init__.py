@@ -14,6 +14,7 @@ except ImportError as error:
     raise MissingExtraError("langchain-core", "langchain", "the LangChain integration") from error
 
 from langchain_revela.cache import CachedEmbeddings
+from langchain_revela.corpus_tools import create_corpus_tools
 from langchain_revela.embeddings import RevelaEmbeddings
 from langchain_revela.retriever import RevelaRetriever
 from langchain_revela.tool import ToolRetriever, create_revela_tool, select_tools
@@ -23,6 +24,7 @@ __all__ = [
     "RevelaEmbeddings",
     "RevelaRetriever",
     "ToolRetriever",
+    "create_corpus_tools",
     "create_revela_tool",
     "select_tools",
 ]

@@ -65,7 +65,7 @@ class RevelaEmbeddings(Embeddings):
 
     @classmethod
     def from_encoder(cls, encoder: Encoder) -> RevelaEmbeddings:
-        """Share an encoder that exists, for example that of an open index, instead of loading it twice."""
+        """Share an encoder that exists: that of an open index, or ``Encoder.over`` embeddings behind an API."""
         embeddings = cls.__new__(cls)
         embeddings._encoder = encoder
         return embeddings

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import PromptTemplate
-from langchain_core.runnables import run_in_executor
+from langchain_core.runnables import Runnable, RunnableConfig, run_in_executor
 from langchain_core.tools import BaseTool, create_retriever_tool
+from langchain_core.tools import tool as as_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
-from revela_rag.corpus.tools.definitions import definitions, describe_tool, tool_definition, tool_document
+from revela_rag.agent.toolbox import Entry, Toolbox, namespaced
+from revela_rag.corpus.tools.definitions import definitions, tool_definition, tool_document
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
 from revela_rag.index.types import check_k
 from revela_rag.model.encoder import Encoder
-from revela_rag.ranker import Ranker
+
+if TYPE_CHECKING:
+    from revela_rag.evaluation import Evaluation
 
 __all__ = ["Tool", "ToolRetriever", "create_revela_tool", "select_tools"]
 
 #: Whatever a LangChain chat model can bind: a tool, a function, a pydantic class, a schema.
 Tool = BaseTool | Callable[..., Any] | type | dict[str, Any]
+#: Whatever has a request in it, see `request_of`.
+ToolQuery = str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str, Any]
 
 
 def create_revela_tool(
@@ -58,12 +63,15 @@ def create_revela_tool(
     )
 
 
-class ToolRetriever:
+class ToolRetriever(Runnable[ToolQuery, list[Any]]):
     """Picks the tools that fit a request, so that a model with hundreds of tools is shown a handful.
 
     Name, description and parameters of a tool are a document, the same that `revela adapt` reads, and the request is
     the query. A tool's id is the SHA-256 of its schema: adding the same tool again changes nothing.
     Threads may pick tools while others add and remove some.
+
+    A Runnable: ``invoke`` takes a string, messages (the last of a person counts), a prompt, or the state of a graph
+    with ``messages``, and gives what :meth:`select` does.
 
     Args:
         tools: LangChain tools, functions with docstrings, pydantic classes, definitions in the form of OpenAI,
@@ -75,6 +83,12 @@ class ToolRetriever:
 
     Raises:
         IndexingError: something is no tool, two tools have one name, ``k`` is below 1, or the mode has another name.
+
+    Example:
+        >>> tools = ToolRetriever(k=5, model="my-retriever")  # doctest: +SKIP
+        >>> for server in ("github", "jira"):  # doctest: +SKIP
+        ...     tools.add(await client.get_tools(server_name=server), namespace=server)
+        >>> chat_model.bind_tools(tools.invoke(messages)).invoke(messages)  # doctest: +SKIP
     """
 
     def __init__(
@@ -86,20 +100,21 @@ class ToolRetriever:
         mode: Mode = "hybrid",
     ) -> None:
         self.k = k
-        self._ranker = Ranker(model=model, mode=mode)
-        self._tools: dict[str, Tool] = {}
-        self._named: dict[str, str] = {}  # the id of the tool of each name
-        self._changing = threading.Lock()
+        self._toolbox: Toolbox[Tool] = Toolbox(model=model, mode=mode)
         self.add(tools)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_changing"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _changing=threading.Lock())
-
     def __len__(self) -> int:
-        return len(self._ranker)
+        return len(self._toolbox)
+
+    @property
+    def InputType(self) -> Any:
+        """What :meth:`invoke` takes."""
+        return str | list[AnyMessage] | dict[str, Any]
+
+    @property
+    def OutputType(self) -> Any:
+        """What :meth:`invoke` gives."""
+        return list[Any]
 
     @property
     def k(self) -> int:
@@ -114,45 +129,35 @@ class ToolRetriever:
     @property
     def mode(self) -> Mode:
         """What ranks the tools; may be set at any time."""
-        return self._ranker.mode
+        return self._toolbox.ranker.mode
 
     @mode.setter
     def mode(self, mode: Mode) -> None:
-        self._ranker.mode = mode
+        self._toolbox.ranker.mode = mode
 
-    def add(self, tools: Sequence[Tool] | dict[str, Any]) -> list[str]:
+    @property
+    def registry(self) -> dict[str, Tool]:
+        """Every tool by its name: the ``tool_registry`` of langgraph-bigtool, or what a tool node runs."""
+        return self._toolbox.registry
+
+    def add(self, tools: Sequence[Tool] | dict[str, Any], *, replace: bool = False, namespace: str = "") -> list[str]:
         """Add tools, embedding those that are new, and return the id of each.
 
-        A tool whose schema changed takes the place of the old one once that is removed.
-        """
-        given = list(_single(tools))
-        schemas = [_schema(tool) for tool in given]
-        ids = [hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest() for schema in schemas]
-        texts = {id_: describe_tool(schema) for id_, schema in zip(ids, schemas, strict=True)}
-        with self._changing:
-            named, held = dict(self._named), self._tools
-            for id_, schema in zip(ids, schemas, strict=True):
-                if named.setdefault(schema["name"], id_) != id_:
-                    raise _same_name(schema["name"], here=schema["name"] in self._named)
-            self._tools = dict(zip(ids, given, strict=True)) | held  # first: searches look up what the ranker finds
-            try:
-                self._ranker.add(texts)
-            except BaseException:
-                self._tools = held
-                raise
-            self._named = named
-        return ids
+        Args:
+            tools: as for the class.
+            replace: whether a tool takes the place of one of its name that has another schema, or was connected anew.
+            namespace: of an MCP server or another source: its tools are called ``namespace_name``, so that several
+                may offer tools of one name. They run as before.
 
-    def remove(self, names: Iterable[str]) -> int:
-        """Remove tools by name, passing over unknown ones; gives how many were removed."""
-        if isinstance(names, str):
-            raise IndexingError(f"names is one string, {names!r}; pass a list of names.")
-        with self._changing:
-            gone = {name: id_ for name in names if (id_ := self._named.get(name)) is not None}
-            self._ranker.remove(gone.values())  # first: what it finds must have its tool
-            self._tools = {id_: tool for id_, tool in self._tools.items() if id_ not in gone.values()}
-            self._named = {name: id_ for name, id_ in self._named.items() if name not in gone}
-        return len(gone)
+        Raises:
+            IndexingError: something is no tool, or two tools have one name and ``replace`` is False.
+        """
+        named = [_renamed(tool, namespace) for tool in _single(tools)]
+        return self._toolbox.add([Entry(tool, _schema(tool)) for tool in named], replace=replace, namespace=namespace)
+
+    def remove(self, names: Iterable[str] = (), *, namespace: str | None = None) -> int:
+        """Remove tools by name, passing over unknown ones, and all of a namespace; gives how many were removed."""
+        return self._toolbox.remove(names, namespace=namespace)
 
     def search(self, query: str, *, k: int | None = None) -> list[tuple[Tool, float]]:
         """The best ``k`` tools for a request, best first, with what they are ranked by.
@@ -160,10 +165,7 @@ class ToolRetriever:
         That is :func:`revela_rag.fusion.fused_scores`, which compare tools of one request only; the cosine in mode
         ``"dense"``; BM25 in mode ``"lexical"``, where tools that share no word with the request are left out.
         """
-        before = self._tools
-        found = self._ranker.search(query, self.k if k is None else k)
-        tools = before | self._tools  # one may have been added or removed meanwhile
-        return [(tools[id_], score) for id_, score in found if id_ in tools]
+        return self._toolbox.search(query, self.k if k is None else k)
 
     def select(self, query: str, *, k: int | None = None) -> list[Tool]:
         """The best ``k`` tools for a request, ready for ``chat_model.bind_tools``.
@@ -176,6 +178,46 @@ class ToolRetriever:
     async def aselect(self, query: str, *, k: int | None = None) -> list[Tool]:
         """Like :meth:`select`, in a thread."""
         return await run_in_executor(None, self.select, query, k=k)
+
+    def invoke(self, input: ToolQuery, config: RunnableConfig | None = None, **kwargs: Any) -> list[Any]:
+        """:meth:`select` for a request in any form that chains and graphs pass on.
+
+        Args:
+            input: a string, messages, a prompt, or a mapping with ``messages``.
+            config: callbacks, tags and such.
+            kwargs: ``k``, where another than the retriever's is wanted.
+
+        Raises:
+            IndexingError: there is no request in it.
+        """
+        return self._call_with_config(self._picked, input, config, run_type="retriever", **kwargs)
+
+    def _picked(self, given: ToolQuery, **kwargs: Any) -> list[Any]:
+        return self.select(request_of(given), **kwargs)
+
+    def retrieve_tools(self, query: str) -> list[str]:
+        """Retrieve a tool to use, given a search query."""
+        # the model is shown this docstring: langgraph-bigtool makes a tool of the method (retrieve_tools_function)
+        return [_schema(tool)["name"] for tool, _ in self.search(query)]
+
+    async def aretrieve_tools(self, query: str) -> list[str]:
+        """Retrieve a tool to use, given a search query."""
+        return await run_in_executor(None, self.retrieve_tools, query)
+
+    def evaluate(self, needed: Mapping[str, Iterable[str]], *, k: int | None = None) -> Evaluation:
+        """How well tools are picked for requests of which it is known what they need.
+
+        Args:
+            needed: request to the names of the tools that it needs.
+            k: of All@k; None means the retriever's.
+
+        Returns:
+            nDCG@10, Recall@100, MRR@10, and All@k: the share of requests that are shown every tool they need.
+
+        Raises:
+            IndexingError: a tool that is needed is not here.
+        """
+        return self._toolbox.evaluate(needed, k=self.k if k is None else k, name=f"tools, {self.mode}")
 
 
 def select_tools(
@@ -213,12 +255,46 @@ def _schema(tool: Tool) -> dict[str, Any]:
     return convert_to_openai_tool(tool)["function"] if definition is None else dict(definition)
 
 
-def _same_name(name: str, *, here: bool) -> IndexingError:
-    if here:
-        remedy = f"one is here already, with another schema; remove it first: retriever.remove([{name!r}])"
-    else:
-        remedy = "an agent calls tools by name, so give each its own"
-    return IndexingError(f"Two tools are called {name!r}; {remedy}.")
+def _renamed(tool: Tool, namespace: str) -> Tool:
+    """A tool under the name that it has in a namespace."""
+    if not namespace:
+        return tool
+    name = namespaced(_schema(tool)["name"], namespace)
+    if isinstance(tool, BaseTool):
+        return tool.model_copy(update={"name": name})
+    if isinstance(tool, dict):
+        inner = next((key for key in ("function", "toolSpec") if isinstance(tool.get(key), dict)), None)
+        if inner:
+            return {**tool, inner: {**tool[inner], "name": name}}
+        return {**tool, ("name" if "name" in tool else "title"): name}
+    if isinstance(tool, type):
+        return {"type": "function", "function": {**_schema(tool), "name": name}}
+    return as_tool(name)(tool)
+
+
+def request_of(given: Any) -> str:
+    """The request in what a chain or a graph passes on: a string, messages, a prompt, or a mapping with messages.
+
+    Raises:
+        IndexingError: there is none in it.
+    """
+    if isinstance(given, Mapping):
+        given = given.get("messages", given)
+    if isinstance(given, PromptValue):
+        given = given.to_messages()
+    if isinstance(given, str):
+        return given
+    if isinstance(given, BaseMessage):
+        return given.text
+    if isinstance(given, Sequence) and given:
+        messages = convert_to_messages(given)
+        asked = [message for message in messages if isinstance(message, HumanMessage)] or messages
+        return asked[-1].text
+    shown = repr(given)
+    raise IndexingError(
+        f"There is no request in {shown if len(shown) <= 100 else f'{shown[:100]}...'}; give a string, messages, a "
+        'prompt, or a mapping with "messages".'
+    )
 
 
 def _no_tool(given: Any) -> IndexingError:

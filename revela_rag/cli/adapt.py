@@ -12,6 +12,7 @@ import typer
 
 from revela_rag.cli.console import as_typed, note, on_interrupt, print_json, results_last, settings
 from revela_rag.cli.durations import duration_option, parse_duration
+from revela_rag.cli.embeddings import Embeddings, Yes, confirmed, load_embeddings
 from revela_rag.cli.fields import IdField, TextField, TitleField, with_fields
 from revela_rag.errors import MissingExtraError
 
@@ -27,6 +28,7 @@ Examples:
   revela adapt docs/ --output models/docs --adapter linear
   revela adapt src/ --output models/code --lm Qwen/Qwen2.5-0.5B
   revela adapt src/ --output models/code --resume
+  revela adapt docs/ --output models/docs --embeddings my_stack:embeddings
 """
 
 
@@ -58,6 +60,7 @@ def command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write the model to.")],
     base: Annotated[str | None, typer.Option(help="Embedding model to adapt.", show_default="all-MiniLM-L6-v2")] = None,
+    embeddings: Embeddings = None,
     lm: Annotated[
         str | None,
         typer.Option(help="Causal LM to train against with the Revela objective; bundled for a small one."),
@@ -91,6 +94,7 @@ def command(
     config: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="TOML or JSON file with more settings.")
     ] = None,
+    yes: Yes = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Adapt an embedding model to a corpus without labels.
@@ -99,6 +103,8 @@ def command(
     """
     if max_steps is not None and time_limit is not None:
         raise typer.BadParameter("--max-steps and --time-limit exclude each other, give one of them")
+    if base is not None and embeddings is not None:
+        raise typer.BadParameter("--base and --embeddings exclude each other, give one of them")
     on_interrupt(context, f"Go on with: {as_typed(context, '--resume')}")
     run = _adapt()
     show_progress = settings(context).show_progress
@@ -107,7 +113,7 @@ def command(
         result = run(
             with_fields(source, fields, deduplicate=True, show_progress=show_progress),
             output=output,
-            base=base,
+            base=base if embeddings is None else load_embeddings(embeddings),
             lm=lm,
             preset=preset.value,
             **({} if adapter is None else {"adapter": adapter.value}),
@@ -116,6 +122,7 @@ def command(
             resume=resume,
             config=config,
             show_progress=show_progress,
+            **({} if embeddings is None or yes else {"confirm": confirmed}),
         )
     if json:
         print_json(_as_dict(result))
@@ -127,7 +134,8 @@ def command(
         note(f"{entry['adapter']} first: {entry['summary'].partition(';')[0]}")
     typer.echo(result.summary)
     typer.echo(f"Model: {result.path}")
-    note(f"Next: revela index {shlex.quote(source)} --model {shlex.quote(str(result.path))} --output INDEX")
+    over = "" if embeddings is None else f" --embeddings {shlex.quote(embeddings)}"
+    note(f"Next: revela index {shlex.quote(source)} --model {shlex.quote(str(result.path))}{over} --output INDEX")
 
 
 def _adapt() -> Callable[..., Any]:

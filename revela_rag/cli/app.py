@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from revela_rag.cli import adapt, demo, doctor, evaluate, index, search
+from revela_rag.cli import adapt, demo, doctor, evaluate, index, mcp, search
 from revela_rag.cli.console import Command, Group, Settings, set_up_logging
 
 __all__ = ["app"]
@@ -52,6 +52,7 @@ for _name, _module in (
     ("adapt", adapt),
     ("index", index),
     ("search", search),
+    ("mcp", mcp),
     ("evaluate", evaluate),
     ("demo", demo),
     ("doctor", doctor),

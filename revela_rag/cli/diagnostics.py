@@ -7,40 +7,19 @@ import platform
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from revela_rag.checks import Check
 from revela_rag.memory import available_memory
 
-__all__ = ["Check", "diagnose"]
+__all__ = ["diagnose"]
 
 _DISTRIBUTION = "revela-rag"
-_EXTRAS = ("training", "langchain", "llama-index", "chroma", "parquet", "report", "demo")
+_EXTRAS = ("training", "langchain", "llama-index", "agents", "mcp", "chroma", "parquet", "report", "demo")
 _GIGABYTE = 1e9
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: what.
-        status: ``"failed"`` only where nothing works without it.
-        detail: what was found.
-        remedy: what to do about it; empty where nothing is wrong.
-    """
-
-    name: str
-    status: Literal["ok", "missing", "warning", "failed"]
-    detail: str
-    remedy: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        """Everything as plain JSON types."""
-        return asdict(self)
 
 
 def diagnose() -> list[Check]:

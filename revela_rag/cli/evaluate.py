@@ -38,6 +38,12 @@ def command(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write everything, per-query values too; - is stdout."),
     ] = None,
+    all_at: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, metavar="K", help="All@K, too: every relevant document among the first K, as agents need tools."
+        ),
+    ] = None,
     no_chunk: Annotated[
         bool, typer.Option("--no-chunk", help="Truncate long documents instead of scoring their chunks.")
     ] = False,
@@ -58,6 +64,7 @@ def command(
             return evaluate(
                 name,
                 loaded,
+                all_at=sorted(set(all_at or ())),
                 chunk=not no_chunk,
                 cache_dir=cache,
                 show_progress=settings(context).show_progress,

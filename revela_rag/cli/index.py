@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from revela_rag.cli.console import note, on_interrupt, print_json, results_last, settings
+from revela_rag.cli.embeddings import Embeddings, encoder_of
 from revela_rag.cli.fields import IdField, TextField, TitleField, with_fields
 from revela_rag.errors import IndexingError
 
@@ -71,6 +72,7 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Model directory or name; an index remembers its own.")
     ] = None,
+    embeddings: Embeddings = None,
     store: Annotated[
         Store | None, typer.Option(help="Where vectors live.", show_default="faiss, or what the index has")
     ] = None,
@@ -99,6 +101,8 @@ def command(
     """Chunk, embed and store a corpus, or bring an existing index up to date with it."""
     if workers is not None and engine is not Engine.ray:
         raise typer.BadParameter("--workers is for --engine ray, add that or leave it out")
+    if embeddings is not None and engine is Engine.ray:
+        raise typer.BadParameter("--engine ray loads a model in every worker, leave --embeddings out")
     if sync and overwrite:
         raise typer.BadParameter("--sync and --overwrite exclude each other, give one of them")
     on_interrupt(context, "The index is whole. Run the same command again.")
@@ -109,6 +113,7 @@ def command(
             with_fields(source, fields, deduplicate=deduplicate, show_progress=show_progress),
             output=output,
             model=model,
+            embeddings=embeddings,
             store=_STORES[store] if store else None,
             kind=_KINDS[kind] if kind else None,
             engine="ray" if engine is Engine.ray else "local",
@@ -130,7 +135,9 @@ def command(
         typer.echo(", ".join(f"{count} {change}" for change, count in changes.items() if count or change != "kept"))
     typer.echo(f"{result['index']}: {result['chunks']} chunks ({result['store']}), model {result['model']}")
     typer.echo(result["summary"])
-    note(f'Next: revela search {shlex.quote(result["index"])} "your question"')
+    again = {"--embeddings": embeddings, "--model": model} if embeddings else {}
+    over = "".join(f" {name} {shlex.quote(value)}" for name, value in again.items() if value)
+    note(f'Next: revela search {shlex.quote(result["index"])} "your question"{over}')
 
 
 def index_corpus(
@@ -138,6 +145,7 @@ def index_corpus(
     *,
     output: str | Path,
     model: str | None = None,
+    embeddings: str | None = None,
     store: Literal["faiss", "chroma"] | None = None,
     kind: Literal["flat", "hnsw", "ivf-sq8"] | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -153,6 +161,7 @@ def index_corpus(
         source: anything :func:`revela_rag.load_corpus` reads.
         output: directory of the index.
         model: model directory or name; None takes the one an existing index was built with.
+        embeddings: embeddings behind an API as ``module:name``, which ``model``, where it is given, adapted.
         store: ``"faiss"`` or ``"chroma"``; None means FAISS, or what an existing index has.
         kind: how FAISS searches, see :meth:`revela_rag.Index.build`; None means ``"flat"``, or what an existing index
             has.
@@ -176,13 +185,12 @@ def index_corpus(
     from revela_rag.index import Index
     from revela_rag.index.from_source import index_source
     from revela_rag.index.manifest import MANIFEST_FILE, Manifest
-    from revela_rag.model.encoder import Encoder
 
     folder = Path(output).expanduser()
     exists = (folder / MANIFEST_FILE).exists()
     if sync and not exists:
         raise IndexingError(f"there is no index in {folder} to sync. Leave --sync out and name a --model to build one")
-    if model is None and (overwrite or not exists):
+    if model is None and embeddings is None and (overwrite or not exists):
         raise IndexingError(
             f"a new index in {folder} needs a model. Pass --model with a directory that `revela adapt` wrote, or "
             "all-MiniLM-L6-v2 for one that is not adapted"
@@ -195,8 +203,8 @@ def index_corpus(
         recorded = Manifest.read(folder).model if model is None else None
         named = model or (recorded.name if recorded else "")
         encoder = RayEncoder(named, workers=workers, max_length=recorded.max_length if recorded else None)
-    elif model is not None:
-        encoder = Encoder(model)
+    else:
+        encoder = encoder_of(model, embeddings)
     options: dict[str, Any] = {"store": store, "kind": kind, "overwrite": overwrite, "deduplicate": deduplicate}
     more = {**options, "show_progress": show_progress}
     index, corpus, changes = index_source(Index, source, path=folder, encoder=encoder, **more)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from revela_rag.cli.console import print_json, results_last
+from revela_rag.cli.embeddings import Embeddings, encoder_of
 
 if TYPE_CHECKING:
     from revela_rag.index import Hit, Mode
@@ -39,6 +40,7 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Where the index's model is now, if it moved.")
     ] = None,
+    embeddings: Embeddings = None,
     filter: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,10 +61,9 @@ def command(
     conditions = parse_filter(filter or [])
 
     from revela_rag.index import Index
-    from revela_rag.model.encoder import Encoder
 
     with results_last():
-        encoder = Encoder(model) if model is not None else None
+        encoder = encoder_of(model, embeddings)
         with Index.open(index, encoder=encoder) as opened:
             mode = opened.resolve_mode(chosen[0] if chosen else "auto")
             hits = opened.search(query, k=k, filter=conditions or None, mode=mode)

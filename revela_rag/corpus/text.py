@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from unicodedata import normalize
 
-__all__ = ["bounded_references", "clean_text", "count_words", "fold", "squeeze", "word_spans"]
+__all__ = ["about_tokens", "bounded_references", "clean_text", "count_words", "fold", "squeeze", "word_spans"]
 
 #: A character of a script that puts no spaces between words, or glues endings to them: Chinese, Japanese, Korean, Thai.
 WIDE = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]"
@@ -25,6 +25,7 @@ _SPACED_SPAN = re.compile(r"\S+")
 LETTERS = re.compile(rf"{_PAIR}|[^\W\d_{_UNSPACED}]{{2,}}")
 _LONG_REFERENCE = re.compile(r"&#[0-9]{600,};?")  # Python may refuse to read so many digits
 _SPACE = re.compile(r"\s+")
+_CHARACTERS_PER_TOKEN = 4  # of English or code on average, a little on the high side
 
 
 def fold(text: str) -> str:
@@ -58,6 +59,12 @@ def count_words(text: str) -> int:
     """
     words = max(len(text.split()), -(-len(text) // 20))
     return words if text.isascii() else max(words, len(_WIDE.findall(text)) // 2)
+
+
+def about_tokens(text: str) -> float:
+    """About how many tokens a text has; a character of Chinese and its like is one."""
+    wide = 0 if text.isascii() else len(_WIDE.findall(text))
+    return wide + (len(text) - wide) / _CHARACTERS_PER_TOKEN
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:

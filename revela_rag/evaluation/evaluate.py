@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ def evaluate(
     *,
     split: str | None = None,
     k: tuple[int, int] = (10, 100),
+    all_at: Sequence[int] = (),
     chunk: bool = True,
     analyzer: Analyzer = "code",
     cache_dir: str | Path | None = None,
@@ -47,11 +49,12 @@ def evaluate(
 
     Args:
         model: ``"bm25"``; a model directory or name; ``"hybrid:MODEL"``, that model's cosines plus weighted BM25
-            (:func:`revela_rag.fusion.fuse`); an :class:`~revela_rag.Encoder`; or an
+            (:func:`revela_rag.fusion.fused_scores`); an :class:`~revela_rag.Encoder`; or an
             :class:`~revela_rag.Index` or :class:`~revela_rag.Retriever` whose document ids are those of the data.
         data: labelled data, or the BEIR directory that holds it.
         split: which judgements to use where ``data`` is a directory; None takes the only ones there are.
         k: cutoff of nDCG and MRR, and cutoff of recall.
+        all_at: cutoffs of All@k, see :func:`score_run`.
         chunk: cut documents that do not fit the model's window into chunks; a document then scores as its
             best chunk. False lets the model truncate them. BM25 always reads whole documents.
         analyzer: how BM25 splits words, see :class:`revela_rag.lexical.LexicalIndex`.
@@ -72,7 +75,7 @@ def evaluate(
     if not isinstance(data, RetrievalData):
         data = load_beir(data, split=split)
     started = time.perf_counter()
-    depth = max(k)
+    depth = max(*k, *all_at)
     details: dict[str, Any] = {"data": data.name, "documents": len(data.corpus)}
     text_model = str(model) if isinstance(model, str | Path) else None
     if encoder_options and text_model is None:
@@ -96,7 +99,7 @@ def evaluate(
             run = fused_run(queries, documents, data.queries, document_ids, words, k=depth)
         else:
             run = dense_run(queries, documents, list(data.queries), document_ids, k=depth)
-    evaluation = score_run(run, data.qrels, name=name or _name(model), k=k)
+    evaluation = score_run(run, data.qrels, name=name or _name(model), k=k, all_at=all_at)
     evaluation.details = {**details, "seconds": round(time.perf_counter() - started, 3)}
     return evaluation
 

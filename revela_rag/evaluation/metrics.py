@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ def score_run(
     *,
     name: str = "run",
     k: tuple[int, int] = (10, 100),
+    all_at: Sequence[int] = (),
 ) -> Evaluation:
     """Score a run with nDCG, recall and mean reciprocal rank.
 
@@ -96,6 +97,8 @@ def score_run(
         qrels: query id to {document id: relevance}; 1 or more is relevant, grades count in nDCG.
         name: what to call the result.
         k: cutoff of nDCG and MRR, and cutoff of recall.
+        all_at: cutoffs of All@k: 1 where every relevant document is among the first k, else 0. An agent that needs
+            two tools is helped by both.
 
     Raises:
         CorpusError: no query has a relevant document.
@@ -121,7 +124,16 @@ def score_run(
         scored = {query_id: judged[query_id] for query_id in ranked}
         for result in iter_calc(list(names), scored, ranked):
             per_query[names[result.measure]][result.query_id] = float(result.value)
+    for cutoff in all_at:
+        per_query[f"All@{cutoff}"] = {
+            query_id: float(_relevant(grades) <= set(_ranks(run.get(query_id) or {}, cutoff)))
+            for query_id, grades in judged.items()
+        }
     return Evaluation(name=name, per_query=per_query, excluded=len(qrels) - len(judged))
+
+
+def _relevant(grades: Mapping[str, int]) -> set[str]:
+    return {document_id for document_id, grade in grades.items() if grade > 0}
 
 
 def _ranks(scores: Mapping[str, float], depth: int) -> dict[str, float]:

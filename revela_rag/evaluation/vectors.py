@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from revela_rag.corpus.text import WIDE
+from revela_rag.corpus.text import about_tokens
 from revela_rag.corpus.types import titled
 from revela_rag.errors import DiskError
 
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["cached_vectors", "passages"]
 
 logger = logging.getLogger(__name__)
-
-#: Characters that a token of English or code holds on average, a little on the high side.
-_CHARACTERS_PER_TOKEN = 4
-_WIDE = re.compile(WIDE)
 
 
 def passages(corpus: Mapping[str, tuple[str, str]], *, window: int | None) -> tuple[list[str], list[str]]:
@@ -43,17 +38,11 @@ def passages(corpus: Mapping[str, tuple[str, str]], *, window: int | None) -> tu
     for document_id, (title, text) in corpus.items():
         whole = titled(title, text)
         pieces = [whole]
-        if window is not None and _tokens(whole) > window:
+        if window is not None and about_tokens(whole) > window:
             pieces = _chunks(document_id, title, text) or pieces
         texts += pieces
         document_ids += [document_id] * len(pieces)
     return texts, document_ids
-
-
-def _tokens(text: str) -> float:
-    """About how many tokens a text has; a character of Chinese and its like is one."""
-    wide = 0 if text.isascii() else len(_WIDE.findall(text))
-    return wide + (len(text) - wide) / _CHARACTERS_PER_TOKEN
 
 
 def _chunks(document_id: str, title: str, text: str) -> list[str]:

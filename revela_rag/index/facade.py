@@ -364,9 +364,9 @@ class Index:
             filter: metadata a chunk must have, applied before the best are picked:
                 ``{"language": "python", "year": {"$gte": 2020}}``, or a function of the metadata; the language is that
                 of :func:`revela_rag.index.filters.parse_filter`.
-            mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fuse`), ``"dense"`` (cosines),
-                ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more (docs/results.md), but
-                dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
+            mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fused_scores`), ``"dense"``
+                (cosines), ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more
+                (docs/results.md), but dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
             vector: the query's embedding, (d,) of any length but zero, where it is not to be made of ``query``, as for
                 a hypothetical answer (HyDE); words are still read from ``query``.
 
@@ -405,17 +405,6 @@ class Index:
         if mode != "auto":
             return mode
         return "hybrid" if len(self) <= LEXICAL_LIMIT else "dense"
-
-    def search_vector(self, vector: np.ndarray, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
-        """The chunks nearest to a query vector, (d,) of any length but zero; needs no model.
-
-        Raises:
-            IndexMismatchError: the vector does not have the index's length.
-        """
-        check_k(k)
-        condition = parse_filter(filter)
-        row = unit_queries(np.asarray(vector, dtype=np.float32).reshape(1, -1), self.dimension, self.path)
-        return self._read(lambda snapshot: snapshot.dense(row, k, condition))[0]
 
     def close(self) -> None:
         """Let go of files and memory, after a write that is under way; the index cannot be used any more."""

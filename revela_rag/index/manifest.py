@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from revela_rag.errors import IndexingError
 from revela_rag.index.stores import STORES
+from revela_rag.index.stores.chroma_file import DATABASE, changed_by_readers, is_cut
 
 __all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "ModelEntry", "describe_files", "pointer"]
 
@@ -23,9 +24,9 @@ GENERATION = re.compile(r"generation-[0-9]{6,12}")
 _FORMAT, _VERSION = "revela-index", 2
 _MAX_BYTES = 16_000_000
 _HASHED_ALWAYS = 64 * 2**20  # bytes; larger files are hashed only on request
-_TOUCHED_BY_READERS = re.compile(
-    r"chroma(?:-[0-9a-f]+)?/chroma\.sqlite3"
-)  # Chroma writes into it whenever it is opened
+_TOUCHED_BY_READERS = re.compile(rf"chroma(?:-[0-9a-f]+)?/{re.escape(DATABASE)}")
+_MOST_SPANS = 16
+_BLOCK = 2**20  # bytes read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,53 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """Size in bytes and SHA-256 of one file; both None for a file that readers may touch."""
+    """What a file was when it was written.
+
+    Attributes:
+        size: in bytes; None in indexes of earlier versions, for a file that readers may change.
+        sha256: of its content, with zeros in place of what is ``changing``; None as for ``size``.
+        changing: start and stop of the bytes that readers may change. A file with such may also grow.
+    """
 
     size: int | None
     sha256: str | None
+    changing: tuple[tuple[int, int], ...] = ()
+
+    def check(self, file: Path, *, full: bool = False) -> None:
+        """Compare a file with what was written: its size, and its hash up to 64 MiB or where ``full``.
+
+        Raises:
+            IndexingError: it is missing, truncated or altered.
+        """
+        try:
+            size = file.stat().st_size
+            grown = self.changing and self.size is not None and size > self.size
+            if self.size is None:
+                if is_cut(file):
+                    raise IndexingError(f"{str(file)!r} is cut off ({size:,} bytes): it is damaged; build again.")
+                return
+            if size != self.size and (not grown or is_cut(file)):
+                raise IndexingError(
+                    f"{str(file)!r} has {size:,} bytes instead of {self.size:,}: it is damaged; build again."
+                )
+            if (full or self.size <= _HASHED_ALWAYS) and self != FileEntry.of(file, self.changing, size=self.size):
+                raise IndexingError(f"{str(file)!r} has changed since it was written (sha256 differs); build again.")
+        except OSError as error:
+            raise IndexingError(f"{str(file)!r} is missing or unreadable ({error}); build again.") from error
+
+    @classmethod
+    def of(cls, file: Path, changing: tuple[tuple[int, int], ...] = (), *, size: int | None = None) -> FileEntry:
+        """The entry of a file, or of its first ``size`` bytes."""
+        size = file.stat().st_size if size is None else size
+        digest = hashlib.sha256()
+        with file.open("rb") as stream:
+            if not changing:
+                return cls(size, hashlib.file_digest(stream, "sha256").hexdigest())
+            for start, stop, changes in _spans(changing, size):
+                for place in range(start, stop, _BLOCK):
+                    block = stream.read(min(_BLOCK, stop - place))
+                    digest.update(bytes(len(block)) if changes else block)
+        return cls(size, digest.hexdigest(), changing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +120,12 @@ class Manifest:
 
     def to_json(self) -> str:
         """As stored."""
-        head = {"format": _FORMAT, "version": _VERSION, "metric": "cosine"}
-        return json.dumps({**head, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+        said = {"format": _FORMAT, "version": _VERSION, "metric": "cosine", **asdict(self)}
+        return _written({**said, "sha256": hashlib.sha256(_written(said).encode()).hexdigest()})
 
     @classmethod
-    def read(cls, root: Path) -> Manifest:
-        """Read and check the manifest of the index in ``root``.
+    def read(cls, root: Path, *, full: bool = False) -> Manifest:
+        """Read and check the manifest of the index in ``root``; where ``full``, its own hash too, if it has one.
 
         Raises:
             IndexingError: there is none, it is damaged, of another version, or names files outside the index.
@@ -95,7 +139,15 @@ class Manifest:
         try:
             if file.stat().st_size > _MAX_BYTES:
                 raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
-            return cls._parse(json.loads(file.read_bytes()))
+            text = file.read_bytes()
+            data = json.loads(text)
+            manifest = cls._parse(data)
+            if full and "sha256" in data:
+                digest = data.pop("sha256")
+                whole = hashlib.sha256(_written(data).encode()).hexdigest() == digest
+                if not whole or text != _written({**data, "sha256": digest}).encode():
+                    raise ValueError("it has changed since it was written (its sha256 differs)")
+            return manifest
         except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             raise IndexingError(f"{str(file)!r} cannot be used: {error}. Build the index again.") from error
 
@@ -154,19 +206,7 @@ class Manifest:
         except OSError as error:  # a writer has replaced the generation, perhaps
             raise IndexingError(f"{str(folder)!r} is missing or unreadable ({error}); build again.") from error
         for name, entry in self.files.items():
-            file = folder / name
-            try:
-                size = file.stat().st_size
-                if entry.size is not None and size != entry.size:
-                    raise IndexingError(
-                        f"{str(file)!r} has {size:,} bytes instead of {entry.size:,}: it is damaged; build again."
-                    )
-                if entry.sha256 is not None and (full or size <= _HASHED_ALWAYS) and _sha256(file) != entry.sha256:
-                    raise IndexingError(
-                        f"{str(file)!r} has changed since it was written (sha256 differs); build again."
-                    )
-            except OSError as error:
-                raise IndexingError(f"{str(file)!r} is missing or unreadable ({error}); build again.") from error
+            entry.check(folder / name, full=full)
 
 
 def pointer(root: Path) -> tuple[int, int, int] | None:
@@ -193,11 +233,11 @@ def describe_files(
         name = file.relative_to(folder).as_posix()
         entry = (entries or {}).get(name)
         if _TOUCHED_BY_READERS.fullmatch(name):
-            described[name] = FileEntry(None, None)
+            described[name] = FileEntry.of(file, changed_by_readers(file))
         elif entry is not None and known is not None and (known / name).exists() and file.samefile(known / name):
             described[name] = entry
         else:
-            described[name] = FileEntry(file.stat().st_size, _sha256(file))
+            described[name] = FileEntry.of(file)
     return described
 
 
@@ -213,7 +253,23 @@ def _file(entry: Any) -> FileEntry:
         raise ValueError(f"a file entry is {entry!r}")
     if entry.get("size") is None and entry.get("sha256") is None:
         return FileEntry(None, None)
-    return FileEntry(_of(entry, "size", int), _of(entry, "sha256", str))
+    changing = tuple(map(tuple, entry.get("changing") or ()))
+    size = _of(entry, "size", int)
+    places = [place for span in changing for place in span]
+    known = all(type(place) is int for place in places) and all(len(span) == 2 for span in changing)
+    if not known or len(changing) > _MOST_SPANS or places != sorted(places) or not all(0 <= p <= size for p in places):
+        raise ValueError(f"a file has {entry.get('changing')!r} as what changes in it")
+    return FileEntry(size, _of(entry, "sha256", str), changing)
+
+
+def _spans(changing: tuple[tuple[int, int], ...], size: int) -> Iterator[tuple[int, int, bool]]:
+    """Start and stop of all parts of a file, in turn, and whether what is there changes."""
+    place = 0
+    for start, stop in changing:
+        yield place, start, False
+        yield start, stop, True
+        place = stop
+    yield place, size, False
 
 
 def _safe(name: str) -> str:
@@ -223,6 +279,5 @@ def _safe(name: str) -> str:
     return name
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _written(said: Mapping[str, Any]) -> str:
+    return json.dumps(said, indent=2, sort_keys=True) + "\n"

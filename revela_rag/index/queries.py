@@ -10,6 +10,7 @@ import numpy as np
 from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
 from revela_rag.index import writer
 from revela_rag.index.manifest import Manifest
+from revela_rag.model.find import API
 
 if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
@@ -31,6 +32,12 @@ def find_encoder(path: Path, manifest: Manifest) -> Encoder:
         raise ModelError(
             f"The index {str(path)!r} was built by a model that was only in memory; pass it: "
             "Index.open(path, encoder=Encoder(model))."
+        )
+    if recorded.name.startswith(API):
+        raise ModelError(
+            f"The index {str(path)!r} was built by embeddings behind an API, {recorded.name.removeprefix(API)!r}; pass "
+            "them: Index.open(path, encoder=Encoder.over(EMBEDDINGS, FOLDER)), without FOLDER where they are not "
+            "adapted."
         )
     try:
         encoder = Encoder(recorded.name, max_length=recorded.max_length)

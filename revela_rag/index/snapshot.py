@@ -52,7 +52,7 @@ class Snapshot:
     def open(cls, root: Path, *, verify: bool = False) -> Snapshot:
         """Open the current generation; tries again when a writer replaced it meanwhile."""
         for _ in range(_RETRIES):
-            manifest = Manifest.read(root)
+            manifest = Manifest.read(root, full=verify)
             try:
                 return cls(root, manifest, verify=verify)
             except IndexingError:
@@ -73,7 +73,7 @@ class Snapshot:
         """Top k of the best by cosine and by words, at least 100 each; see :func:`revela_rag.fusion.fused_scores`.
 
         Words count by the mean of a chunk's BM25 and its document's, cosines by the chunk's vector in the context of
-        its document (:func:`revela_rag.context.in_context`).
+        its document (:class:`revela_rag.context.DocumentContext`).
         """
         allowed = self._allowed(filter)
         words, context = self._load_words(), self._load_context()

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Chunk, Part, titled
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.index.attributes import Attributes, described
+from revela_rag.index.databases import check_schema, open_immutable
 from revela_rag.index.filters import Condition, attributes_of, clean
 
 __all__ = ["TEXTS_FILE", "Record", "TextStore", "embedded", "record"]
@@ -42,6 +42,7 @@ PRAGMA user_version = 2;
 """
 #: Version 0 had no column ``origin``; in ``attributes``, version 1 had no nested keys, marks or fields of the chunk.
 _VERSION = 2
+_FIRST_CHUNKS = _SCHEMA[_SCHEMA.index("CREATE TABLE chunks") : _SCHEMA.index(", origin")].strip() + ")"
 _COLUMNS = "id, text, title, document_id, position, kind, parts, metadata, origin"
 _GIVEN_ID = "\0id"  # the key in `attributes` of the id that a chunk's origin had; no metadata has it
 _VARIABLES = 500  # bound per statement; SQLite allows at least 999
@@ -112,9 +113,16 @@ def _chunk(values: Sequence[Any]) -> Chunk:
         kind=kind,
         title=title,
         parts=tuple(Part(role, part) for role, part in json.loads(parts)),
-        metadata=json.loads(metadata),
-        origin=json.loads(origin),
+        metadata=_object(metadata),
+        origin=_object(origin),
     )
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} is no metadata")
+    return found
 
 
 class TextStore:
@@ -154,8 +162,12 @@ class TextStore:
             IndexingError: the file is missing or damaged.
         """
         with _errors(file, writing=False):
-            uri = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
-            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            connection = open_immutable(file)
+            try:
+                check_schema(connection, _SCHEMA, [_FIRST_CHUNKS])
+            except sqlite3.Error:
+                connection.close()
+                raise
             store = cls(connection, file, writable=False)
             connection.execute(f"SELECT {store._columns} FROM chunks LIMIT 1").fetchone()
             connection.execute("SELECT key, type, value, row FROM attributes LIMIT 1").fetchone()
@@ -163,6 +175,19 @@ class TextStore:
 
     def __len__(self) -> int:
         return int(self._query("SELECT COUNT(*) FROM chunks")[0][0])
+
+    def check_integrity(self) -> None:
+        """Have SQLite look at every page, index and value.
+
+        Raises:
+            IndexingError: it found something, or metadata of chunks that are not there.
+        """
+        found = [str(line) for (line,) in self._query("PRAGMA integrity_check(3)")]
+        if found != ["ok"]:
+            raise IndexingError(f"{str(self._file)!r} is damaged: {'; '.join(found)[:500]}")
+        sql = "SELECT COUNT(*) FROM attributes WHERE row NOT IN (SELECT row FROM chunks)"
+        if lost := self._query(sql)[0][0]:
+            raise IndexingError(f"{str(self._file)!r} is damaged: {lost:,} entries of metadata are of no chunk.")
 
     def records(self, ids: Sequence[str]) -> dict[str, tuple[int, Record]]:
         """Row and record of those ids that are there."""
@@ -177,7 +202,10 @@ class TextStore:
         found: dict[int, Chunk] = {}
         for some in _slices(rows):
             sql = f"SELECT row, {self._columns} FROM chunks WHERE row IN ({_marks(some)})"
-            found.update({values[0]: _chunk(values[1:]) for values in self._query(sql, some)})
+            try:
+                found.update({values[0]: _chunk(values[1:]) for values in self._query(sql, some)})
+            except (ValueError, TypeError, RecursionError) as error:
+                raise IndexingError(f"{str(self._file)!r} is damaged ({error}); build the index again.") from error
         return found
 
     def get(self, ids: Sequence[str]) -> list[Chunk]:
@@ -230,6 +258,27 @@ class TextStore:
             found = (page for some in _slices(rows) for page in self._query(sql.format(_marks(some)), some))
         for _, title, text in found:
             yield titled(title, text)
+
+    def places(self) -> Iterator[tuple[int, str, int]]:
+        """Row, document and position of every chunk, by row, without holding them all."""
+        yield from self._pages("document_id, position")
+
+    def bodies(self, rows: Sequence[int] | None = None) -> Iterator[list[tuple[int, bytes]]]:
+        """Row and text, in UTF-8 and without the title, of every chunk by row, or of some; some hundreds a time."""
+        if rows is not None:
+            for some in _slices(rows):
+                sql = f"SELECT row, CAST(text AS BLOB) FROM chunks WHERE row IN ({_marks(some)}) ORDER BY row"
+                yield self._query(sql, some)
+            return
+        last = -1
+        sql = f"SELECT row, CAST(text AS BLOB) FROM chunks WHERE row > ? ORDER BY row LIMIT {_VARIABLES}"
+        while page := self._query(sql, (last,)):
+            yield page
+            last = page[-1][0]
+
+    def count_with(self, key: str) -> int:
+        """How many chunks have metadata under a key."""
+        return int(self._query("SELECT COUNT(DISTINCT row) FROM attributes WHERE key = ?", [key])[0][0])
 
     def _pages(self, columns: str) -> Iterator[Any]:
         last = -1
@@ -321,7 +370,7 @@ def _errors(file: Path, *, writing: bool) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError as error:
         raise IndexingError(f"{where} is closed; open the index again. ({error})") from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # text that is not UTF-8 is the latter
         message = str(error).lower()
         if writing and ("full" in message or "disk i/o" in message or "unable to open" in message):
             raise DiskError(f"{where} cannot be written: {error}; free some space.") from error

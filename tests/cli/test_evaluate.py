@@ -13,6 +13,11 @@ def test_bm25_table(beir: Path, revela: Callable[..., Any]) -> None:
     assert "tiny/dev: 3 queries" in text and "nDCG@10" in text and "1.0000 [1.000, 1.000]" in text
 
 
+def test_all_at_k_stands_beside_the_others(beir: Path, revela: Callable[..., Any]) -> None:
+    text = revela("evaluate", "bm25", "--data", beir, "--all-at", "3", "--all-at", "1").stdout
+    assert text.index("MRR@10") < text.index("All@1") < text.index("All@3")
+
+
 def test_json_file_holds_every_query(beir: Path, tmp_path: Path, model: Path, revela: Callable[..., Any]) -> None:
     target = tmp_path / "new" / "result.json"
     revela("-q", "evaluate", model, "--data", beir, "--baseline", "bm25", "--json", target)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revela_rag.context import in_context
+from revela_rag.context import DocumentContext
 from revela_rag.evaluation import fused as fused_module
 from revela_rag.evaluation import fused_run, runs
-from revela_rag.fusion import cosine_step, fuse
+from revela_rag.fusion import cosine_step, fused_scores
 from revela_rag.index.words import WordIndex
 
 WORDS = ["red", "blue", "green", "gold", "grey"]
@@ -30,11 +30,13 @@ def test_documents_score_as_their_best_chunk(block: int, monkeypatch: pytest.Mon
     found = fused_run(queries, vectors, QUERIES, DOCUMENTS, words, k=40)
     ids = [f"c{i}" for i in range(30)]
     chunks = fused_run(queries, vectors, QUERIES, DOCUMENTS, words, chunk_ids=ids, k=8)
-    cosines = queries @ in_context(vectors, DOCUMENTS).T
+    context = DocumentContext.build(np.arange(30), DOCUMENTS, vectors.__getitem__)
     step = cosine_step(30, vectors.__getitem__)
     for row, (query_id, text) in enumerate(QUERIES.items()):
         bm25 = words.scores_in_context(text)
-        ranked = fuse(dict(enumerate(cosines[row].tolist())), dict(enumerate(bm25.tolist())), cosine_step=step)
+        cosines = context.cosines(queries[row], np.arange(30), vectors @ queries[row])
+        scores = fused_scores(cosines, bm25, cosine_step=step)
+        ranked = [(place, scores[place]) for place in np.argsort(-scores, kind="stable").tolist()]
         best: dict[str, float] = {}
         for place, score in ranked:
             best.setdefault(DOCUMENTS[place], score)
@@ -53,9 +55,9 @@ def test_candidates_come_from_both_sides(monkeypatch: pytest.MonkeyPatch) -> Non
     query /= np.linalg.norm(query)
     run = fused_run(query, vectors, {"q": "zebra"}, ids, words, k=1)
     bm25 = words.scores_in_context("zebra")
-    near = {i: float(query[0, i]) for i in (0, 1, 4, 5)}
+    near = [0, 1, 4, 5]
     step = cosine_step(6, vectors.__getitem__)
-    score = dict(fuse(near, {i: float(bm25[i]) for i in near}, cosine_step=step))[0]
+    score = fused_scores(query[0, near], bm25[near], cosine_step=step)[0]
     assert run["q"] == pytest.approx({"d0": score}, abs=1e-6)
 
 

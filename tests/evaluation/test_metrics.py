@@ -41,6 +41,14 @@ def test_cutoffs_cut() -> None:
     assert other.mean("nDCG@3") == pytest.approx(0.5)
 
 
+def test_all_at_k_asks_for_every_relevant_document() -> None:
+    result = score_run(RUN, QRELS, all_at=(1, 2, 4))
+    assert result.metrics == (*METRICS, "All@1", "All@2", "All@4")
+    assert result.per_query["All@1"] == {"a": 0.0, "b": 0.0, "silent": 0.0}
+    assert result.per_query["All@2"] == {"a": 0.0, "b": 1.0, "silent": 0.0}
+    assert result.per_query["All@4"] == {"a": 1.0, "b": 1.0, "silent": 0.0}
+
+
 def test_ties_have_one_order_for_all_metrics() -> None:
     result = score_run({"a": {"x": 1.0, "y": 1.0}}, {"a": {"x": 1}})
     assert result.mean("MRR@10") == 0.5, "equal scores: the larger id comes first"

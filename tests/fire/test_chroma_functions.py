@@ -17,6 +17,8 @@ from revela_rag.index import Index
 from revela_rag.index.stores.chroma_safety import check_database, named_functions
 from revela_rag.model.encoder import Encoder
 
+from .support import change
+
 chromadb = pytest.importorskip("chromadb")
 
 from chromadb.utils import embedding_functions  # noqa: E402
@@ -66,7 +68,8 @@ def database(path):
 
 
 def tamper(path, *, where, function):
-    """Put a function into the configuration, or into a dense or a sparse place of the schema."""
+    """Put a function into the configuration, or into a dense or a sparse place of the schema, and leave no hash."""
+    change(path / "manifest.json", files={})
     with closing(sqlite3.connect(database(path))) as connection, connection:
         if not SCHEMA:
             changed = json.dumps({"hnsw": {"space": "cosine"}, "embedding_function": function})
@@ -186,6 +189,7 @@ def test_another_collection_in_the_same_database_counts(path, attacker):
     client = chromadb.PersistentClient(str(database(path).parent))
     client.create_collection("other", embedding_function=None)
     client.close()
+    change(path / "manifest.json", files={})
     with closing(sqlite3.connect(database(path))) as connection, connection:
         connection.execute(
             f"UPDATE collections SET config_json_str = ?{', schema_str = NULL' if SCHEMA else ''} WHERE name = 'other'",

@@ -191,3 +191,78 @@ def test_another_librarys_model_type_is_refused(model, kind):
     change(model / "config_sentence_transformers.json", model_type=kind)
     with pytest.raises(ModelError, match=r"config_sentence_transformers\.json.*model_type"):
         check_model(model)
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        {"quant_method": "mxfp4"},
+        {"quant_method": "fp8", "activation_scheme": "dynamic"},
+        {"quant_method": "gptq", "bits": 4, "dataset": "c4", "tokenizer": "evil/model"},
+        {"quant_method": "quark"},
+        {"quant_method": "auto-round", "backend": "evil_installed"},
+        {"quant_method": "evil_installed"},
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_compute_dtype": "load"},
+        {"load_in_8bit": True},
+        "mxfp4",
+        ["a"],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["quantization_config", "compression_config", "text_config"])
+def test_a_quantizer_fetches_and_runs_nothing(model, canary, quantizer, place):
+    """transformers imports its library, and for some kinds fetches kernels from a hub."""
+    change(
+        model / "config.json", **{place: {"quantization_config": quantizer} if place == "text_config" else quantizer}
+    )
+    for load in (check_model, open_model, lambda path: Encoder(path).dimension):
+        with pytest.raises(ModelError, match=r"config\.json' names the quantizer"):
+            load(model)
+    assert not canary.exists()
+
+
+def swapped(monkeypatch, path, how):
+    """Change the model at the last moment: when it has passed the door and a library is about to open it."""
+    from transformers import AutoModelForCausalLM
+
+    from revela_rag.model import open as opening
+
+    libraries = [(opening, "_open"), (AutoModelForCausalLM, "from_pretrained")]
+    for owner, name in libraries:
+        before = getattr(owner, name)
+
+        def late(*args, before=before, **options):
+            how(path)
+            return before(*args, **options)
+
+        monkeypatch.setattr(owner, name, late)
+
+
+@pytest.mark.parametrize("how", [local_file, installed, in_a_router])
+def test_what_is_loaded_is_what_was_checked(model, canary, monkeypatch, how):
+    swapped(monkeypatch, model, how)
+    open_model(model)
+    assert not canary.exists()
+    with pytest.raises(ModelError):
+        open_model(model)  # now the directory is the other one
+
+
+def test_a_language_model_that_is_loaded_is_what_was_checked(tmp_path, canary, monkeypatch):
+    path = llama(tmp_path / "lm")
+
+    def names_code(path):
+        (path / "evil_model.py").write_text(ATTACK.format(canary=str(canary)))
+        change(path / "config.json", auto_map={"AutoModelForCausalLM": "evil_model.Evil"}, model_type="evil")
+
+    swapped(monkeypatch, path, names_code)
+    load_lm(path)
+    assert not canary.exists()
+
+
+def test_a_plain_quantizer_is_left_to_its_library(model):
+    config = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    more = {"bnb_4bit_compute_dtype": "bfloat16", "llm_int8_skip_modules": ["lm_head"], "llm_int8_threshold": 6.0}
+    change(model / "config.json", quantization_config={**config, **more})
+    check_model(model)
+    change(model / "config.json", quantization_config={})
+    check_model(model)

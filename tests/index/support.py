@@ -59,6 +59,19 @@ def numbers(hits) -> list[int]:
     return [hit.chunk.metadata["number"] for hit in hits]
 
 
+def unit(rows) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def vectors_in_context(vectors, documents, share=0.35) -> np.ndarray:
+    """Vectors that lean to the mean of their document, written out; of documents none of which holds most chunks."""
+    mixed = []
+    for vector, document in zip(vectors, documents, strict=True):
+        together = [other for other, name in zip(vectors, documents, strict=True) if name == document]
+        mixed.append(vector if len(together) == 1 else unit((1 - share) * vector + share * unit(np.mean(together, 0))))
+    return np.array(mixed)
+
+
 def contents(path) -> set[str]:
     """What lies in an index directory, the locks aside."""
     return {entry.name for entry in path.iterdir()} - {".lock", ".queue"}

@@ -4,26 +4,21 @@ import numpy as np
 import pytest
 
 from revela_rag import context
-from revela_rag.context import DocumentContext, in_context, surroundings
+from revela_rag.context import DOCUMENT_SHARE, DocumentContext, surroundings
 from revela_rag.index.words import WordIndex
 
-from .support import chunk, chunks, numbers
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+from .support import chunk, chunks, numbers, unit, vectors_in_context
 
 
 def draw(count, dimension=16, seed=0):
     return unit(np.random.default_rng(seed).normal(size=(count, dimension))).astype(np.float32)
 
 
-def by_hand(vectors, documents, share):
-    mixed = []
-    for vector, document in zip(vectors, documents, strict=True):
-        together = [other for other, name in zip(vectors, documents, strict=True) if name == document]
-        mixed.append(vector if len(together) == 1 else unit((1 - share) * vector + share * unit(np.mean(together, 0))))
-    return np.array(mixed)
+def in_context(vectors, documents, share=DOCUMENT_SHARE):
+    """What the context makes of each vector, number by number."""
+    rows = np.arange(len(vectors))
+    built = DocumentContext.build(rows, documents, vectors.__getitem__, share=share)
+    return np.stack([built.cosines(axis, rows, vectors @ axis) for axis in np.eye(vectors.shape[1])], axis=1)
 
 
 DOCUMENTS = ["a", "b", "a", "alone", "c", "a", "c", "b"]
@@ -35,10 +30,9 @@ def test_a_chunk_leans_to_the_mean_of_its_document(monkeypatch, share, batch):
     monkeypatch.setattr(context, "_BATCH", batch)
     vectors = draw(len(DOCUMENTS))
     mixed = in_context(vectors, DOCUMENTS, share=share)
-    np.testing.assert_allclose(mixed, by_hand(vectors, DOCUMENTS, share), atol=1e-6)
+    np.testing.assert_allclose(mixed, vectors_in_context(vectors, DOCUMENTS, share), atol=1e-6)
     np.testing.assert_array_equal(mixed[3], vectors[3])
     np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, atol=1e-6)
-    assert mixed.dtype == np.float32
 
 
 def test_cosines_of_some_rows_need_their_own_cosines_alone():
@@ -47,7 +41,7 @@ def test_cosines_of_some_rows_need_their_own_cosines_alone():
     built = DocumentContext.build(rows, iter(DOCUMENTS), lambda some: np.stack([lookup[row] for row in some.tolist()]))
     some = rows[[6, 3, 0, 7]]
     own = np.stack([lookup[row] for row in some.tolist()]) @ query
-    expected = by_hand(vectors, DOCUMENTS, built.share)[[6, 3, 0, 7]] @ query
+    expected = vectors_in_context(vectors, DOCUMENTS, built.share)[[6, 3, 0, 7]] @ query
     np.testing.assert_allclose(built.cosines(query, some, own), expected, atol=1e-6)
     assert built.cosines(query, rows[:0], own[:0]).shape == (0,)
 
@@ -71,7 +65,7 @@ def test_hybrid_search_finds_a_chunk_by_what_its_document_is_about(plain, encode
     texts = chunks(40)
     vectors = encoder._encode([one.embedding_text for one in texts])
     query = unit(vectors[::4].mean(axis=0))  # what document 0 is about
-    near = in_context(vectors, [one.document_id for one in texts]) @ query
+    near = vectors_in_context(vectors, [one.document_id for one in texts]) @ query
     hits = plain.search("zebra", vector=query, k=40)
     assert numbers(hits) == np.argsort(-near).tolist()
     assert [hit.cosine for hit in hits] == pytest.approx([float(vectors[n] @ query) for n in numbers(hits)], abs=1e-5)
@@ -84,7 +78,7 @@ def test_context_follows_changes(plain, encoder):
     plain.delete([chunk(number).id for number in range(9)])
     found = {hit.chunk.id: hit.score for hit in plain.search("zebra", vector=query, k=31)}
     vectors = encoder._encode([one.embedding_text for one in left])
-    cosines = in_context(vectors, [one.document_id for one in left]) @ query
+    cosines = vectors_in_context(vectors, [one.document_id for one in left]) @ query
     order = [left[place].id for place in np.argsort(-cosines)]
     assert list(found) == order and found != with_all
 

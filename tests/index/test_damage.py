@@ -173,7 +173,7 @@ def test_writing_to_a_damaged_index_is_refused(plain):
 
 def test_a_model_that_is_gone_is_named_with_a_remedy(plain):
     with Index.open(plain.path) as index:
-        assert len(index.search_vector([1.0] * DIMENSION)) == 10  # needs no model
+        assert len(index.search("", mode="dense", vector=[1.0] * DIMENSION)) == 10  # needs no model
         with pytest.raises(ModelError, match=r"/models/ffff.*encoder=Encoder"):
             index.search("q")
 

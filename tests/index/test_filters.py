@@ -293,7 +293,7 @@ def test_what_cannot_be_used_is_named_with_its_remedy(plain, filter, message):
     with pytest.raises(IndexingError, match=f"(?s)[Ff]ilter.*{message}"):
         check_filter(filter)
     with pytest.raises(IndexingError, match=message):
-        plain.search_vector(np.ones(plain.dimension), filter=filter)
+        plain.search("x", mode="dense", vector=np.ones(plain.dimension), filter=filter)
 
 
 def test_deep_and_long_filters():

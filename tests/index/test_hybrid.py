@@ -5,16 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from revela_rag.context import in_context
 from revela_rag.errors import IndexMismatchError
 from revela_rag.evaluation import RetrievalData, evaluate, fused_run, score_run
-from revela_rag.fusion import cosine_step, fuse
+from revela_rag.fusion import cosine_step, fused_scores
 from revela_rag.index import Index, facade, snapshot, writer
 from revela_rag.index.words import WordIndex
 from revela_rag.lexical import LexicalIndex
 from revela_rag.retriever import Retriever
 
-from .support import FakeEncoder, chunk, chunks, numbers
+from .support import FakeEncoder, chunk, chunks, numbers, vectors_in_context
 
 QUERY = "getUser17Name and user 3"
 WORDS = " ".join(["getUser37Name"] * 5)  # of one chunk, which is far from the nearest
@@ -35,18 +34,16 @@ def expected(encoder, texts, query, keep=lambda chunk: True, depth=100, vector=N
     """Number and score of every candidate, by hand."""
     vector = encoder._encode([query])[0] if vector is None else vector
     vectors = encoder._encode([chunk.embedding_text for chunk in texts])
-    cosines, around = vectors @ vector, in_context(vectors, [chunk.document_id for chunk in texts]) @ vector
+    cosines, around = vectors @ vector, vectors_in_context(vectors, [chunk.document_id for chunk in texts]) @ vector
     scores = words_of(texts, query)
     kept = [i for i, chunk in enumerate(texts) if keep(chunk)]
     near = sorted(kept, key=lambda i: -cosines[i])[:depth]
     words = sorted((i for i in kept if scores[i] > 0), key=lambda i: -scores[i])[:depth]
-    candidates = dict.fromkeys([*near, *words])
-    ranked = fuse(
-        {i: float(around[i]) for i in candidates},
-        {i: float(scores[i]) for i in candidates},
-        cosine_step=cosine_step(len(vectors), vectors.__getitem__),
-    )
-    return [texts[i].metadata["number"] for i, _ in ranked], [score for _, score in ranked]
+    candidates = list(dict.fromkeys([*near, *words]))
+    step = cosine_step(len(vectors), vectors.__getitem__)
+    fused = fused_scores(around[candidates], scores[candidates], cosine_step=step)
+    order = np.argsort(-fused, kind="stable").tolist()
+    return [texts[candidates[i]].metadata["number"] for i in order], fused[order].tolist()
 
 
 @pytest.mark.parametrize("k", [1, 5, 40, 10_000])
@@ -67,7 +64,7 @@ def test_neither_side_ranks_like_both(built):
 @pytest.mark.parametrize("query", ["", "zebra", "the"])
 def test_without_a_word_in_common_cosines_in_context_order(built, encoder, query):
     vectors = encoder._encode([one.embedding_text for one in chunks(40)])
-    cosines = in_context(vectors, [one.document_id for one in chunks(40)]) @ encoder._encode([query])[0]
+    cosines = vectors_in_context(vectors, [one.document_id for one in chunks(40)]) @ encoder._encode([query])[0]
     assert numbers(built.search(query, k=40, mode="hybrid")) == np.argsort(-cosines).tolist()
 
 
@@ -86,7 +83,7 @@ def test_hits_carry_their_cosines(built, encoder):
         vectors = encoder._encode([hit.chunk.embedding_text for hit in hits])
         np.testing.assert_allclose([hit.cosine for hit in hits], vectors @ query, atol=1e-5)
     assert {hit.cosine for hit in built.search(WORDS, k=40, mode="lexical")} == {None}
-    assert all(hit.cosine == hit.score for hit in built.search_vector(query, k=5))
+    assert all(hit.cosine == hit.score for hit in built.search("", mode="dense", vector=query, k=5))
 
 
 def test_a_vector_replaces_the_embedding_but_not_the_words(built, encoder, monkeypatch):
@@ -94,7 +91,7 @@ def test_a_vector_replaces_the_embedding_but_not_the_words(built, encoder, monke
     found, scores = expected(encoder, chunks(40), WORDS, vector=unit)
     monkeypatch.setattr(type(encoder), "encode_queries", lambda *args, **kwargs: encoded.append(args))
     near = built.search(WORDS, k=5, mode="dense", vector=3 * unit)
-    assert numbers(near) == numbers(built.search_vector(unit, k=5))
+    assert numbers(near) == numbers(built.search("", mode="dense", vector=unit, k=5))
     hits = built.search(WORDS, k=40, vector=3 * unit)
     assert numbers(hits) == found and not encoded
     np.testing.assert_allclose([hit.score for hit in hits], scores, atol=1e-6)

@@ -86,11 +86,11 @@ def test_a_replaced_vector_is_found_once_under_its_new_place(path, encoder, kind
     vectors = encoder._encode([c.text for c in chunks(300)])
     index = Index.build(chunks(300), encoder=encoder, path=path, kind=kind, vectors=vectors)
     index.add([chunk(7)], vectors=-vectors[7:8])
-    assert numbers(index.search_vector(-vectors[7], k=1)) == [7]
-    assert 7 not in numbers(index.search_vector(vectors[7], k=200))
+    assert numbers(index.search("", mode="dense", vector=-vectors[7], k=1)) == [7]
+    assert 7 not in numbers(index.search("", mode="dense", vector=vectors[7], k=200))
     assert sorted(numbers(index.search("q", k=999, mode="dense"))) == list(range(300))
     index.add([chunk(7)], vectors=vectors[7:8])
-    assert numbers(index.search_vector(vectors[7], k=1)) == [7]
+    assert numbers(index.search("", mode="dense", vector=vectors[7], k=1)) == [7]
     assert sorted(numbers(index.search("q", k=999, mode="dense"))) == list(range(300))
 
 

@@ -41,7 +41,7 @@ def test_both_stores_find_the_same(tmp_path, encoder):
             np.testing.assert_allclose([h.score for h in left], [h.score for h in right], atol=1e-5)
     opposite = -encoder._encode([chunk(5).text])[0]
     for index in (one, two):
-        last = index.search_vector(opposite, k=300)[-1]
+        last = index.search("", mode="dense", vector=opposite, k=300)[-1]
         assert last.chunk == chunk(5) and last.score == pytest.approx(-1, abs=1e-5)
 
 
@@ -72,7 +72,7 @@ def test_an_empty_index(path, encoder, store):
         assert len(index) == 0
         for mode in ("dense", "lexical", "hybrid"):
             assert index.search("q", mode=mode) == []
-        assert index.search_vector(np.ones(DIMENSION)) == []
+        assert index.search("", mode="dense", vector=np.ones(DIMENSION)) == []
         index.sync(chunks(3))
         assert len(index.search("q")) == 3
         index.sync([])
@@ -164,7 +164,7 @@ def test_k_is_checked(plain, k):
     with pytest.raises(IndexingError, match="k="):
         plain.search("q", k=k)
     with pytest.raises(IndexingError, match="k="):
-        plain.search_vector(np.ones(DIMENSION), k=k)
+        plain.search("", mode="dense", vector=np.ones(DIMENSION), k=k)
 
 
 def test_other_wrong_arguments(plain):
@@ -177,14 +177,17 @@ def test_other_wrong_arguments(plain):
     with pytest.raises(IndexingError, match="one string"):
         plain.get("id")
     with pytest.raises(IndexMismatchError, match="length 5"):
-        plain.search_vector(np.ones(5))
+        plain.search("", mode="dense", vector=np.ones(5))
     with pytest.raises(IndexingError, match="not finite"):
-        plain.search_vector(np.full(DIMENSION, np.nan))
+        plain.search("", mode="dense", vector=np.full(DIMENSION, np.nan))
 
 
 def test_a_query_vector_of_any_length(plain):
     vector = np.random.default_rng(0).normal(size=DIMENSION)
-    one, two = plain.search_vector(vector), plain.search_vector((7 * vector).tolist())
+    one, two = (
+        plain.search("", mode="dense", vector=vector),
+        plain.search("", mode="dense", vector=(7 * vector).tolist()),
+    )
     assert numbers(one) == numbers(two)
     np.testing.assert_allclose([hit.score for hit in one], [hit.score for hit in two], atol=1e-6)
 

@@ -128,11 +128,11 @@ def test_given_vectors_are_used_and_made_unit(path, store):
     vectors = np.random.default_rng(0).normal(size=(10, DIMENSION)) * 5
     with Index.build(iter(chunks(10)), encoder=encoder, path=path, store=store, vectors=vectors) as index:
         assert encoder.embedded == []
-        hit = index.search_vector(vectors[4], k=1)[0]
+        hit = index.search("", mode="dense", vector=vectors[4], k=1)[0]
         assert hit.chunk == chunk(4) and hit.score == pytest.approx(1, abs=1e-5)
         index.add([chunk(4), chunk(20)], vectors=-vectors[4:6])
         assert encoder.embedded == [] and len(index) == 11
-        assert index.search_vector(-vectors[4], k=1)[0].chunk == chunk(4)
+        assert index.search("", mode="dense", vector=-vectors[4], k=1)[0].chunk == chunk(4)
 
 
 @pytest.mark.parametrize("count", [9, 11, 0])
@@ -219,7 +219,7 @@ def test_lone_surrogates_do_not_stop_a_build(path, encoder):
     odd = chunk(1, text="broken \ud800 text")
     encoder.encode_documents = lambda texts, **_: np.ones((len(texts), DIMENSION), dtype=np.float32)
     with Index.build([odd], encoder=encoder, path=path) as index:
-        assert index.search_vector(np.ones(DIMENSION))[0].chunk.text == "broken ? text"
+        assert index.search("", mode="dense", vector=np.ones(DIMENSION))[0].chunk.text == "broken ? text"
         assert index.sync([odd]) == SyncReport(unchanged=1)
 
 

@@ -71,7 +71,7 @@ def test_what_a_write_brings_wins_whatever_happened_while_it_embedded(path, stor
             assert found == {each.id: each for each in wanted} and len(index) == 31
             vectors = FakeEncoder().encode_documents([each.embedding_text for each in wanted])
             for each, vector in zip(wanted, vectors, strict=True):
-                (best,) = index.search_vector(vector, k=1)
+                (best,) = index.search("", mode="dense", vector=vector, k=1)
                 assert best.chunk.id == each.id and best.score == pytest.approx(1, abs=1e-5)
             index.close()
     assert len(contents(path)) == 2
@@ -124,7 +124,7 @@ def test_an_upsert_replaces_documents(built):
     assert built.upsert(new) == SyncReport(unchanged=3)
     vectors = np.eye(2, built.dimension, dtype=np.float32)
     assert built.upsert([chunk(2), chunk(3)], vectors).updated == 2
-    assert numbers(built.search_vector(vectors[1], k=1)) == [3]
+    assert numbers(built.search("", mode="dense", vector=vectors[1], k=1)) == [3]
 
 
 def test_deletes_by_document_and_by_filter(built):
@@ -185,7 +185,9 @@ def test_a_search_takes_up_what_others_wrote(built, encoder):
         built.add([chunk(70)])
         assert reader.get([chunk(70).id]) == [chunk(70)]
         built.add([chunk(71)])
-        assert numbers(reader.search_vector(encoder.encode_documents([chunk(71).text])[0], k=1)) == [71]
+        assert numbers(reader.search("", mode="dense", vector=encoder.encode_documents([chunk(71).text])[0], k=1)) == [
+            71
+        ]
         built.add([chunk(75)])
         assert "doc-3" in reader.document_ids()
 

@@ -104,8 +104,10 @@ def test_nothing_to_pick_and_bad_arguments(encoder, tools):
         ToolRetriever(tools, model=encoder, similarity_top_k=0)
     with pytest.raises(IndexingError, match="mode='sparse'"):
         ToolRetriever(tools, model=encoder, mode="sparse")
+    other = FunctionTool.from_defaults(book_train, description="Book another train.")
     with pytest.raises(IndexingError, match="'book_train'"):
-        ToolRetriever([*tools, book_train], model=encoder)
+        ToolRetriever([*tools, other], model=encoder)
+    assert len(ToolRetriever([*tools, book_train], model=encoder)) == len(tools)
 
 
 DEFINITION = {"name": "book_room", "description": "Book a room.", "inputSchema": {"type": "object"}}

@@ -80,15 +80,30 @@ def test_tools_are_found_while_one_thread_removes_what_another_adds(encoder) -> 
 def test_a_failed_addition_leaves_the_tools_as_they_were(encoder, monkeypatch) -> None:
     retriever = ToolRetriever([definition("room")], model=encoder)
 
-    def fails(texts: object) -> None:
+    def fails(texts: object, *, without: object) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(retriever._ranker, "add", fails)
+        patch.setattr(retriever._toolbox.ranker, "add", fails)
         retriever.add([definition("car")])
     assert len(retriever) == 1
     assert len(retriever.add([definition("car")])) == 1
     assert {tool["name"] for tool, _ in retriever.search("x", k=9)} == {"room", "car"}
+
+
+def test_a_tool_is_never_gone_nor_there_twice_while_it_is_replaced(encoder) -> None:
+    retriever = ToolRetriever([definition("room"), definition("car")], model=encoder, k=9)
+
+    def replacing() -> None:
+        for at in range(ROUNDS):
+            retriever.add([{**definition("room"), "description": f"Book room {at}."}], replace=True)
+
+    def searching() -> None:
+        names = [tool["name"] for tool, _ in retriever.search("book a room")]
+        assert sorted(names) == ["car", "room"]
+
+    while_searched(searching, replacing)
+    assert retriever.registry["room"]["description"] == f"Book room {ROUNDS - 1}."
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])

@@ -176,7 +176,8 @@ def test_a_chosen_document_prompt_survives_an_export(tmp_path):
     from revela_training.retriever.export import export_model
 
     path = sentence_transformer(tmp_path / "base", prompts={"query": Q, "passage": P})
-    retriever = TrainableRetriever(path, adapter="linear", document_prompt="", device="cpu")
+    retriever = TrainableRetriever(path, adapter="linear", device="cpu")
+    retriever.prompts["document"] = ""
     written = export_model(retriever, tmp_path / "out", revela_json={})
     assert Encoder(written).document_prompt == ""
     kept = export_model(TrainableRetriever(path, adapter="linear", device="cpu"), tmp_path / "kept", revela_json={})

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from revela_training.objective.weights import ObjectiveError, similarity_weights, weight_statistics
+from revela_training.objective.weights import ObjectiveError, similarity_weights
 
 
 def _embeddings(*shape, seed=0):
@@ -91,14 +91,3 @@ def test_values_that_are_not_finite():
     broken[1, 2] = float("nan")
     with pytest.raises(ObjectiveError, match="passages hold values that are not finite"):
         similarity_weights(_embeddings(3, 4), broken, temperature=0.1)
-
-
-def test_statistics_at_both_ends():
-    flat = weight_statistics((1 - torch.eye(5)) / 4)
-    assert flat.max_weight == pytest.approx(flat.uniform_weight) == pytest.approx(0.25)
-    assert flat.entropy == pytest.approx(flat.max_entropy) == pytest.approx(math.log(4))
-    peaked = weight_statistics(torch.eye(5).roll(1, 0).expand(2, 5, 5))
-    assert (peaked.max_weight, peaked.entropy) == (1.0, 0.0)
-    assert set(peaked.as_dict()) == {"max_weight", "entropy", "uniform_weight", "max_entropy"}
-    with pytest.raises(ObjectiveError, match="weights must be"):
-        weight_statistics(torch.ones(2, 3))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from revela_rag.corpus import Corpus, load_corpus
+from revela_training.loop.model import RevelaModel
+from revela_training.losses import ContrastiveLoss
 
 NOUNS = ["apple", "river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest"]
 VERBS = ["opens", "closes", "paints", "carries", "repairs", "sells", "hides", "cleans", "builds", "moves"]
@@ -91,3 +95,30 @@ def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def code_corpus(code_folder: Path) -> Corpus:
     return load_corpus(code_folder, deduplicate=False)
+
+
+@pytest.fixture
+def one_graph() -> Callable[[RevelaModel, dict[str, Any]], dict[str, Any]]:
+    """A step in one graph, which `Step` cuts into pieces: its ``loss``, and its ``metrics`` by name."""
+
+    def compute(model: RevelaModel, batch: dict[str, Any]) -> dict[str, Any]:
+        with torch.set_grad_enabled(model.retriever_learns):
+            made = {role: model.embed_role(batch, role) for role in model.roles(batch)}
+        loss, metrics = torch.zeros(()), {}
+        if model.objective is not None:
+            asking = made.get("queries", made["passages"])
+            reading = model.read(batch["input_ids"], batch["attention_mask"], asking, made["passages"])
+            loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
+        if model.contrasts:
+            if model.distils:
+                with model.retriever.unadapted():
+                    batch |= {f"base_{role}": model.embed_role(batch, role) for role in ("asked", "answers")}
+            settings = model.settings
+            term = ContrastiveLoss(settings.contrastive_temperature, settings.self_distillation or 0.0)
+            contrastive = term.over_kinds(made["asked"], made["answers"], batch)
+            if contrastive is not None:
+                loss = loss + settings.contrastive_weight * contrastive
+                metrics["contrastive_loss"] = contrastive.detach()
+        return {"loss": loss, "metrics": metrics}
+
+    return compute

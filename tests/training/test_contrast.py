@@ -16,6 +16,7 @@ from revela_training.data.tokens import tokenize_for_retriever
 from revela_training.data.units import Unit
 from revela_training.loop.distributed import World
 from revela_training.loop.model import RevelaModel
+from revela_training.losses import ContrastiveLoss
 from revela_training.objective.lm import load_lm
 from revela_training.retriever.backbone import TrainableRetriever
 
@@ -44,7 +45,8 @@ def contrast(model: RevelaModel, pairs: torch.Tensor, pseudo: torch.Tensor) -> t
     """The term over a batch in which every text stands once, in no particular order."""
     index = torch.randperm(12, generator=torch.Generator().manual_seed(1))
     batch = {"pair_index": pairs, "pseudo_index": pseudo, "asked_index": index, "answer_index": index.flip(0)}
-    return model.contrast(*(model.embed_role(batch, role) for role in ("asked", "answers")), batch)
+    term = ContrastiveLoss(model.settings.contrastive_temperature)
+    return term.over_kinds(*(model.embed_role(batch, role) for role in ("asked", "answers")), batch)
 
 
 def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
@@ -63,7 +65,7 @@ def test_kinds_are_contrasted_apart_and_averaged(model: RevelaModel) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["linear", "lora"])
-def test_self_distillation_takes_a_share_of_the_target_from_the_base(base_dir: Path, adapter: str) -> None:
+def test_self_distillation_takes_a_share_of_the_target_from_the_base(base_dir: Path, adapter: str, one_graph) -> None:
     retriever = TrainableRetriever(str(base_dir), adapter=adapter, lora_rank=4, lora_dropout=0.0)
     texts = [f"{word} of day {i}" for i, word in enumerate(["apple", "river", "engine", "window", "garden", "bridge"])]
     cached = (retriever.embed_base(texts, "document"),) * 3 if adapter == "linear" else None
@@ -83,7 +85,7 @@ def test_self_distillation_takes_a_share_of_the_target_from_the_base(base_dir: P
     if adapter == "lora":
         store = tokenize_for_retriever(texts, retriever, "document")
         batch |= {"asked": store.batch(asked.numpy()), "answers": store.batch(answers.numpy())}
-    found = model(**batch)["loss"]
+    found = one_graph(model, batch)["loss"]
     before, after = retriever.embed_base(texts, "document"), retriever.embed(texts, "document")
     assert float((before - after).abs().max()) > 1e-3
 
@@ -129,13 +131,14 @@ def test_nothing_to_contrast_is_no_loss(model: RevelaModel) -> None:
     assert contrast(model, torch.tensor([[0, 1]]), nothing) is None
 
 
-def test_lora_encodes_each_text_once_and_queries_with_their_prompt(base_dir: Path) -> None:
+def test_lora_encodes_each_text_once_and_queries_with_their_prompt(base_dir: Path, one_graph) -> None:
     units = [Unit((f"question number {i}", f"answer number {i}"), "d", i, True) for i in range(8)]
     pseudo = ([PseudoQuery("span", f"span {i}", i % 2) for i in range(4)], ["passage zero", "passage one"])
     dataset = GroupDataset(units, group_size=4, length=2, extra_pairs=3, extra_negatives=2, pseudo=pseudo)
     texts = [*dataset.texts, *dataset.pseudo_texts]
     config = AdaptConfig(adapter="lora", revela_weight=0.0)
-    retriever = TrainableRetriever(str(base_dir), adapter="lora", lora_rank=4, query_prompt="find: ", max_length=32)
+    retriever = TrainableRetriever(str(base_dir), adapter="lora", lora_rank=4, max_length=32)
+    retriever.prompts["query"] = "find: "
     model = RevelaModel(retriever, None, config)
     model.retriever_learns = True
     collator = GroupCollator(
@@ -152,7 +155,7 @@ def test_lora_encodes_each_text_once_and_queries_with_their_prompt(base_dir: Pat
     rows = torch.cat([batch["pair_index"], batch["pseudo_index"][:, 1:]])
     assert set(batch["answer_index"].tolist()) == set(rows[:, 1].tolist())
     assert -1 not in batch["asked_index"].tolist()
-    loss = model(**batch)["loss"]
+    loss = one_graph(model, batch)["loss"]
     loss.backward()
     assert loss > 0 and any(p.grad is not None and p.grad.any() for p in retriever.trainable_parameters())
 

@@ -86,11 +86,11 @@ def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor])
 @pytest.mark.parametrize(("adapter", "queries"), [("linear", False), ("lora", False), ("lora", True)])
 @pytest.mark.parametrize(("dual", "distilled"), [(True, None), (False, None), (True, 0.5)])
 def test_pieces_give_the_gradients_of_one_graph(
-    parts, adapter: str, queries: bool, dual: bool, distilled: float | None
+    parts, one_graph, adapter: str, queries: bool, dual: bool, distilled: float | None
 ) -> None:
     config = CONFIG.replace(lora_dropout=0.0, dual=dual, self_distillation=distilled)
     model, batch = parts(config, adapter, queries=queries)
-    output = model(**batch)
+    output = one_graph(model, batch)
     output["loss"].backward()
     whole = gradients(model)
     for changes in ({}, {"groups_at_once": 3}, {"groups_at_once": 1, "retriever_chunk": 5}, {"retriever_chunk": 3}):

@@ -29,7 +29,8 @@ def test_a_batch_is_what_the_lm_tokenizer_would_have_made(lm_dir: Path, side: st
 
 
 def test_a_batch_is_what_the_retriever_would_have_made_prompt_included(base_dir: Path) -> None:
-    retriever = TrainableRetriever(str(base_dir), adapter="lora", lora_rank=2, max_length=12, query_prompt="ask: ")
+    retriever = TrainableRetriever(str(base_dir), adapter="lora", lora_rank=2, max_length=12)
+    retriever.prompts["query"] = "ask: "
     batch = tokenize_for_retriever(TEXTS, retriever, "query").batch(ROWS)
     wanted = tokenize(retriever.model, [TEXTS[i] for i in ROWS], prompt="ask: ", length=12, device=torch.device("cpu"))
     assert torch.equal(batch["input_ids"], wanted["input_ids"])

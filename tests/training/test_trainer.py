@@ -188,7 +188,7 @@ def test_first_half_of_a_text() -> None:
     assert first_half("") == ""
 
 
-def test_the_retriever_gradient_can_be_scaled(parts) -> None:
+def test_the_retriever_gradient_can_be_scaled(parts, one_graph) -> None:
     def gradient(scale: float) -> torch.Tensor:
         model, dataset, collator = parts(CONFIG.replace(revela_weight=scale))
         model.retriever_learns = True
@@ -198,7 +198,7 @@ def test_the_retriever_gradient_can_be_scaled(parts) -> None:
                     parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
         batch = collator([dataset[0], dataset[1]])
         batch["pair_index"] = batch["pair_index"][:0]
-        model(**batch)["loss"].backward()
+        one_graph(model, batch)["loss"].backward()
         return torch.cat([p.grad.flatten() for p in model.retriever.parameters() if p.grad is not None])
 
     whole, half = gradient(1.0), gradient(0.5)

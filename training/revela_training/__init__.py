@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from revela_training.config import PRESETS, AdaptConfig
     from revela_training.job import AdaptResult, adapt
     from revela_training.objective import ObjectiveOutput, RevelaObjective, load_lm, similarity_weights
+    from revela_training.store import adapt_store
 
 __all__ = [
     "PRESETS",
@@ -20,6 +21,7 @@ __all__ = [
     "ObjectiveOutput",
     "RevelaObjective",
     "adapt",
+    "adapt_store",
     "load_lm",
     "similarity_weights",
 ]
@@ -31,6 +33,7 @@ _HOMES = {
     "ObjectiveOutput": "objective",
     "RevelaObjective": "objective",
     "adapt": "job",
+    "adapt_store": "store",
     "load_lm": "objective",
     "similarity_weights": "objective",
 }

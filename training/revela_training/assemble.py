@@ -23,12 +23,14 @@ from revela_training.data.collate import GroupCollator
 from revela_training.data.pseudo_queries import PseudoQuery, pseudo_queries
 from revela_training.data.tokens import TokenStore, tokenize_for_lm, tokenize_for_retriever
 from revela_training.data.units import Unit
+from revela_training.gate.held_back import EvaluationSet
 from revela_training.loop.distributed import World
 from revela_training.loop.model import first_half
 from revela_training.loop.precision import compute_dtype, use_bf16
 from revela_training.loop.workspace import Workspace
 from revela_training.objective.lm import load_lm
 from revela_training.retriever.backbone import TrainableRetriever
+from revela_training.retriever.vectors import VectorRetriever
 
 __all__ = [
     "build_collator",
@@ -39,6 +41,7 @@ __all__ = [
     "look_for_unknown_tokens",
     "plan_steps",
     "select",
+    "texts_to_embed",
     "warn_of_one_hot",
     "within_positions",
 ]
@@ -201,13 +204,17 @@ def look_for_unknown_tokens(retriever: TrainableRetriever, chunks: Sequence[Chun
 
 
 def build_collator(
-    retriever: TrainableRetriever, tokenizer: Any, dataset: GroupDataset, cfg: AdaptConfig, work: Workspace
+    retriever: TrainableRetriever | VectorRetriever,
+    tokenizer: Any,
+    dataset: GroupDataset,
+    cfg: AdaptConfig,
+    work: Workspace,
 ) -> GroupCollator:
     """All texts tokenised once: for the LM, and for the retriever where its backbone trains."""
     reader = None
     if tokenizer is not None:
         reader = tokenize_for_lm(dataset.texts, tokenizer, max_tokens=cfg.max_tokens or 160, keep=work.array)
-    if cfg.adapter == "linear":
+    if cfg.adapter == "linear" or isinstance(retriever, VectorRetriever):
         return GroupCollator(reader)
 
     def stored(texts: Sequence[str], role: Role) -> TokenStore:
@@ -223,11 +230,27 @@ def build_collator(
     )
 
 
-def _prompted(retriever: TrainableRetriever) -> bool:
+def texts_to_embed(
+    retriever: VectorRetriever, dataset: GroupDataset, data: EvaluationSet, cfg: AdaptConfig
+) -> tuple[list[str], list[str]]:
+    """All that an adaptation embeds, documents and queries: what `cache` asks for, and what the gate does."""
+    documents = [*dataset.texts, *dataset.pseudo_texts, *data.documents]
+    pairs = [*data.choose, *data.report, *(pair for kind in data.witnesses.values() for pair in kind)]
+    queries = [pair.query for pair in pairs]
+    if _prompted(retriever) and cfg.contrastive_weight:
+        queries += [documents[row] for row in dataset.asking]
+    if cfg.revela_weight != 0:
+        queries += _asked(retriever, dataset.texts, cfg) or []
+    return documents, queries
+
+
+def _prompted(retriever: TrainableRetriever | VectorRetriever) -> bool:
+    if isinstance(retriever, VectorRetriever):
+        return retriever.roles_differ
     return retriever.prompts["query"] != retriever.prompts["document"]
 
 
-def _asked(retriever: TrainableRetriever, texts: Sequence[str], cfg: AdaptConfig) -> list[str] | None:
+def _asked(retriever: TrainableRetriever | VectorRetriever, texts: Sequence[str], cfg: AdaptConfig) -> list[str] | None:
     """What of each text asks; None where that is the text itself, prompt included."""
     if cfg.query_part == "first_half":
         return [first_half(text) for text in texts]
@@ -235,7 +258,7 @@ def _asked(retriever: TrainableRetriever, texts: Sequence[str], cfg: AdaptConfig
 
 
 def cache(
-    retriever: TrainableRetriever,
+    retriever: TrainableRetriever | VectorRetriever,
     dataset: GroupDataset,
     cfg: AdaptConfig,
     work: Workspace,
@@ -259,7 +282,10 @@ def cache(
         return torch.from_numpy(np.concatenate(values))
 
     texts = [*dataset.texts, *dataset.pseudo_texts]
-    passages = embed("passages", texts, "document")
-    whole = embed("asked", texts, "query") if _prompted(retriever) and cfg.contrastive_weight else passages
+    passages = whole = embed("passages", texts, "document")
+    if _prompted(retriever) and cfg.contrastive_weight:
+        rows = dataset.asking
+        whole = torch.zeros_like(passages)
+        whole[torch.from_numpy(rows)] = embed("asking", [texts[row] for row in rows], "query")
     asked = None if cfg.revela_weight == 0 else _asked(retriever, dataset.texts, cfg)
     return passages if asked is None else embed("queries", asked, "query"), passages, whole

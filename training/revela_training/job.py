@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from revela_rag.api import is_api
+from revela_rag.api.vectors import ApiVectors
 from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
 from revela_rag.model.st_format import Role
@@ -25,6 +27,7 @@ from revela_training.assemble import (
     look_for_unknown_tokens,
     plan_steps,
     select,
+    texts_to_embed,
     warn_of_one_hot,
     within_positions,
 )
@@ -40,10 +43,14 @@ from revela_training.loop.workspace import Workspace, digest
 from revela_training.resolve import resolve_configs
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.export import check_output, export_model
+from revela_training.retriever.export_map import export_map
+from revela_training.retriever.vectors import Confirm, VectorRetriever
 
 __all__ = ["AdaptResult", "adapt"]
 
 logger = logging.getLogger(__name__)
+
+Retriever = TrainableRetriever | VectorRetriever
 
 _LARGEST_ON_CPU = 25_000_000  # frozen parameters of the layers: MiniLM-L6 has 11 million, MiniLM-L12 21
 
@@ -71,7 +78,7 @@ def adapt(
     source: str | Path | Iterable[Any],
     *,
     output: str | Path,
-    base: str | None = None,
+    base: Any = None,
     lm: str | None = None,
     preset: str = "auto",
     max_steps: int | None = None,
@@ -79,6 +86,8 @@ def adapt(
     resume: bool = False,
     config: AdaptConfig | str | Path | None = None,
     show_progress: bool = True,
+    cache: str | Path | bool | None = None,
+    confirm: Confirm | None = None,
     **settings: Any,
 ) -> AdaptResult:
     """Adapt a retriever to a corpus without labels (Cai et al., ICLR 2026).
@@ -90,7 +99,8 @@ def adapt(
         source: folder, file, BEIR directory, JSON, YAML, JSONL or Parquet file, :class:`~revela_rag.corpus.Corpus`, or
             an iterable of documents (LangChain Documents and LlamaIndex Nodes among them).
         output: directory to write the model to.
-        base: model to adapt; default all-MiniLM-L6-v2.
+        base: model to adapt; default all-MiniLM-L6-v2. Or embeddings behind an API, whose vectors are mapped: LangChain
+            ``Embeddings``, a LlamaIndex ``BaseEmbedding``, or a function as :class:`revela_rag.ApiEmbeddings`.
         lm: causal LM to train against with the Revela objective, ``"bundled"`` for the small one; by default there is
             none, and settings of the objective alone (``temperature``, ``v_norm``, ...) do nothing but cause a warning.
         preset: ``"prose"``, ``"code"``, ``"published"`` or ``"auto"`` (by what most chunks are).
@@ -99,16 +109,22 @@ def adapt(
         resume: go on from an interrupted run with the same output and settings.
         config: an :class:`AdaptConfig`, which goes without a preset, or a TOML or JSON file with some of its settings.
         show_progress: show progress bars.
+        cache: where vectors from behind an API are kept, a file or a directory; None for the user's cache, False for
+            nowhere.
+        confirm: asked with a :class:`~revela_rag.api.CostEstimate` before anything of the source is sent to an API,
+            unless it is all in the cache; where it gives False, nothing is sent. None sends.
         **settings: any other field of :class:`AdaptConfig`, ``adapter`` among them: by default tool catalogues
             and other small corpora of prose are adapted inside the model with LoRA, and all else, or what
             LoRA does no good, with a linear map.
 
     Returns:
-        Where the model is and what was measured.
+        Where the model is and what was measured. Of embeddings behind an API it is a small folder for
+        :meth:`revela_rag.Encoder.over`.
 
     Raises:
         CorpusError: nothing usable in ``source``, or fewer texts than one batch.
         ModelError: the base model or the LM cannot be loaded.
+        EmbeddingError: embeddings behind an API fail; what they gave is kept, and running again goes on from there.
         TrainingError: settings that cannot be used, or training that cannot go on.
         DiskError: the disk is full; nothing half-written is left.
 
@@ -127,16 +143,22 @@ def adapt(
             output,
         )
     show_progress = show_progress and world.leads
+    build: Callable[[AdaptConfig], Retriever] = build_retriever
+    served = isinstance(base, ApiVectors) or is_api(base)
+    if served:
+        build, base = _over_api(base, cache=cache, confirm=confirm)
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
     chosen = {**settings, **{name: value for name, value in given.items() if value is not None}}
     stored = config.as_dict() if isinstance(config, AdaptConfig) else load_config(config) if config else {}
+    if served:
+        chosen["adapter"] = _outside({**stored, **chosen}.get("adapter"), base)
     max_words = {"max_words": AdaptConfig().max_words, **stored, **chosen}["max_words"]
     corpus = (
         source if isinstance(source, Corpus) else load_corpus(source, max_words=max_words, show_progress=show_progress)
     )
     logger.info("%s", corpus.report.summary())
     pairs, weak = evaluation_pairs(corpus.chunks)
-    configs = resolve_configs(corpus.chunks, preset=preset, config=config, changes=chosen)
+    configs = resolve_configs(corpus.chunks, preset=preset, config=config, changes=chosen, served=served)
     tried = {"adapter": "auto"} if len(configs) > 1 else {}
     work = Workspace(
         output,
@@ -150,7 +172,7 @@ def adapt(
         world=world,
     )
     try:
-        job = _Job(corpus, pairs, weak, world, show_progress)
+        job = _Job(corpus, pairs, weak, world, show_progress, build)
         result = job.run(configs, output, work, started=started)
     except (CorpusError, ModelError, TrainingError):
         work.remove()  # going on from there would only fail again
@@ -171,6 +193,7 @@ class _Job:
     weak: bool
     world: World
     show_progress: bool
+    build: Callable[[AdaptConfig], Retriever] = build_retriever
 
     def run(self, configs: Sequence[AdaptConfig], output: Path, work: Workspace, *, started: float) -> AdaptResult:
         """Adapt with the first settings whose adapter the gate accepts, or else those that come last."""
@@ -182,10 +205,10 @@ class _Job:
             last = cfg is configs[-1]
             part = work if cfg is configs[0] else work.within(cfg.adapter)
             try:
-                retriever = build_retriever(cfg)
-                if cfg is configs[0]:
+                retriever = self.build(cfg)
+                if cfg is configs[0] and isinstance(retriever, TrainableRetriever):
                     look_for_unknown_tokens(retriever, self.corpus.chunks, cfg)
-                if not last and _is_slow(retriever):
+                if not last and isinstance(retriever, TrainableRetriever) and _is_slow(retriever):
                     raise ModelError(f"{retriever.base_name} is too large to train inside in minutes on a CPU")
                 report, data = self._train(retriever, cfg, part)
             except (ModelError, TrainingError) as error:
@@ -206,7 +229,7 @@ class _Job:
 
     def _written(
         self,
-        retriever: TrainableRetriever,
+        retriever: Retriever,
         output: Path,
         gate: Gate | None,
         report: dict[str, Any],
@@ -240,20 +263,30 @@ class _Job:
         training = {"units": 0, "texts": 0, "pairs": 0, "pseudo_texts": 0, "processes": self.world.size}
         told = {"config": cfg.as_dict(), "corpus": self.corpus.report.as_dict(), "training": training, "log": []}
         gate = keep_base(self._too_few()) if self.world.leads else None
-        return self._written(build_retriever(cfg), output, gate, told, started, {"queries": [], "refused": []})
+        return self._written(self.build(cfg), output, gate, told, started, {"queries": [], "refused": []})
 
-    def _train(
-        self, retriever: TrainableRetriever, cfg: AdaptConfig, work: Workspace
-    ) -> tuple[dict[str, Any], EvaluationSet]:
+    def _train(self, retriever: Retriever, cfg: AdaptConfig, work: Workspace) -> tuple[dict[str, Any], EvaluationSet]:
         """Train the adapter; what to report of it, and the queries held back from it."""
         chunks = self.corpus.chunks
         choose, report_pairs = self._held_back(cfg)
         if not choose or not report_pairs:
             raise CorpusError(f"There is too little to adapt to: {self._too_few()}.")
-        units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak), cfg)
+        stored = isinstance(retriever, VectorRetriever) and retriever.vectors.has_documents  # of whole texts
+        units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak and not stored), cfg)
         held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
         dataset = build_dataset(units, chunks, held_out, cfg, self.world)
         cfg = plan_steps(dataset, cfg, self.world)
+        data = make_evaluation_set(
+            chunks,
+            choose,
+            report_pairs,
+            max_documents=cfg.max_eval_documents or len(chunks),
+            weak=self.weak,
+            seed=cfg.seed,
+        )
+        cost = None
+        if isinstance(retriever, VectorRetriever):
+            cost = retriever.foresee(*texts_to_embed(retriever, dataset, data, cfg)).as_dict()
         reader, tokenizer = build_lm(cfg)
         cfg = within_positions(cfg, reader)
         cached = cache(retriever, dataset, cfg, work, self.show_progress) if cfg.adapter == "linear" else None
@@ -282,20 +315,11 @@ class _Job:
                 "planned_steps": cfg.max_steps,
             },
             "log": log,
+            **({"cost": cost} if cost else {}),
         }
-        data = make_evaluation_set(
-            chunks,
-            choose,
-            report_pairs,
-            max_documents=cfg.max_eval_documents or len(chunks),
-            weak=self.weak,
-            seed=cfg.seed,
-        )
         return report, data
 
-    def _choose(
-        self, retriever: TrainableRetriever, data: EvaluationSet, cfg: AdaptConfig, work: Workspace
-    ) -> Gate | None:
+    def _choose(self, retriever: Retriever, data: EvaluationSet, cfg: AdaptConfig, work: Workspace) -> Gate | None:
         """What the gate makes of it, in the first process alone."""
         if not self.world.leads:
             return None
@@ -304,6 +328,24 @@ class _Job:
         held = bool(cfg.self_distillation and cfg.contrastive_weight)
         strict = cfg.adapter == "lora" or data.terse
         return run_gate(data, embed, cfg.strengths or (1.0,), strict=strict, gentle=not held)
+
+
+def _over_api(
+    embeddings: Any, *, cache: str | Path | bool | None, confirm: Confirm | None
+) -> tuple[Callable[[AdaptConfig], Retriever], str]:
+    """What builds a retriever over embeddings behind an API, and their name."""
+    vectors = embeddings if isinstance(embeddings, ApiVectors) else ApiVectors(embeddings, cache=cache)
+    return lambda cfg: VectorRetriever(vectors, confirm=confirm), vectors.name
+
+
+def _outside(adapter: str | None, base: str) -> str:
+    """The adapter of a base that nothing can be trained inside of."""
+    if adapter == "lora":
+        raise TrainingError(
+            f"adapter='lora' trains inside a model, and {base!r} is behind an API; leave the adapter out, or "
+            "take 'linear'."
+        )
+    return adapter if adapter not in (None, "auto") else "linear"
 
 
 def _with_steps(summary: str, training: dict[str, Any]) -> str:
@@ -322,7 +364,7 @@ def _is_slow(retriever: TrainableRetriever) -> bool:
     return retriever.device.type == "cpu" and layers > _LARGEST_ON_CPU
 
 
-def _embedder(retriever: TrainableRetriever, work: Workspace, cfg: AdaptConfig, show_progress: bool) -> Embed:
+def _embedder(retriever: Retriever, work: Workspace, cfg: AdaptConfig, show_progress: bool) -> Embed:
     """Vectors at the model's full inference length. Under a linear adapter the backbone runs once for all strengths."""
     compute = compute_dtype(cfg)
 
@@ -343,7 +385,7 @@ def _embedder(retriever: TrainableRetriever, work: Workspace, cfg: AdaptConfig, 
     return embed
 
 
-def _write(retriever: TrainableRetriever, output: Path, gate: Gate, report: dict[str, Any]) -> None:
+def _write(retriever: Retriever, output: Path, gate: Gate, report: dict[str, Any]) -> None:
     summary = {name: {m: e.mean(m) for m in e.per_query} for name, e in gate.evaluations.items()}
     stored = {
         "summary": gate.summary,
@@ -355,8 +397,12 @@ def _write(retriever: TrainableRetriever, output: Path, gate: Gate, report: dict
         "choosing": {str(s): value for s, value in gate.choosing.items()},
         "seconds": report["seconds"],
         "refused": report["refused"],
+        **({"cost": report["cost"]} if "cost" in report else {}),
     }
-    export_model(retriever, output, strength=gate.strength, revela_json=stored)
+    if isinstance(retriever, VectorRetriever):
+        export_map(retriever, output, strength=gate.strength, revela_json=stored)
+    else:
+        export_model(retriever, output, strength=gate.strength, revela_json=stored)
 
 
 def _queries(pairs: Sequence[StructuralPair]) -> list[dict[str, str]]:

@@ -36,6 +36,7 @@ def resolve_configs(
     preset: str,
     config: AdaptConfig | str | Path | None,
     changes: dict[str, Any],
+    served: bool = False,
 ) -> list[AdaptConfig]:
     """Settings in force: defaults, then the preset, then the file or object, then what the call says.
 
@@ -50,6 +51,7 @@ def resolve_configs(
         preset: a name in `PRESETS`, or "auto".
         config: settings, which go without a preset, or a file of some.
         changes: settings by name.
+        served: whether the base is embeddings behind an API, and its name none of a model.
 
     Returns:
         One for each adapter to try, none of them "auto", each after the first for when the gate refuses the one before.
@@ -74,7 +76,7 @@ def resolve_configs(
     else:
         values = {**(load_config(config) if config else {}), **changes}
         base, trusted = values.get("base"), bool(values.get("trust_remote_code"))
-        found = fetch_model(resolve_model(base, trust_remote_code=trusted)) if base else None
+        found = fetch_model(resolve_model(base, trust_remote_code=trusted)) if base and not served else None
         raw = {**RAW_DECODER, "lm": base} if found and is_raw_decoder(found) else {}
         cfg = AdaptConfig().replace(**{**PRESETS[preset], **raw, **values})
     if cfg.revela_weight is None:

@@ -31,8 +31,6 @@ MAX_CODE_LINES = 60
 MAX_ERROR_SHARE = 0.3
 #: Undocumented members of a class up to this many lines (getters, one-line delegates) stay in the class header.
 TRIVIAL_LINES = 3
-#: A paragraph of fewer words beside a licence says nothing to find the file by.
-FEWEST_WORDS = 3
 
 _EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|return(?: None)?;?|raise NotImplementedError.*|[{}\s;]*+)\s*$")
 _WORD = re.compile(r"[A-Za-z]+")
@@ -89,7 +87,7 @@ def chunk_code(document: Document, *, max_words: int = 120, parse: bool = True) 
 
 
 def _from_outline(document: Document, lines: list[Line], parsed: Outline, limit: int) -> Iterator[Draft]:
-    licence = licence_rows(lines, parsed.comment_rows, fewest=FEWEST_WORDS)
+    licence = licence_rows(lines, parsed.comment_rows)
     for item in parsed.definitions:
         item.drop_comment_rows(licence)
     pending = list(reversed(parsed.definitions))
@@ -183,7 +181,7 @@ def _leftovers(
         if line.row not in covered and (line.text.strip() or (rest and rest[-1].text)):
             rest.append(line)
     if not parsed.definitions and not any(line.text.strip() for line in rest):
-        rest = lines  # nothing but imports: better found than lost
+        rest = [line for line in lines if line.row not in licence] or lines  # only imports: better found than lost
     for piece in split_lines(rest, max_words=limit, max_lines=MAX_CODE_LINES):
         text = join_lines(piece)
         if parsed.definitions and not _says_something(piece, document.format):

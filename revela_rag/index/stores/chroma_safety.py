@@ -10,28 +10,31 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from revela_rag.errors import IndexingError
+from revela_rag.index.stores.chroma_file import DATABASE, connect
 
 __all__ = ["check_collection", "check_database", "named_functions", "settings", "stored_settings"]
 
-DATABASE = "chroma.sqlite3"
 _KEY = "embedding_function"
 _NONE = ("legacy", "unknown")  # the types that Chroma writes where there is no function
 _LONGEST = 4_000_000  # characters of a configuration; those of Chroma have about a thousand
 
 
-def settings() -> Any:
+def settings(*, migrate: bool = True) -> Any:
     """Settings of a Chroma client of ours: not those of a file ``.env`` in the working directory.
 
     Such a file could name any class to import, or the older store of Chroma, which unpickles.
+
+    Args:
+        migrate: let Chroma bring a database of an earlier version to its own; else it raises an error.
     """
     from chromadb.config import Settings
 
     options: dict[str, Any] = {"_env_file": None, "chroma_api_impl": "chromadb.api.rust.RustBindingsAPI"}
+    options["migrations"] = "apply" if migrate else "validate"
     return Settings(anonymized_telemetry=False, **options)
 
 
@@ -42,7 +45,7 @@ def check_database(data: Path) -> None:
         data: a directory that holds ``chroma.sqlite3`` and may be written, or an empty one.
 
     Raises:
-        IndexingError: it names one, or its database cannot be read.
+        IndexingError: it names one, its schema is not of Chroma's making, or it cannot be read.
     """
     file = data / DATABASE
     if not file.exists():
@@ -50,7 +53,8 @@ def check_database(data: Path) -> None:
     if not file.is_file():
         raise IndexingError(f"{str(file)!r} is not a regular file; build the index again.")
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with connect(file) as database:
+            _check_schema(database, file)
             for collection, text in _stored(database):
                 _refuse(named_functions(json.loads(text, object_pairs_hook=_once)), collection, file)
     except (sqlite3.Error, ValueError, RecursionError) as error:
@@ -93,6 +97,15 @@ def named_functions(stored: Any) -> Iterator[str]:
     elif isinstance(stored, list):
         for value in stored:
             yield from named_functions(value)
+
+
+def _check_schema(database: sqlite3.Connection, file: Path) -> None:
+    """Chroma's databases have tables and indexes; a view or trigger is of somebody else."""
+    for kind, name in database.execute("SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index')"):
+        raise IndexingError(
+            f"{str(file)!r} has the {kind} {str(name)[:80]!r}, which Chroma does not make. Do not use it; build the "
+            "index again from its sources."
+        )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 Every generation has a Chroma directory of its own, which no writer touches once it is published: a change copies it
 first, as for FAISS. That is what makes writes atomic; Chroma itself promises nothing of the kind to other processes.
 The directory's name is never used twice: Chroma caches what it has open by path, also after the files are gone.
-Chroma writes where it reads, so that a store on read-only media is opened as a private copy.
+Chroma writes where it reads, so that a store on read-only media is opened as a private copy; so is one of an earlier
+version of Chroma, as a published generation is not to be migrated. What it writes else see
+:mod:`revela_rag.index.stores.chroma_file`.
 
 Chroma holds vectors only; texts, metadata and filters stay in SQLite, so both stores find the same things.
 
@@ -29,6 +31,7 @@ import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError, MissingExtraError, RevelaError
 from revela_rag.forks import survive_forks
+from revela_rag.index.stores.chroma_file import DATABASE, compact
 from revela_rag.index.stores.chroma_safety import check_collection, check_database, settings
 from revela_rag.index.stores.faiss_store import pairs
 from revela_rag.index.stores.segments import Segment, bitmap
@@ -38,6 +41,7 @@ __all__ = ["EXACT_BELOW", "ChromaStore"]
 #: Up to this many vectors a search compares all of them (15 MB at 384 dimensions, about 1 ms).
 EXACT_BELOW = 10_000
 
+_PAGE = 10_000  # vectors read at once
 _FOLDER = "chroma"
 _COLLECTION = "revela"
 _HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 256, "max_neighbors": 32}
@@ -80,7 +84,11 @@ class ChromaStore:
         data = _data(folder)
         private = None if _writable(data) else _private_copy(data)
         try:
-            client, collection = _connect(private or data, name=data)
+            try:
+                client, collection = _connect(private or data, name=data, migrate=private is not None)
+            except _MigrationDueError:
+                private = _private_copy(data)
+                client, collection = _connect(private, name=data)
         except BaseException:
             _remove(private)
             raise
@@ -143,6 +151,13 @@ class ChromaStore:
         vectors = dict(zip(map(int, found["ids"]), np.asarray(found["embeddings"], dtype=np.float32), strict=True))
         return np.stack([vectors[int(row)] for row in rows])
 
+    def rows(self) -> np.ndarray:
+        """The rows of all vectors."""
+        collection = self._here()
+        with _errors(self._data):
+            pages = [collection.get(limit=_PAGE, offset=at, include=[]) for at in range(0, self._size(), _PAGE)]
+        return np.array([int(id_) for page in pages for id_ in page["ids"]], dtype=np.int64)
+
     def _size(self) -> int:
         """How many vectors there are; without asking Chroma where a writer may have taken the files away."""
         return _count(self._collection, self._data) if self._held is None else self._held
@@ -161,9 +176,9 @@ class ChromaStore:
         with self._lock:
             if self._exact is None:
                 rows, vectors = [], []
-                for start in range(0, self._size(), EXACT_BELOW):
+                for start in range(0, self._size(), _PAGE):
                     with _errors(self._data):
-                        page = collection.get(limit=EXACT_BELOW, offset=start, include=["embeddings"])
+                        page = collection.get(limit=_PAGE, offset=start, include=["embeddings"])
                     rows += [int(id_) for id_ in page["ids"]]
                     vectors.append(np.asarray(page["embeddings"], dtype=np.float32))
                 self._exact = Segment.of(np.array(rows, dtype=np.int64), np.concatenate(vectors))
@@ -186,15 +201,19 @@ class ChromaStore:
         with _errors(self._data):
             some = self._collection.get(limit=1, include=["embeddings"])
             self.close()
-            if not len(some["ids"]):
-                return
-            # Chroma flushes its graph after a call that passes the threshold; a reader that finds records
-            # unflushed writes them into the files of the generation, which must not change any more
-            _set_threshold(self._data, _SETTLED)
-            client, collection = _connect(self._data)
-            for _ in range(_SETTLED):
-                collection.upsert(ids=some["ids"], embeddings=some["embeddings"])
-            client.close()
+            if len(some["ids"]):
+                self._settle(self._data, some)
+            compact(self._data / DATABASE)
+
+    @staticmethod
+    def _settle(data: Path, some: Any) -> None:
+        # Chroma flushes its graph after a call that passes the threshold; a reader that finds records
+        # unflushed writes them into the files of the generation, which must not change any more
+        _set_threshold(data, _SETTLED)
+        client, collection = _connect(data)
+        for _ in range(_SETTLED):
+            collection.upsert(ids=some["ids"], embeddings=some["embeddings"])
+        client.close()
 
     def close(self) -> None:
         """Let go of the files."""
@@ -211,7 +230,7 @@ def _data(folder: Path) -> Path:
 
 def _writable(data: Path) -> bool:
     effective = os.access in os.supports_effective_ids
-    return all(os.access(path, os.W_OK, effective_ids=effective) for path in (data, data / "chroma.sqlite3"))
+    return all(os.access(path, os.W_OK, effective_ids=effective) for path in (data, data / DATABASE))
 
 
 def _private_copy(data: Path) -> Path:
@@ -247,22 +266,33 @@ def _remove(private: Path | None) -> None:
         shutil.rmtree(private, ignore_errors=True)
 
 
-def _client(data: Path) -> Any:
+class _MigrationDueError(IndexingError):
+    """The database is of an earlier version of Chroma."""
+
+
+def _client(data: Path, migrate: bool) -> Any:
     try:
         import chromadb
     except ImportError as error:
         raise MissingExtraError("chromadb", "chroma", "an index with store='chroma'") from error
-    return chromadb.PersistentClient(str(data), settings=settings())
+    try:
+        return chromadb.PersistentClient(str(data), settings=settings(migrate=migrate))
+    except Exception as error:
+        if not migrate and "unapplied migrations" in str(error).lower():
+            raise _MigrationDueError(f"{str(data)!r} is of an earlier version of Chroma.") from error
+        raise
 
 
-def _connect(data: Path, create: dict[str, Any] | None = None, *, name: Path | None = None) -> tuple[Any, Any]:
+def _connect(
+    data: Path, create: dict[str, Any] | None = None, *, name: Path | None = None, migrate: bool = True
+) -> tuple[Any, Any]:
     """A client and the collection, new where its configuration is given; errors speak of ``name``.
 
     Every client is made here, so that no database is opened unchecked.
     """
     with _errors(name or data):
         check_database(data)
-        client = _client(data)
+        client = _client(data, migrate)
         try:
             if create is None:
                 collection = client.get_collection(_COLLECTION, embedding_function=None)

@@ -173,6 +173,10 @@ class FaissStore:
             found[here] = segment.vectors(places[here])
         return found
 
+    def rows(self) -> np.ndarray:
+        """The rows of all vectors."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *(segment.alive for segment in self._segments)])
+
     def _part(self, segment: Segment) -> tuple[Segment, np.ndarray | None, np.ndarray]:
         """A segment, its living rows as bits (None: all live), and those that the structure does not cover."""
         living = segment.alive

@@ -16,6 +16,7 @@ import numpy as np
 
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.forks import survive_forks
+from revela_rag.index.stores.faiss_file import check_faiss
 
 __all__ = ["Found", "Segment", "bitmap", "dead_file", "link", "read_faiss", "read_rows", "write_faiss"]
 
@@ -141,7 +142,7 @@ def read_faiss(file: Path, dimension: int) -> Any:
     import faiss
 
     try:
-        file.stat()
+        check_faiss(file, dimension)
         index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
     except (RuntimeError, OSError, MemoryError) as error:
         raise IndexingError(f"{str(file)!r} is missing or damaged; build the index again. ({error})") from error

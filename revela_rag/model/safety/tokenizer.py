@@ -9,6 +9,7 @@ from typing import Any
 
 from revela_rag.errors import ModelError
 from revela_rag.model.safety.files import json_object, walk
+from revela_rag.model.safety.patterns import check_patterns
 
 __all__ = ["check_tokenizer", "stored_tokenizer"]
 
@@ -18,14 +19,16 @@ _MOST_PADDING = 2**20
 
 
 def check_tokenizer(folder: Path, root: Path) -> None:
-    """Refuse a tokenizer that multiplies texts, or that reads files outside of the model.
+    """Refuse a tokenizer that multiplies texts, takes endless time, or reads files outside of the model.
 
     Raises:
         ModelError: naming the file and the setting.
     """
     file = folder / "tokenizer.json"
     if file.exists():
-        _check_stored(str(file), stored_tokenizer(file))
+        stored = stored_tokenizer(file)
+        _check_stored(str(file), stored)
+        check_patterns(file, stored)
     settings = folder / "tokenizer_config.json"
     for key, value in json_object(settings).items():
         if not (isinstance(value, str) and value and key.endswith("_file")):

@@ -55,6 +55,9 @@ _ARGUMENTS = {
 }
 _IMPLEMENTATION = re.compile(r"(.*_)?(attn|experts)_implementation(_internal)?")
 _BUILT_IN = re.compile(r"[\w|]*")
+_QUANTIZERS = ("quantization_config", "compression_config")
+_BNB_TYPES = ("fp4", "nf4", "uint8", "float32", "float16", "bfloat16")
+_BNB_SKIPS = "llm_int8_skip_modules"
 MOST_LAYERS, _MOST_NUMBER = 1_024, 2**31 - 1
 _LAYERS = re.compile(r"((?<!per_)layers?(_types?)?|depths?|blocks|block_sizes|block_repeats|stages)$")
 _SUMMED = re.compile(r"depths|block_sizes|block_repeats")
@@ -100,12 +103,28 @@ def _check_setting(file: Path, key: str, value: Any) -> None:
             f"{str(file)!r} takes {key} from {value!r}, which is code from elsewhere; remove that entry, or "
             "pass trust_remote_code=True if you trust it."
         )
+    if key in _QUANTIZERS and value and not _is_plain_quantizer(value):
+        kind = value.get("quant_method") if isinstance(value, dict) else value
+        raise ModelError(
+            f"{str(file)!r} names the quantizer {str(kind)[:80]!r} ({key}), for which libraries are imported that may "
+            "fetch and run kernels. Load the model that was quantized, or pass trust_remote_code=True if you trust it."
+        )
     if key in ("configuration_files", "fast_tokenizer_files") and value:
         raise ModelError(f"{str(file)!r} names other files to read in its place ({key}); remove that entry.")
     if key == "transformers_weights" and value not in (None, *WEIGHT_FILES):
         raise ModelError(
             f"{str(file)!r} names the weights {value!r} in place of {' or '.join(WEIGHT_FILES)}; do not load it."
         )
+
+
+def _is_plain_quantizer(value: Any) -> bool:
+    """Whether it is bitsandbytes; others fetch kernels, calibrate on data sets, or name classes and backends."""
+    if not isinstance(value, dict) or value.get("quant_method") != "bitsandbytes":
+        return False
+    skips = value.get(_BNB_SKIPS) or []
+    plain = {key: held for key, held in value.items() if key not in ("quant_method", _BNB_SKIPS)}
+    known = all(held is None or isinstance(held, bool | int | float) or held in _BNB_TYPES for held in plain.values())
+    return known and isinstance(skips, list) and all(isinstance(name, str) for name in skips)
 
 
 def _check_arguments(file: Path) -> None:

@@ -114,6 +114,11 @@ class GroupDataset(Dataset[Group]):
         """Pairs of the kind of query that has most of them, structural or pseudo."""
         return max(len(rows) for rows in (self._pairs, *self._pseudo))
 
+    @property
+    def asking(self) -> np.ndarray:
+        """Indices, into ``texts`` and behind them ``pseudo_texts``, of what asks in the contrastive term; sorted."""
+        return np.unique(np.concatenate([rows[:, 0] for rows in (self._pairs, *self._pseudo)]))
+
     def resize(self, length: int) -> None:
         """Have ``length`` groups."""
         self._length = length

@@ -16,6 +16,7 @@ from revela_training.objective import RevelaObjective
 from revela_training.objective.weights import similarity_weights
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import pool
+from revela_training.retriever.vectors import VectorRetriever
 
 __all__ = ["Reading", "RevelaModel", "first_half"]
 
@@ -48,9 +49,8 @@ class Reading:
 class RevelaModel(nn.Module):
     """The objective over a retriever's similarities, plus the optional contrastive term.
 
-    Loss = LM loss of the cross stream (+ base stream when dual) + contrastive_weight * InfoNCE over marked pairs.
-    `forward` is all of it in one graph. Training takes the pieces, see `revela_training.loop.step.Step`, which gives
-    the same gradients in as little memory as is asked for.
+    Loss = LM loss of the cross stream (+ base stream when dual) + contrastive_weight * contrastive loss over pairs.
+    Training puts the pieces together, see `revela_training.loop.step.Step`, in as little memory as is asked for.
 
     Args:
         retriever: the retriever that is adapted.
@@ -67,7 +67,7 @@ class RevelaModel(nn.Module):
 
     def __init__(
         self,
-        retriever: TrainableRetriever,
+        retriever: TrainableRetriever | VectorRetriever,
         lm: PreTrainedModel | None,
         config: AdaptConfig,
         *,
@@ -91,35 +91,6 @@ class RevelaModel(nn.Module):
     def is_cached(self) -> bool:
         """Whether embeddings come from the caches, so that the backbone never runs."""
         return self.passage_cache is not None
-
-    def forward(self, **batch: Any) -> dict[str, Any]:
-        """One step in one graph.
-
-        Args:
-            **batch: what `GroupCollator` makes.
-
-        Returns:
-            ``loss`` (scalar) and ``metrics`` (name to scalar) for the log.
-        """
-        with torch.set_grad_enabled(self.retriever_learns and torch.is_grad_enabled()):
-            made = self.embed(batch)
-        loss, metrics = torch.zeros((), device=batch["text_index"].device), {}
-        if self.objective is not None:
-            reading = self.read(batch["input_ids"], batch["attention_mask"], made["queries"], made["passages"])
-            loss, metrics = reading.loss, {**reading.metrics, "max_weight": reading.max_weight}
-        if self.contrasts:
-            contrastive = self.contrast(made["asked"], made["answers"], {**batch, **self.embed_unadapted(batch)})
-            if contrastive is not None:
-                loss = loss + self.settings.contrastive_weight * contrastive
-                metrics["contrastive_loss"] = contrastive.detach()
-        return {"loss": loss, "metrics": metrics}
-
-    def embed_unadapted(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What `contrast` needs of the base: nothing without self-distillation."""
-        if not self.distils:
-            return {}
-        with self.retriever.unadapted():
-            return {f"base_{role}": self.embed_role(batch, role) for role in ("asked", "answers")}
 
     @property
     def distils(self) -> bool:
@@ -153,13 +124,9 @@ class RevelaModel(nn.Module):
         other = {"queries": self.query_cache, "asked": self.asked_cache}.get(role)
         return self.retriever.adapt_embeddings((self.passage_cache if other is None else other)[index])
 
-    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Embeddings of a batch by role."""
-        made = {role: self.embed_role(batch, role) for role in self.roles(batch)}
-        return {"queries": made["passages"], **made} if "passages" in made else made
-
     def encode(self, features: Mapping[str, Any]) -> Tensor:
         """Embed tokenised texts with the backbone, LoRA inside: unit rows (n, d), float32."""
+        assert isinstance(self.retriever, TrainableRetriever)
         return pool(self.retriever.model, dict(features))
 
     def read(self, input_ids: Tensor, attention_mask: Tensor, queries: Tensor, passages: Tensor) -> Reading:
@@ -186,65 +153,8 @@ class RevelaModel(nn.Module):
             metrics["baseline_loss"] = output.baseline_loss.detach()
         return Reading(output.loss, metrics, weights.detach().amax(-1).mean())
 
-    def contrast(self, asked: Tensor, answers: Tensor, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """InfoNCE of each query against the answers of all of its kind; the mean over kinds.
-
-        Args:
-            asked: (M, d) embeddings of the queries.
-            answers: (K, d) embeddings of the answers.
-            batch: which texts those are, ``asked_index`` (M,) and ``answer_index`` (K,); ``pair_index`` (P, 2),
-                structural queries and their answers, where a query of -1 makes the answer a negative alone; and
-                ``pseudo_index`` (Q, 3), kind, query and passage, likewise. With self-distillation also ``base_asked``
-                (M, d) and ``base_answers`` (K, d), of the unadapted model.
-        """
-        pseudo = batch["pseudo_index"]
-        kinds = [batch["pair_index"], *(pseudo[pseudo[:, 0] == kind, 1:] for kind in pseudo[:, 0].unique())]
-        losses = []
-        for rows in kinds:
-            marked = rows[:, 0] >= 0
-            rows = torch.cat([rows[marked], rows[~marked]])
-            if len(rows) > 1 and (count := int(marked.sum())):
-                queries, texts = (
-                    _places(batch["asked_index"], rows[:count, 0]),
-                    _places(batch["answer_index"], rows[:, 1]),
-                )
-                base = (batch["base_asked"][queries], batch["base_answers"][texts]) if "base_asked" in batch else None
-                losses.append(self._info_nce(asked[queries], answers[texts], rows[:, 1], base))
-        return torch.stack(losses).mean() if losses else None
-
-    def _info_nce(
-        self, asked: Tensor, answers: Tensor, identity: Tensor, base: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        """Query i of P must find answer i of n >= P among all answers and the other queries.
-
-        Other queries as negatives: the improved contrastive loss of GTE (Li et al., 2023, arXiv 2308.03281), without
-        its term between answers, which cost quality here. What has the same answer is no negative. With ``base``, the
-        same texts embedded by the unadapted model, a share of the target is the softmax of its similarities.
-        """
-        with torch.autocast(asked.device.type, enabled=False):
-            own = torch.arange(len(asked), device=asked.device)
-            same = identity[: len(asked), None] == torch.cat([identity, identity[: len(asked)]])
-            same[own, own] = False
-            scores = self._scores(asked, answers, same)
-            target = nn.functional.one_hot(own, scores.shape[1]).float()
-            if base is not None and self.settings.self_distillation:
-                target = target.lerp(self._scores(*base, same).softmax(-1), self.settings.self_distillation)
-            return nn.functional.cross_entropy(scores, target)
-
-    def _scores(self, asked: Tensor, answers: Tensor, left_out: Tensor) -> Tensor:
-        """Logits (P, n + P) of queries over answers and queries, no more than a least one where ``left_out``."""
-        asked, answers = asked.float(), answers.float()
-        scores = torch.cat([asked @ answers.T, asked @ asked.T], dim=1) / self.settings.contrastive_temperature
-        return scores.masked_fill(left_out, torch.finfo(scores.dtype).min / 2)
-
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Trained parameters only, whole: a checkpoint needs neither the frozen backbone nor tied copies."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         kept: Mapping[str, Any] = super().state_dict(*args, **kwargs)
         return {name: full_tensor(value) for name, value in kept.items() if name in trained}
-
-
-def _places(index: Tensor, wanted: Tensor) -> Tensor:
-    """Where ``wanted`` texts stand in ``index``; the first place where a text stands in several."""
-    order = index.argsort(stable=True)
-    return order[torch.searchsorted(index[order], wanted.contiguous())]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,9 @@ from revela_training.config import AdaptConfig
 from revela_training.data.tokens import trim
 from revela_training.loop.distributed import World
 from revela_training.loop.model import RevelaModel
+from revela_training.losses import ContrastiveLoss
 from revela_training.retriever.embedding import like_length, rows_of
+from revela_training.retriever.vectors import VectorRetriever
 
 __all__ = ["Embeddings", "Step", "StepResult"]
 
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 _SMALLEST_CHUNK = 4
 _CPU_CHUNK = 16  # texts; about what the caches of a core hold
 _BYTES = 85  # of activations for each token, layer and hidden unit, LoRA under bfloat16 autocast on a CPU
+
+#: From embeddings of what asks and what answers, and which texts those are, to a loss; None where there are no pairs.
+Term = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,10 @@ class Step:
         self._world = world
         self._split = split
         self._bf16 = bf16
+        contrastive = ContrastiveLoss(config.contrastive_temperature, config.self_distillation or 0.0)
+        self._terms: dict[str, tuple[float, Term]] = {  # what is a loss over pairs, by the name it is logged under
+            "contrastive_loss": (config.contrastive_weight, contrastive.over_kinds),
+        }
         self.groups_at_once = config.groups_at_once
         self.chunk = None if model.is_cached else config.retriever_chunk
 
@@ -109,7 +118,7 @@ class Step:
         model, free = self._model, available_memory()
         if self.chunk is not None or model.is_cached or batch["text_index"].is_cuda or free is None:
             return
-        if not model.retriever_learns:
+        if not model.retriever_learns or isinstance(model.retriever, VectorRetriever):
             return
         config = model.retriever.backbone.config
         width, layers = (getattr(config, name, 0) for name in ("hidden_size", "num_hidden_layers"))
@@ -201,27 +210,27 @@ class Step:
             sums["max_weight"] = sums.get("max_weight", 0.0) + reading.max_weight * (rows.stop - rows.start)
         embeddings.divide_gradient(factor)
         if others:
-            self._contrast(batch, embeddings, others, sums)
+            self._add_terms(batch, embeddings, others, sums)
         embeddings.backward()
         return sums
 
-    def _contrast(
+    def _add_terms(
         self,
         batch: Mapping[str, Any],
         embeddings: Embeddings,
         others: Mapping[str, Tensor],
         sums: dict[str, Tensor | float],
     ) -> None:
-        """Backward of the contrastive term over the pairs of all processes; each has the gradient of its own texts."""
+        """Backward of the terms over the pairs of all processes; each has the gradient of its own texts."""
         asked, answers = (
             self._with_own(others[role], batch[index], embeddings.leaves[role])
             for role, index in (("asked", "asked_index"), ("answers", "answer_index"))
         )
-        loss = self._model.contrast(asked, answers, others)
-        if loss is None:
-            return
-        sums["contrastive_loss"] = loss.detach() / self._world.size
-        (loss * self._config.contrastive_weight).backward()
+        for name, (weight, term) in self._terms.items():
+            loss = term(asked, answers, others)
+            if loss is not None:
+                sums[name] = loss.detach() / self._world.size
+                (loss * weight).backward()
 
     def _with_own(self, everywhere: Tensor, index: Tensor, leaf: Tensor) -> Tensor:
         """The gathered rows, those of this process with their gradient."""
@@ -232,13 +241,15 @@ class Step:
         return torch.cat([everywhere[:before], leaf, everywhere[before + len(leaf) :]])
 
     def _result(self, sums: Mapping[str, Tensor | float]) -> StepResult:
-        names = ("loss", "lm_loss", "baseline_loss", "max_weight", "contrastive_loss", "tokens", "texts")
+        names = ("loss", "lm_loss", "baseline_loss", "max_weight", *self._terms, "tokens", "texts")
         there = [name for name in names if name in sums]
         values = dict(zip(there, self._world.sum([float(sums[name]) for name in there]), strict=True))
         tokens, texts = values.pop("tokens"), values.pop("texts")
-        by = {"max_weight": texts, "contrastive_loss": 1.0}
+        by = {"max_weight": texts, **dict.fromkeys(self._terms, 1.0)}
         means = {name: value / by.get(name, tokens) for name, value in values.items()}
-        loss = means.pop("loss", 0.0) + self._config.contrastive_weight * means.get("contrastive_loss", 0.0)
+        loss = means.pop("loss", 0.0)
+        for name, (weight, _) in self._terms.items():
+            loss += weight * means.get(name, 0.0)
         return StepResult(loss, means)
 
 
@@ -253,7 +264,7 @@ class Embeddings:
 
     Attributes:
         leaves: by role, as `RevelaModel.roles` says; they collect the gradient.
-        base: what the contrastive term needs of the unadapted model, as `RevelaModel.contrast` names it.
+        base: what the contrastive term needs of the unadapted model, as `ContrastiveLoss` names it.
     """
 
     def __init__(self, model: RevelaModel, batch: Mapping[str, Any], chunk: int | None, *, bf16: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from revela_rag.errors import ModelError
 from revela_rag.model.find import fetch_model
 from revela_rag.model.gguf import without_gguf
-from revela_rag.model.safety import check_model, model_errors
+from revela_rag.model.safety import checked, model_errors
 
 if TYPE_CHECKING:
     import torch
@@ -90,11 +90,13 @@ def load_lm(
             raise ModelError(f"dtype {dtype!r} is unknown: use 'float32', 'bfloat16' or 'float16'")
         dtype = resolved
     directory = fetch_model(name)
-    check_model(directory, trust_remote_code=trust_remote_code, plain=True)
-    with model_errors(name, f"could not be loaded as a causal language model; {BUNDLED!r} needs no network"):
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    with (
+        checked(directory, trust_remote_code=trust_remote_code, plain=True) as held,
+        model_errors(name, f"could not be loaded as a causal language model; {BUNDLED!r} needs no network"),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(held, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            held, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
         with torch.no_grad():  # its first use, on a text of some tokens
             model.eval()(torch.tensor([tokenizer("It works.")["input_ids"][:_TRIED]]))

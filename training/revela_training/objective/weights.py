@@ -6,7 +6,6 @@ Shapes: B texts in a group, G independent groups, d embedding size.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -16,10 +15,8 @@ from revela_rag.errors import TrainingError
 
 __all__ = [
     "ObjectiveError",
-    "WeightStatistics",
     "similarity",
     "similarity_weights",
-    "weight_statistics",
     "weights_from_similarity",
 ]
 
@@ -28,27 +25,6 @@ _VARIANCE_FLOOR = 1e-12
 
 class ObjectiveError(TrainingError, ValueError):
     """What was handed to the objective does not fit: a shape, a value or a setting."""
-
-
-@dataclass(frozen=True, slots=True)
-class WeightStatistics:
-    """How saturated a weight matrix is; log it, because both ends of the scale stop the retriever from learning.
-
-    Attributes:
-        max_weight: mean over rows of the largest weight; 1 means one-hot (no gradient), ``uniform_weight`` means flat.
-        entropy: mean over rows of the entropy in nats, 0 for one-hot, ``max_entropy`` for flat.
-        uniform_weight: 1 / (B - 1), what every weight would be in a flat row.
-        max_entropy: log(B - 1), the entropy of a flat row.
-    """
-
-    max_weight: float
-    entropy: float
-    uniform_weight: float
-    max_entropy: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The figures by name, ready for a logger."""
-        return asdict(self)
 
 
 def similarity(queries: Tensor, passages: Tensor) -> Tensor:
@@ -131,27 +107,3 @@ def weights_from_similarity(scores: Tensor, *, temperature: float, standardize: 
         variance = centred.square().sum(-1, keepdim=True) / (size - 1)
         scores = centred * (variance + _VARIANCE_FLOOR).rsqrt()
     return (scores / temperature).masked_fill(diagonal, float("-inf")).softmax(-1)
-
-
-def weight_statistics(weights: Tensor) -> WeightStatistics:
-    """Mean largest weight and mean entropy over all rows.
-
-    Args:
-        weights: (B, B) or (G, B, B) as `similarity_weights` returns them.
-
-    Returns:
-        The figures as plain floats, without a graph.
-
-    Raises:
-        ObjectiveError: the last two dimensions are not a square of at least 2 x 2.
-    """
-    if weights.ndim < 2 or weights.shape[-1] != weights.shape[-2] or weights.shape[-1] < 2:
-        raise ObjectiveError(f"weights must be (B, B) or (G, B, B) with B >= 2, got {tuple(weights.shape)}")
-    rows = weights.detach().float()
-    others = weights.shape[-1] - 1
-    return WeightStatistics(
-        max_weight=float(rows.amax(-1).mean()),
-        entropy=float(-torch.special.xlogy(rows, rows).sum(-1).mean()),
-        uniform_weight=1.0 / others,
-        max_entropy=math.log(others),
-    )

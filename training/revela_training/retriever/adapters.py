@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,11 @@ __all__ = [
     "LinearAdapter",
     "check_strength",
     "inject_lora",
-    "load_trainable_state_dict",
     "lora_layers",
     "lora_state_dict",
     "merged",
     "merged_state_dict",
     "set_lora_strength",
-    "trainable_state_dict",
 ]
 
 ADAPTER_NAME = "default"
@@ -172,34 +170,6 @@ def lora_state_dict(model: nn.Module) -> dict[str, Tensor]:
         for name, value in model.state_dict().items()
         if "lora_" in name
     }
-
-
-def trainable_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters of ``module`` that train, detached: all a checkpoint needs when the rest is frozen."""
-    return {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
-
-
-def load_trainable_state_dict(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Put back what `trainable_state_dict` gave.
-
-    Raises:
-        ModelError: the names or shapes are not those of the trainable parameters of ``module``.
-    """
-    own = {name: value for name, value in module.named_parameters() if value.requires_grad}
-    if own.keys() != state.keys():
-        different = sorted(own.keys() ^ state.keys())
-        raise ModelError(
-            f"The checkpoint does not fit this model: {len(different)} parameters are in only one of them, "
-            f"for example {different[0]!r}. Resume with the adapter and base the checkpoint was made with."
-        )
-    with torch.no_grad():
-        for name, value in own.items():
-            if value.shape != state[name].shape:
-                raise ModelError(
-                    f"The checkpoint does not fit this model: {name} has shape {tuple(state[name].shape)} "
-                    f"there and {tuple(value.shape)} here. Resume with the same rank and base."
-                )
-            value.copy_(state[name])
 
 
 def check_strength(strength: float) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from revela_rag.errors import DiskError, ModelError
+from revela_rag.model.find import is_map
 
 __all__ = ["check_output", "replace_directory"]
 
@@ -27,7 +28,7 @@ def check_output(path: str | Path) -> Path:
     """
     target = Path(path)
     if target.is_dir():
-        ours = (target / "revela.json").is_file() and (target / "modules.json").is_file()
+        ours = (target / "revela.json").is_file() and ((target / "modules.json").is_file() or is_map(target))
         if not ours and any(target.iterdir()):
             raise ModelError(
                 f"{target} exists and is not a model written by revela, so it is not replaced. "

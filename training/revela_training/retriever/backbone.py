@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,10 +20,8 @@ from .adapters import (
     LinearAdapter,
     check_strength,
     inject_lora,
-    load_trainable_state_dict,
     merged,
     set_lora_strength,
-    trainable_state_dict,
 )
 from .embedding import embed_batches, pool, tokenize
 
@@ -48,10 +46,6 @@ class TrainableRetriever(nn.Module):
         lora_dropout: dropout on their input while training. The backbone's own dropout is switched off: its
             noise in a cosine is larger than the differences the objective looks at.
         max_length: tokens per text in `encode`, the training path; never more than the base allows.
-        query_prompt: text put before each query; None keeps the base's own.
-        document_prompt: text put before each document; None keeps the base's own.
-        linear_bias: whether the linear map has a bias. Without one the exported model gives the same vectors
-            even in programs that skip the normalisation before the map.
         device: torch device; None picks the best one there is.
         dtype: type of the backbone's weights; adapters are always float32.
         trust_remote_code: run Python files that come with the model.
@@ -60,7 +54,7 @@ class TrainableRetriever(nn.Module):
         model: the `SentenceTransformer`.
         base_name: how the base is called in what is saved: never a path.
         dimension: length d of an embedding.
-        prompts: prompt of each role.
+        prompts: prompt of each role, the base's own unless changed.
         inference_max_length: tokens per text outside training, kept by the exported model.
 
     Raises:
@@ -77,9 +71,6 @@ class TrainableRetriever(nn.Module):
         lora_alpha: float = 64,
         lora_dropout: float = 0.1,
         max_length: int = 160,
-        query_prompt: str | None = None,
-        document_prompt: str | None = None,
-        linear_bias: bool = True,
         device: str | None = None,
         dtype: Dtype = "float32",
         trust_remote_code: bool = False,
@@ -95,9 +86,7 @@ class TrainableRetriever(nn.Module):
                 f"{base} is made of {', '.join(kinds)}; only one Transformer for both roles can be adapted."
             )
         _truncate_in_a_layer(self.model)
-        given: dict[Role, str | None] = {"query": query_prompt, "document": document_prompt}
-        chosen: dict[Role, str] = {role: prompt for role, prompt in given.items() if prompt is not None}
-        self.prompts = role_prompts(self.model.prompts) | chosen
+        self.prompts = role_prompts(self.model.prompts)
         self.inference_max_length = read_length(self.model, "document") or MAX_LENGTH
         self.max_length = min(max_length, self.inference_max_length)
         self.model.requires_grad_(False).eval()
@@ -112,7 +101,7 @@ class TrainableRetriever(nn.Module):
         self._attention = getattr(self.backbone.config, "_attn_implementation", None)
         self.adapter: LinearAdapter | None = None
         if adapter == "linear":
-            self.adapter = LinearAdapter(self.dimension, bias=linear_bias).to(self.device)
+            self.adapter = LinearAdapter(self.dimension).to(self.device)
         else:
             self.lora_config = inject_lora(self.backbone, rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
         self.eval()
@@ -196,34 +185,8 @@ class TrainableRetriever(nn.Module):
         """The adapter's parameters."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def adapter_state_dict(self) -> dict[str, Tensor]:
-        """The adapter's parameters by name: all a checkpoint has to hold."""
-        return trainable_state_dict(self)
-
-    def load_adapter_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Put back an adapter saved by `adapter_state_dict`; ModelError when it does not fit."""
-        load_trainable_state_dict(self, state)
-
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Recompute activations in the backward pass of "lora" to save memory; nothing to do for "linear".
-
-        Raises:
-            ModelError: the backbone does not support it.
-        """
-        if self.adapter is not None:
-            return
-        if not getattr(self.backbone, "supports_gradient_checkpointing", False):
-            raise ModelError(f"{type(self.backbone).__name__} does not support gradient checkpointing; leave it off.")
-        self.backbone.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
-        self.train(self.training)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        if self.adapter is None:
-            self.backbone.gradient_checkpointing_disable()
-
     def train(self, mode: bool = True) -> TrainableRetriever:
-        """Switch training mode of the adapter; the frozen backbone stays in evaluation mode, but for its checkpointing.
+        """Switch training mode of the adapter; the frozen backbone stays in evaluation mode.
 
         While LoRA trains on a CPU, attention is plain matrix products: the gradient of torch's own attention would
         take over a quarter of a step in bfloat16 there.
@@ -232,8 +195,7 @@ class TrainableRetriever(nn.Module):
         self.model.eval()
         if self.adapter is None and mode:
             for module in self.backbone.modules():
-                drops = isinstance(module, nn.Dropout) and module.p > 0
-                module.training = drops or getattr(module, "gradient_checkpointing", False)
+                module.training = isinstance(module, nn.Dropout) and module.p > 0
         if self.adapter is None and self._attention == "sdpa" and self.device.type == "cpu":
             self.backbone.set_attn_implementation("eager" if mode else "sdpa")
         return self

@@ -25,7 +25,7 @@ from .adapters import check_strength, lora_state_dict, merged_state_dict, set_lo
 from .atomic import check_output, replace_directory
 from .backbone import TrainableRetriever
 
-__all__ = ["check_output", "export_model"]
+__all__ = ["as_record", "check_output", "export_model"]
 
 
 def export_model(
@@ -54,15 +54,26 @@ def export_model(
     """
     strength = check_strength(strength)
     target = Path(path)
+    record = as_record(revela_json)
+    with replace_directory(target) as directory:
+        _write(retriever, directory, strength, record, target.name)
+    return target
+
+
+def as_record(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``revela.json`` says: plain JSON with the library's versions and without paths of this machine.
+
+    Raises:
+        ModelError: it is not JSON.
+    """
     try:
-        record = json.loads(json.dumps(dict(revela_json)))
+        record = json.loads(json.dumps(dict(values)))
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"revela_json cannot be written as JSON ({error}); give strings, numbers, lists, dicts."
         ) from error
-    with replace_directory(target) as directory:
-        _write(retriever, directory, strength, _portable(record), target.name)
-    return target
+    portable: dict[str, Any] = _portable(record)
+    return {**portable, "versions": _versions()}
 
 
 def _write(retriever: TrainableRetriever, directory: Path, strength: float, record: dict[str, Any], name: str) -> None:
@@ -87,7 +98,7 @@ def _write(retriever: TrainableRetriever, directory: Path, strength: float, reco
     )
     adapter = _write_adapter(retriever, directory / "adapter", strength)
     _write_card(directory, retriever, name, adapter)
-    details = {"base": retriever.base_name, "adapter": adapter, "versions": _versions()}
+    details = {"base": retriever.base_name, "adapter": adapter}
     write_json(directory / "revela.json", {**record, **details, "fingerprint": fingerprint(directory)})
 
 

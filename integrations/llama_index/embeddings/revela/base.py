@@ -27,7 +27,7 @@ class RevelaEmbedding(BaseEmbedding):
 
     Args:
         model_name: directory of a model (``revela adapt`` writes one), a Hugging Face id, or
-            ``"all-MiniLM-L6-v2"``.
+            ``"all-MiniLM-L6-v2"``; for an encoder see :meth:`from_encoder`.
         device: torch device such as ``"cuda:0"``; default: the best one found.
         max_length: longest input in tokens; default: what the model says.
         embed_batch_size: texts encoded at a time.
@@ -58,7 +58,7 @@ class RevelaEmbedding(BaseEmbedding):
 
     def __init__(
         self,
-        model_name: str | Path,
+        model_name: str | Path | Encoder,
         *,
         device: str | None = None,
         max_length: int | None = None,
@@ -68,14 +68,17 @@ class RevelaEmbedding(BaseEmbedding):
         fingerprint: str | None = None,
         **kwargs: Any,
     ) -> None:
-        encoder = Encoder(
-            model_name,
-            device=device,
-            max_length=max_length,
-            batch_size=embed_batch_size,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-        )
+        if isinstance(model_name, Encoder):
+            encoder = model_name
+        else:
+            encoder = Encoder(
+                model_name,
+                device=device,
+                max_length=max_length,
+                batch_size=embed_batch_size,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+            )
         if fingerprint is not None and fingerprint != encoder.fingerprint:
             raise ModelError(
                 f"The model {str(model_name)!r} has fingerprint {encoder.fingerprint}, not {fingerprint}: "
@@ -94,6 +97,16 @@ class RevelaEmbedding(BaseEmbedding):
         self._encoder = encoder
         if self.embeddings_cache is not None:
             self.embeddings_cache = RoleCache(self.embeddings_cache, self.fingerprint)
+
+    @classmethod
+    def from_encoder(cls, encoder: Encoder, **kwargs: Any) -> RevelaEmbedding:
+        """Share an encoder that exists: that of an open index, or ``Encoder.over`` embeddings behind an API.
+
+        Args:
+            encoder: what embeds.
+            kwargs: fields of ``BaseEmbedding``, such as ``embed_batch_size`` and ``embeddings_cache``.
+        """
+        return cls(encoder, **kwargs)
 
     @classmethod
     def class_name(cls) -> str:

@@ -13,6 +13,7 @@ except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index", "the LlamaIndex integration") from error
 
 from llama_index.retrievers.revela.base import RevelaRetriever
+from llama_index.retrievers.revela.corpus_tools import create_corpus_tools
 from llama_index.retrievers.revela.tools import ToolRetriever
 
-__all__ = ["RevelaRetriever", "ToolRetriever"]
+__all__ = ["RevelaRetriever", "ToolRetriever", "create_corpus_tools"]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.objects import ObjectRetriever, SimpleToolNodeMapping
+from llama_index.core.objects.tool_node_mapping import convert_tool_to_node
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, QueryType
 from llama_index.core.tools import BaseTool, FunctionTool
 
-from revela_rag.corpus.tools.definitions import describe_tool, tool_definition
+from revela_rag.agent.toolbox import Entry, Toolbox, namespaced
+from revela_rag.corpus.tools.definitions import tool_definition
 from revela_rag.errors import IndexingError
 from revela_rag.index import Mode
 from revela_rag.model.encoder import Encoder
-from revela_rag.ranker import Ranker
+
+if TYPE_CHECKING:
+    from revela_rag.evaluation import Evaluation
 
 __all__ = ["ToolRetriever"]
 
@@ -49,7 +55,7 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
 
     def __init__(
         self,
-        tools: Sequence[BaseTool | Callable[..., Any]],
+        tools: Sequence[BaseTool | Callable[..., Any]] = (),
         *,
         model: str | Path | Encoder,
         similarity_top_k: int = 5,
@@ -57,20 +63,66 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
         node_postprocessors: list[BaseNodePostprocessor] | None = None,
     ) -> None:
         _at_least_one(similarity_top_k)
+        toolbox: Toolbox[BaseTool] = Toolbox(model=model, mode=mode)
+        self._ranked = _Ranked(toolbox, similarity_top_k)
+        super().__init__(self._ranked, _Mapping(toolbox), node_postprocessors)
+        self.add(tools)
+
+    def __len__(self) -> int:
+        return len(self._ranked.toolbox)
+
+    @property
+    def registry(self) -> dict[str, BaseTool]:
+        """Every tool by its name."""
+        return self._ranked.toolbox.registry
+
+    def add(
+        self, tools: Sequence[BaseTool | Callable[..., Any]], *, replace: bool = False, namespace: str = ""
+    ) -> list[str]:
+        """Add tools, embedding those that are new, and return the id of each, the SHA-256 of its schema.
+
+        Args:
+            tools: LlamaIndex tools, or functions with docstrings.
+            replace: whether a tool takes the place of one of its name that has another schema, or was connected anew.
+            namespace: of an MCP server or another source: its tools are called ``namespace_name``, so that several
+                may offer tools of one name. They run as before.
+
+        Raises:
+            IndexingError: something is no tool, or two tools have one name and ``replace`` is False.
+        """
         if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Iterable):
             raise _refusal(tools, "no tool" if _as_tool(tools) is None else "no list of tools")
-        given = [_tool(tool) for tool in tools]
-        names = Counter(tool.metadata.get_name() for tool in given)
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise IndexingError(
-                f"Two tools are called {twice[0]!r}; an agent calls tools by name, so give each its own."
-            )
-        mapping = SimpleToolNodeMapping.from_objects(given)
-        ranker = Ranker(model=model, mode=mode)
-        ranker.add({tool.metadata.get_name(): describe_tool(tool_definition(tool) or {}) for tool in given})
-        nodes = {tool.metadata.get_name(): mapping.to_node(tool) for tool in given}
-        self._ranked = _Ranked(ranker, nodes, similarity_top_k)
-        super().__init__(self._ranked, mapping, node_postprocessors)
+        named = [_renamed(_tool(tool), namespace) for tool in tools]
+        entries = [Entry(tool, tool_definition(tool) or {}) for tool in named]
+        return self._ranked.toolbox.add(entries, replace=replace, namespace=namespace)
+
+    def remove(self, names: Iterable[str] = (), *, namespace: str | None = None) -> int:
+        """Remove tools by name, passing over unknown ones, and all of a namespace; gives how many were removed."""
+        return self._ranked.toolbox.remove(names, namespace=namespace)
+
+    def retrieve(self, str_or_query_bundle: QueryType) -> list[BaseTool]:
+        """The tools that fit a request, best first."""
+        return [tool for tool in super().retrieve(str_or_query_bundle) if tool is not None]
+
+    async def aretrieve(self, str_or_query_bundle: QueryType) -> list[BaseTool]:
+        """The tools that fit a request, best first."""
+        return [tool for tool in await super().aretrieve(str_or_query_bundle) if tool is not None]
+
+    def evaluate(self, needed: Mapping[str, Iterable[str]], *, k: int | None = None) -> Evaluation:
+        """How well tools are picked for requests of which it is known what they need, without postprocessors.
+
+        Args:
+            needed: request to the names of the tools that it needs.
+            k: of All@k; None means ``similarity_top_k``.
+
+        Returns:
+            nDCG@10, Recall@100, MRR@10, and All@k: the share of requests that are shown every tool they need.
+
+        Raises:
+            IndexingError: a tool that is needed is not here.
+        """
+        k = self.similarity_top_k if k is None else k
+        return self._ranked.toolbox.evaluate(needed, k=k, name=f"tools, {self.mode}")
 
     @property
     def similarity_top_k(self) -> int:
@@ -84,28 +136,51 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
     @property
     def mode(self) -> Mode:
         """What ranks the tools; may be set at any time."""
-        return self._ranked.ranker.mode
+        return self._ranked.toolbox.ranker.mode
 
     @mode.setter
     def mode(self, mode: Mode) -> None:
-        self._ranked.ranker.mode = mode
+        self._ranked.toolbox.ranker.mode = mode
 
 
 class _Ranked(BaseRetriever):
     """The nodes of the best tools."""
 
-    def __init__(self, ranker: Ranker, nodes: dict[str, BaseNode], similarity_top_k: int) -> None:
+    def __init__(self, toolbox: Toolbox[BaseTool], similarity_top_k: int) -> None:
         super().__init__()
         self.similarity_top_k = similarity_top_k
-        self.ranker = ranker
-        self._nodes = nodes
+        self.toolbox = toolbox
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found = self.ranker.search(query_bundle.query_str, self.similarity_top_k)
-        return [NodeWithScore(node=self._nodes[name], score=score) for name, score in found]
+        found = self.toolbox.search(query_bundle.query_str, self.similarity_top_k)
+        return [NodeWithScore(node=convert_tool_to_node(tool), score=score) for tool, score in found]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+class _Mapping(SimpleToolNodeMapping):
+    """Finds the tool of a node by its name; None where it was removed meanwhile."""
+
+    def __init__(self, toolbox: Toolbox[BaseTool]) -> None:
+        super().__init__()
+        self._toolbox = toolbox
+
+    def _from_node(self, node: BaseNode) -> Any:
+        return self._toolbox.registry.get(node.metadata["name"])
+
+
+def _renamed(tool: BaseTool, namespace: str) -> BaseTool:
+    """A tool under the name that it has in a namespace."""
+    if not namespace:
+        return tool
+    name = namespaced(tool.metadata.get_name(), namespace)
+    copied = copy.copy(tool)
+    with suppress(AttributeError, TypeError):
+        copied._metadata = replace(tool.metadata, name=name)  # type: ignore[attr-defined]
+    if copied.metadata.name != name:
+        raise IndexingError(f"A {type(tool).__name__} cannot be renamed; call it {name!r} where it is made.")
+    return copied
 
 
 def _tool(given: Any) -> BaseTool:
