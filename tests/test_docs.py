@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 #: Options of other programs that the pages name.
-FOREIGN = {"--preload", "--no-deps", "--index-url", "--no-index", "--find-links", "--limit-documents"}
+FOREIGN = {"--help", "--preload", "--no-deps", "--index-url", "--no-index", "--find-links", "--limit-documents"}
 #: A page that adapts takes the longest.
 ADAPTING = {"README.md", "docs/adapt.md"}
 API = [
