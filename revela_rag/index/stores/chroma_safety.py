@@ -49,8 +49,8 @@ def check_database(data: Path) -> None:
         return
     if not file.is_file():
         raise IndexingError(f"{str(file)!r} is not a regular file; build the index again.")
-    try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    try:  # writable, so that SQLite can undo what a killed process left half-written
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)) as database:
             for collection, text in _stored(database):
                 _refuse(named_functions(json.loads(text, object_pairs_hook=_once)), collection, file)
     except (sqlite3.Error, ValueError, RecursionError) as error:
