@@ -14,7 +14,7 @@ from revela_rag.agent.view import View
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
-from revela_rag.index.filters import check_filter
+from revela_rag.index.filters import check_filter, parse_filter
 from revela_rag.index.snapshot import Snapshot
 from revela_rag.index.types import check_k, check_mode
 
@@ -249,7 +249,7 @@ class CorpusTools:
         Raises:
             IndexingError: the filter cannot be used, or no document has the path.
         """
-        check_filter(filter)
+        condition = parse_filter(filter)
         given: Notes = []
         limit = _at_most("limit", limit, _MOST_LISTED, given)
         if offset < 0:
@@ -259,8 +259,8 @@ class CorpusTools:
             notes = [*given]
             entries = view.outline.entries
             counts = {name: len(entries[name].rows) for name in view.outline.under(path)}
-            if filter:
-                able = set(view.texts.select(filter).tolist())
+            if condition:
+                able = set(view.texts.select(condition).tolist())
                 kept = {name: sum(row in able for row in entries[name].rows) for name in counts}
                 counts = {name: count for name, count in kept.items() if count}
             firsts = {name: entries[name].rows[0] for name in [*counts][offset : offset + limit]}

@@ -9,6 +9,7 @@ from typing import Any
 from revela_rag.agent.layout import Placed, place, span_of
 from revela_rag.agent.outline import Outline
 from revela_rag.corpus.types import Chunk
+from revela_rag.index.filters import parse_filter
 from revela_rag.index.snapshot import Snapshot
 from revela_rag.index.texts import TextStore
 
@@ -66,7 +67,8 @@ class View:
         """
         if not path and not filter:
             return None
-        rows = set(self.texts.select(filter).tolist()) if filter else None
+        condition = parse_filter(filter)
+        rows = set(self.texts.select(condition).tolist()) if condition else None
         if path:
             entries = self.outline.entries
             under = {row for name in self.outline.under(path) for row in entries[name].rows}

@@ -84,7 +84,7 @@ def command(
         typer.Option(
             callback=duration_option,
             metavar="DURATION",
-            help="Stop training each adapter after this long: 90s, 10m, 1h30m; embedding and measuring come on top.",
+            help="Be done after this long: 90s, 10m, 1h30m. Where not all fits, fewer texts train and judge.",
         ),
     ] = None,
     text_field: TextField = None,

@@ -42,7 +42,7 @@ def _options(
 ) -> None:
     """Adapt a retriever to your own documents or code, without labels; index them; search them.
 
-    Exit status: 0 done, 1 an error with a message, 2 wrong usage, 130 stopped with Ctrl-C.
+    Exit status: 0 done, 1 an error with a message, 2 wrong usage, 130 stopped with Ctrl-C, 143 with SIGTERM.
     """
     context.obj = Settings(show_progress=not quiet)
     set_up_logging(verbose)

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,13 +68,36 @@ class Command(TyperCommand):
             formatter.write(f"{epilog.strip(chr(10))}\n")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which shall tidy up as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise where SIGTERM would end the process on the spot."""
+
+    def terminated(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminated)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Group(TyperGroup):
-    """Ends with a message and a status instead of a traceback: 1 for what a user can mend, 130 for Ctrl-C."""
+    """Ends with a message and a status instead of a traceback: 1 for what a user can mend, 130 and 143 for a signal."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except RevelaError as error:
             logging.getLogger(__name__).debug("where the error was raised", exc_info=True)
             fail(str(error))
@@ -82,10 +106,10 @@ class Group(TyperGroup):
                 raise
             logging.getLogger(__name__).debug("where the error was raised", exc_info=True)
             fail(f"{error}. Check the path, its permissions and the free space")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             hint = ctx.meta.get(_RESUME)
             typer.echo(f"\nStopped. {hint}" if hint else "\nStopped.", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
 
 
 def fail(message: str) -> None:
@@ -99,7 +123,7 @@ def fail(message: str) -> None:
 
 
 def on_interrupt(context: typer.Context, hint: str) -> None:
-    """Say ``hint`` when Ctrl-C ends the command."""
+    """Say ``hint`` when Ctrl-C or SIGTERM ends the command."""
     context.meta[_RESUME] = hint
 
 

@@ -113,7 +113,9 @@ def _print_table(data: RetrievalData, rows: list[Evaluation]) -> None:
 
     last = rows[-1]
     excluded = f", {last.excluded} without a relevant document left out" if last.excluded else ""
-    typer.echo(f"{data.name}: {last.queries} queries{excluded}, {len(data.corpus)} documents; mean [95 % interval]")
+    own = f", {len(data.own)} with their query's id ignored as in BEIR" if data.own else ""
+    head = f"{data.name}: {last.queries} queries{excluded}, {len(data.corpus)} documents{own}; mean [95 % interval]"
+    typer.echo(head)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", overflow="fold")
     for metric in last.metrics:

@@ -105,7 +105,10 @@ def command(
         raise typer.BadParameter("--engine ray loads a model in every worker, leave --embeddings out")
     if sync and overwrite:
         raise typer.BadParameter("--sync and --overwrite exclude each other, give one of them")
-    on_interrupt(context, "The index is whole. Run the same command again.")
+    from revela_rag.index.manifest import MANIFEST_FILE
+
+    there = (output.expanduser() / MANIFEST_FILE).exists()
+    on_interrupt(context, f"{'The index is whole' if there else 'There is no index yet'}. Run the same command again.")
     show_progress = settings(context).show_progress
     fields = {"text_field": text_field, "title_field": title_field, "id_field": id_field}
     with results_last():

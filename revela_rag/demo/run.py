@@ -30,8 +30,8 @@ QUESTIONS = (
     "how do I parse an ISO date string?",
     "compress bytes with gzip",
 )
-_FULL = {"functions": 3000, "settings": {"time_limit": 240.0, "holdout": 0.5}}
-_QUICK = {"functions": 600, "settings": {"max_steps": 40, "time_limit": 30.0, "holdout": 0.4}}
+_FULL = {"functions": 3000, "settings": {"holdout": 0.5}}
+_QUICK = {"functions": 600, "settings": {"max_steps": 40, "holdout": 0.4}}
 
 
 def run_demo(

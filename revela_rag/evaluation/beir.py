@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class RetrievalData:
         name: what to call the data in tables, for example ``"scifact/test"``.
         unknown_documents: judgements left out because the corpus has no such document.
         unknown_queries: judgements left out because there is no such query.
+        conflicts: pairs of query and document that are judged more than once, and differently; the last one counts.
     """
 
     corpus: dict[str, tuple[str, str]]
@@ -37,12 +38,18 @@ class RetrievalData:
     name: str
     unknown_documents: int = 0
     unknown_queries: int = 0
+    conflicts: int = 0
+
+    @property
+    def own(self) -> set[str]:
+        """Ids of the queries that are documents, too, and no answer to themselves: no search may find those."""
+        return {id_ for id_ in self.queries if id_ in self.corpus and self.qrels.get(id_, {}).get(id_, 0) < 1}
 
     def limited(self, queries: int) -> RetrievalData:
         """The same data with the first ``queries`` queries only; the corpus stays whole."""
         kept = dict(list(self.queries.items())[:queries])
         qrels = {query_id: self.qrels[query_id] for query_id in kept if query_id in self.qrels}
-        return RetrievalData(self.corpus, kept, qrels, self.name, self.unknown_documents, self.unknown_queries)
+        return replace(self, queries=kept, qrels=qrels)
 
 
 def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
@@ -54,7 +61,8 @@ def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
 
     Returns:
         The documents, the queries judged in the split and the judgements. Judgements that name an unknown
-        query or document are left out, counted and logged.
+        query or document are left out, counted and logged; so are pairs that are judged in different ways, of which
+        the last one counts, as in BEIR.
 
     Raises:
         CorpusError: a file is missing or malformed (the message names the line), the split does not exist, or
@@ -72,18 +80,30 @@ def load_beir(path: str | Path, *, split: str | None = None) -> RetrievalData:
         id_: _string(record, "text", place, required=True) for id_, record, place in _records(folder / "queries.jsonl")
     }
     data = RetrievalData(corpus, {}, {}, f"{folder.resolve().name}/{qrels_file.stem}")
+    conflicts: dict[tuple[str, str], tuple[int, int]] = {}
     for query_id, document_id, relevance in _judgements(qrels_file):
         if query_id not in queries:
             data.unknown_queries += 1
         elif document_id not in corpus:
             data.unknown_documents += 1
         else:
-            data.qrels.setdefault(query_id, {})[document_id] = relevance
+            before = data.qrels.setdefault(query_id, {}).get(document_id, relevance)
+            data.qrels[query_id][document_id] = relevance
+            if before != relevance:
+                conflicts[query_id, document_id] = (before, relevance)
+    data.conflicts = len(conflicts)
     if not data.qrels:
         raise CorpusError(
             f"{qrels_file} holds no judgement of a known query and document ({data.unknown_queries} with an "
             f"unknown query, {data.unknown_documents} with an unknown document). Its ids must be those of "
             "the _id fields"
+        )
+    if conflicts:
+        (query_id, document_id), (before, relevance) = next(iter(conflicts.items()))
+        logger.warning(
+            "%s judges %d pairs more than once and differently, query %r and document %r with %d and %d for one: the "
+            "last one counts. Leave one of each",
+            *(qrels_file, len(conflicts), query_id, document_id, before, relevance),
         )
     data.queries = {query_id: text for query_id, text in queries.items() if query_id in data.qrels}
     if data.unknown_queries or data.unknown_documents:

@@ -45,7 +45,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure how well a model finds what the data says is relevant.
 
-    Search is exact. A query finds a document of the same id like any other: no match is removed.
+    Search is exact. A document with the id of a query is not found by that query, as in BEIR, unless it is judged to
+    answer it; the details say how many such documents there are.
 
     Args:
         model: ``"bm25"``; a model directory or name; ``"hybrid:MODEL"``, that model's cosines plus weighted BM25
@@ -65,7 +66,8 @@ def evaluate(
             ``batch_size``.
 
     Returns:
-        nDCG, recall and MRR of every query.
+        nDCG, recall and MRR of every query, and in its ``details`` the data's name, ``documents``, ``own_ignored``,
+        and of a model ``vectors`` and ``fingerprint``.
 
     Raises:
         CorpusError: the data cannot be read, or an index shares no document id with it.
@@ -75,8 +77,9 @@ def evaluate(
     if not isinstance(data, RetrievalData):
         data = load_beir(data, split=split)
     started = time.perf_counter()
-    depth = max(*k, *all_at)
-    details: dict[str, Any] = {"data": data.name, "documents": len(data.corpus)}
+    own = data.own
+    depth = max(*k, *all_at) + bool(own)
+    details: dict[str, Any] = {"data": data.name, "documents": len(data.corpus), "own_ignored": len(own)}
     text_model = str(model) if isinstance(model, str | Path) else None
     if encoder_options and text_model is None:
         raise ValueError(f"encoder options {sorted(encoder_options)} only apply to a model given by name or path")
@@ -99,6 +102,9 @@ def evaluate(
             run = fused_run(queries, documents, data.queries, document_ids, words, k=depth)
         else:
             run = dense_run(queries, documents, list(data.queries), document_ids, k=depth)
+    run = {
+        id_: {found: score for found, score in of.items() if found != id_ or id_ not in own} for id_, of in run.items()
+    }
     evaluation = score_run(run, data.qrels, name=name or _name(model), k=k, all_at=all_at)
     evaluation.details = {**details, "seconds": round(time.perf_counter() - started, 3)}
     return evaluation

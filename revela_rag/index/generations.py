@@ -1,7 +1,8 @@
 """Generations: a write happens in a new directory, one atomic rename makes it the index.
 
 Readers need no lock: they see the old manifest or the new one. Writers take turns by a file lock. A killed writer
-leaves a directory that no manifest names; the next writer removes it.
+leaves a directory that no manifest names; the next writer removes it. The embeddings it made stay for that one
+(:mod:`revela_rag.index.kept`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from revela_rag.errors import DiskError, IndexingError
+from revela_rag.index.kept import KEPT_FILE, holds_kept
 from revela_rag.index.manifest import GENERATION, MANIFEST_FILE, Manifest
 
 __all__ = ["LOCK_FILE", "LOCK_TIMEOUT", "QUEUE_FILE", "Workspace", "disk_errors", "publish", "writing"]
@@ -65,7 +67,7 @@ def disk_errors(root: Path) -> Iterator[None]:
 def writing(
     root: Path, *, timeout: float = LOCK_TIMEOUT, create: bool = False, overwrite: bool = False
 ) -> Iterator[Workspace]:
-    """Hold the writer's lock of the index in ``root``; on any error remove what was written.
+    """Hold the writer's lock of the index in ``root``; on any error remove what was written but kept embeddings.
 
     Args:
         root: directory of the index.
@@ -100,7 +102,7 @@ def writing(
                 raise  # interrupted while it tidied up: the new index is in force
             shutil.rmtree(workspace.folder, ignore_errors=True)
             (root / _TEMPORARY).unlink(missing_ok=True)
-            if made and not (root / MANIFEST_FILE).exists():
+            if made and not (root / MANIFEST_FILE).exists() and not holds_kept(root):
                 shutil.rmtree(root, ignore_errors=True)
             raise
     finally:
@@ -153,7 +155,7 @@ def _foreign(root: Path) -> str | None:
     names = sorted(entry.name for entry in root.iterdir())
     generations = [name for name in names if GENERATION.fullmatch(name)]
     ours = {*generations, _TEMPORARY, LOCK_FILE, QUEUE_FILE, *([MANIFEST_FILE] if generations else [])}
-    return next((name for name in names if name not in ours), None)
+    return next((name for name in names if name not in ours and not KEPT_FILE.fullmatch(name)), None)
 
 
 def _current(root: Path, overwrite: bool) -> Manifest | None:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index.generations import disk_errors
 from revela_rag.index.texts import Record, embedded, record
-
-if TYPE_CHECKING:
-    from revela_rag.model.encoder import Encoder
 
 __all__ = ["Batch", "Known", "Staged", "prepare"]
 
@@ -55,7 +52,7 @@ def prepare(
     chunks: Iterable[Chunk],
     known: Known,
     *,
-    encoder: Encoder,
+    encode: Callable[[Sequence[str]], Sequence[np.ndarray]],
     size: int,
     vectors: np.ndarray | None = None,
     show_progress: bool = False,
@@ -65,17 +62,17 @@ def prepare(
     Args:
         chunks: consumed in batches.
         known: asked for each batch; what is known of a chunk may save its embedding.
-        encoder: the model; its own ``window`` goes before ``size``.
+        encode: makes a vector, (d,) float32, of each text.
         size: chunks in a batch.
         vectors: (n, d) embeddings of the chunks, when they are known already.
-        show_progress: draw a progress bar, for whose sake batches are at most 256.
+        show_progress: draw a progress bar, for whose sake batches are at most 256 where ``size`` is 2048 or less.
 
     Raises:
         IndexingError: something is no chunk or cannot be stored, or there are more or fewer vectors than chunks.
     """
     rows = None if vectors is None else _unit_rows(vectors)
     position, seen, report = 0, set[str](), CorpusReport()
-    size = getattr(encoder, "window", min(size, 256) if show_progress else size)
+    size = min(size, 256) if show_progress and size <= _LINES else size
     for chunk_batch in _batches(chunks, size, show_progress):
         given = None if rows is None else rows[position : position + len(chunk_batch)]
         if given is not None and len(given) != len(chunk_batch):
@@ -91,7 +88,7 @@ def prepare(
             if values[0] not in seen:
                 seen.add(values[0])
                 fresh.append((place, values))
-        yield _compared(fresh, known([values[0] for _, values in fresh]), given, encoder)
+        yield _compared(fresh, known([values[0] for _, values in fresh]), given, encode)
     if rows is not None and position != len(rows):
         raise IndexingError(f"There are {len(rows)} vectors for {position} chunks; give one each.")
     if report.left_out:
@@ -102,7 +99,7 @@ def _compared(
     fresh: list[tuple[int, Record]],
     known: Mapping[str, tuple[int, Record]],
     given: np.ndarray | None,
-    encoder: Encoder,
+    encode: Callable[[Sequence[str]], Sequence[np.ndarray]],
 ) -> Batch:
     if given is not None:
         return Batch([], [values for _, values in fresh], [given[place] for place, _ in fresh], given=True)
@@ -117,7 +114,7 @@ def _compared(
         batch.records.append(values)
     batch.vectors = [None] * len(batch.records)
     if new:
-        found = encoder.encode_documents([embedded(batch.records[place]) for place in new])
+        found = encode([embedded(batch.records[place]) for place in new])
         for place, vector in zip(new, found, strict=True):
             batch.vectors[place] = vector
     return batch

@@ -24,6 +24,7 @@ from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.index.filters import Filter, clean, parse_filter
 from revela_rag.index.generations import Workspace, disk_errors, publish, writing
+from revela_rag.index.kept import KeptVectors, forget
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
 from revela_rag.index.staging import Batch, Staged, prepare
@@ -66,10 +67,13 @@ def build(
                 "or replace it with overwrite=True."
             )
         job = _Job(workspace, encoder, store, kind, fresh=True)
-        options: dict[str, Any] = {"encoder": encoder, "vectors": vectors, "show_progress": show_progress}
-        for batch in prepare(chunks, lambda ids: {}, size=_BATCH, **options):
-            job.take(batch)
-        return job.finish()
+        with KeptVectors(root, encoder) as kept:
+            options: dict[str, Any] = {"vectors": vectors, "show_progress": show_progress}
+            for batch in prepare(chunks, lambda ids: {}, encode=kept.encode, size=_window(encoder), **options):
+                job.take(batch)
+            report = job.finish()
+        forget(root)
+        return report
 
 
 def stage(
@@ -82,8 +86,10 @@ def stage(
     show_progress: bool,
 ) -> Staged:
     """Compare ``chunks`` with the index as it was ``before``, and embed what is new; needs no lock."""
-    options: dict[str, Any] = {"encoder": encoder, "vectors": vectors, "show_progress": show_progress}
-    return Staged(root, before.manifest.generation, prepare(chunks, before.texts.records, size=_BATCH, **options))
+    with KeptVectors(root, encoder) as kept:
+        options: dict[str, Any] = {"vectors": vectors, "show_progress": show_progress}
+        batches = prepare(chunks, before.texts.records, encode=kept.encode, size=_window(encoder), **options)
+        return Staged(root, before.manifest.generation, batches)
 
 
 def merge(
@@ -119,7 +125,14 @@ def merge(
             job.prune(staged, keep)
         elif scope == "documents":
             job.replace(staged)
-        return job.finish(stale_words=scope == "index")
+        report = job.finish(stale_words=scope == "index")
+        forget(root, encoder.fingerprint)
+        return report
+
+
+def _window(encoder: Encoder) -> int:
+    """Chunks to take at a time."""
+    return int(getattr(encoder, "window", _BATCH))
 
 
 def delete(

@@ -74,7 +74,8 @@ def test_an_error_of_ours_is_a_message_without_a_traceback(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
-def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_status_and_says_how_to_go_on(tmp_path: Path, number: int, status: int) -> None:
     code = (
         "import signal, sys, time, types\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
@@ -92,9 +93,9 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == "started\n"
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     text = process.communicate(timeout=30)[1]
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Stopped." in text and "revela adapt 'my docs'" in text and "--resume" in text
     assert "Traceback" not in text
 

@@ -40,6 +40,19 @@ def test_qrels_variants(tmp_path: Path, content: str) -> None:
     assert list(data.queries) == ["q1", "q2"], "queries outside the split are left out"
 
 
+def test_pairs_judged_twice_and_differently_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    twice = "q1\td1\t1\nq1\td2\t1\nq1\td1\t1\nq2\td2\t2\nq2\td2\t0\n"
+    data = load_beir(write_beir(tmp_path / "x", splits={"dev": twice}))
+    assert data.qrels == {"q1": {"d1": 1, "d2": 1}, "q2": {"d2": 0}} and data.conflicts == 1
+    said = (
+        "judges 1 pairs more than once and differently, query 'q2' and document 'd2' with 2 and 0 for one: the last one"
+    )
+    assert said in caplog.text
+    caplog.clear()
+    assert load_beir(write_beir(tmp_path / "y", splits={"dev": "q1\td1\t1\nq1\td1\t1\n"})).conflicts == 0
+    assert not caplog.text
+
+
 def test_the_header_says_which_column_is_which(beir: Path) -> None:
     file = next((beir / "qrels").iterdir())
     expected = load_beir(beir).qrels

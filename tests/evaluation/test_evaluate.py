@@ -44,6 +44,18 @@ def _init(self: WordEncoder) -> None:
     self.max_length, self.encoded = 256, []
 
 
+def test_a_document_with_the_querys_own_id_is_not_found_unless_it_is_judged() -> None:
+    corpus = {"a": ("", "red apples grow"), "b": ("", "owls hunt mice"), "q1": ("", "what owls hunt"), "q2": ("", "x")}
+    queries = {"q1": "what owls hunt", "q2": "red apples"}
+    data = RetrievalData(corpus, queries, {"q1": {"b": 1, "q1": 0}, "q2": {"a": 1}}, "same")
+    for model in ("bm25", WordEncoder()):
+        found = evaluate(model, data, k=(1, 1))
+        assert found.per_query["MRR@1"] == {"q1": 1.0, "q2": 1.0}
+        assert found.details["own_ignored"] == 2
+    judged = evaluate("bm25", RetrievalData(corpus, queries, {"q1": {"q1": 1}, "q2": {"a": 1}}, "numbered"), k=(1, 1))
+    assert judged.per_query["MRR@1"] == {"q1": 1.0, "q2": 1.0} and judged.details["own_ignored"] == 1
+
+
 def test_long_documents_score_as_their_best_chunk() -> None:
     noise = " ".join(f"Filler{i} words{i} about{i} nothing{i}." for i in range(60))
     corpus = {"long": ("", f"{noise} Owls hunt mice at night. {noise}"), "short": ("", "owls sleep all day")}

@@ -115,7 +115,23 @@ def test_a_loss_on_the_reporting_half_keeps_the_base() -> None:
 def test_no_difference_on_the_reporting_half_is_said() -> None:
     gate = run_gate(DATA, two_halves({0.0: 0.1, 1.0: 0.6}, {0.0: 0.4, 1.0: 0.399}), [1.0])
     assert gate.strength == 1.0
-    assert gate.summary.startswith("adapted, without a difference beyond noise: ")
+    assert gate.summary.startswith("trained, but no difference can be told from chance: 0.")
+    assert "(strength 1, which gained on the queries it was chosen by); hybrid search" in gate.summary
+    assert "adapted" not in gate.summary
+
+
+def test_queries_that_are_too_easy_are_said_to_be() -> None:
+    gate = run_gate(DATA, two_halves({0.0: 0.1, 1.0: 0.6}, {0.0: 1.0, 1.0: 1.0}), [1.0])
+    assert gate.strength == 1.0
+    assert gate.summary.startswith(
+        "trained, but these queries are too easy to tell, as the base model finds nearly every answer first: "
+        "1.0000 → 1.0000 nDCG@10 on 40 held-back structural queries, p = 1.000 (strength 1, "
+    )
+    kept = run_gate(DATA, embedder({0.0: 1.0, 1.0: 1.0}), [1.0])
+    assert kept.summary == (
+        "kept the base model: the 40 held-back structural queries are too easy to choose by, it already finds nearly "
+        "every answer first (1.0000 nDCG@10)"
+    )
 
 
 def test_a_gain_within_noise_keeps_the_base() -> None:

@@ -197,6 +197,30 @@ def test_where_nothing_can_be_held_back_the_base_is_the_model(run, base_dir: Pat
     np.testing.assert_allclose(kept, base, atol=1e-6)
 
 
+@pytest.mark.parametrize(("count", "kept"), [(66, True), (67, False)])
+def test_a_corpus_too_small_to_judge_is_not_embedded(
+    run, monkeypatch: pytest.MonkeyPatch, count: int, kept: bool
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("revela_training.job.train", train)
+    if kept:
+        monkeypatch.setattr(TrainableRetriever, "embed_base", lambda *_, **__: pytest.fail("embedded"))
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(300)]
+    texts = [" ".join(rng.choice(words, size=30)) + "." for _ in range(count)]
+    if not kept:
+        with pytest.raises(KeyboardInterrupt):
+            run(source=texts)
+        return
+    assert run(source=texts).summary == (
+        "kept the base model: of the corpus' 66 chunks 66 have a heading, a docstring or a title of three words with a "
+        "text below, or are long enough to be cut in two: too few to tell a better model by. It takes about 67, of "
+        "which 10 are held back to choose by and as many to report. Add documents, or longer ones."
+    )
+
+
 def test_that_a_model_will_be_replaced_is_told_first(run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "model").mkdir()
     for name in ("revela.json", "modules.json"):
@@ -253,17 +277,44 @@ def test_a_time_limit_is_no_reason_not_to_go_on_and_is_told(run, monkeypatch: py
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    long = {"max_steps": 5000, "lm_warmup_steps": 0}
     with monkeypatch.context() as patch:
         patch.setattr("revela_training.job.run_gate", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run(max_steps=5000, time_limit=1.0)
+            run(time_limit=1.0, **long)
     with pytest.raises(TrainingError, match=r"changed since it was started: seed \(was 0\)\. Run with the same"):
-        run(max_steps=5000, seed=1, resume=True)
-    result = run(max_steps=5000, time_limit=0.9, resume=True)
+        run(seed=1, resume=True, **long)
+    result = run(time_limit=0.9, resume=True, **long)
     training = result.report["training"]
     assert 0 < training["steps"] < training["planned_steps"] == 5000
-    assert f" (time limit: {training['steps']} of 5000 steps)" in result.summary
+    assert f" (time limit: {training['steps']:,} of 5,000 steps)" in result.summary
     assert "time limit" not in run("whole").summary
+
+
+def test_a_time_limit_is_one_on_all_of_it(
+    run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedded: list[str] = []
+    own = TrainableRetriever.embed_base
+
+    def embed(self, texts, role, **options):
+        embedded.extend(texts)
+        return own(self, texts, role, **options)
+
+    monkeypatch.setattr(TrainableRetriever, "embed_base", embed)
+    monkeypatch.setattr("revela_training.budget._measure", lambda *_: 400.0)  # tokens a second
+    monkeypatch.setattr("revela_training.budget._FEWEST", {"texts": 20, "pseudo": 5, "documents": 40, "queries": 12})
+    result = run(revela_weight=0.0, time_limit=600.0)
+    assert result.report["training"]["sampled"] == {} and "time limit" not in result.summary
+    whole, embedded[:] = len(set(embedded)), []
+    result = run(revela_weight=0.0, time_limit=30.0)
+    sampled = result.report["training"]["sampled"]
+    texts, documents = sampled["texts"], sampled["documents"]
+    assert 20 <= texts[0] < texts[1] and 40 <= documents[0] < documents[1] == 100
+    assert result.report["training"]["texts"] <= texts[0]
+    said = f"{texts[0]} of {texts[1]} texts to train on, {documents[0]} of 100 texts to search"
+    assert said in result.summary and 0 < len(set(embedded)) < 0.8 * whole
+    assert result.report["config"]["time_limit"] == 30.0 and not caplog.text.count("more than is left")
 
 
 def test_nan_leaves_no_model(run, tmp_path: Path) -> None:
@@ -343,7 +394,7 @@ def test_an_interruption_loses_a_block_of_embeddings_not_all(run, monkeypatch: p
             raise KeyboardInterrupt
         return own(self, texts, role, **options)
 
-    monkeypatch.setattr("revela_training.assemble._EMBEDDED_AT_ONCE", 16)
+    monkeypatch.setattr("revela_training.loop.workspace.EMBEDDED_AT_ONCE", 16)
     monkeypatch.setattr(TrainableRetriever, "embed_base", embed)
     stop = True
     with pytest.raises(KeyboardInterrupt):

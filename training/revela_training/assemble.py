@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -42,6 +41,7 @@ __all__ = [
     "plan_steps",
     "select",
     "texts_to_embed",
+    "times_embedded",
     "warn_of_one_hot",
     "within_positions",
 ]
@@ -54,7 +54,6 @@ _CONTRASTIVE_EPOCHS = 5
 _JOINT_STEPS = {"linear": (20, 150), "lora": (20, 24)}
 _STEPS_WITHOUT_CONTRAST = {"linear": 300, "lora": 150}
 _ONE_HOT = 0.999  # of all texts' largest weights the mean: 1e-4 kept to 0.9997, 1e-3 to 0.989, 0.02 to 0.83
-_EMBEDDED_AT_ONCE = 256  # what an interruption loses
 
 
 def select(units: list[Unit], cfg: AdaptConfig) -> list[Unit]:
@@ -250,6 +249,12 @@ def _prompted(retriever: TrainableRetriever | VectorRetriever) -> bool:
     return retriever.prompts["query"] != retriever.prompts["document"]
 
 
+def times_embedded(retriever: TrainableRetriever | VectorRetriever, cfg: AdaptConfig) -> int:
+    """How often `cache` embeds a text: in each of the roles and parts that differ."""
+    halves = cfg.revela_weight != 0 and (cfg.query_part == "first_half" or _prompted(retriever))
+    return 1 + (_prompted(retriever) and cfg.contrastive_weight > 0) + halves
+
+
 def _asked(retriever: TrainableRetriever | VectorRetriever, texts: Sequence[str], cfg: AdaptConfig) -> list[str] | None:
     """What of each text asks; None where that is the text itself, prompt included."""
     if cfg.query_part == "first_half":
@@ -273,13 +278,8 @@ def cache(
             )
             return made.numpy(force=True)
 
-        blocks = [inputs[start : start + _EMBEDDED_AT_ONCE] for start in range(0, len(inputs), _EMBEDDED_AT_ONCE)]
-        values = []
         with tqdm(total=len(inputs), desc="embed", unit="text", disable=not show_progress) as bar:
-            for i, some in enumerate(blocks):
-                values.append(work.array(f"{name}-{i}-{len(some)}", functools.partial(block, some)))
-                bar.update(len(some))
-        return torch.from_numpy(np.concatenate(values))
+            return torch.from_numpy(work.vectors(name, inputs, block, bar=bar))
 
     texts = [*dataset.texts, *dataset.pseudo_texts]
     passages = whole = embed("passages", texts, "document")

@@ -66,8 +66,8 @@ class AdaptConfig:
             frozen needs none.
         max_steps: optimiser steps in all, warm-up included; None takes as many as show each contrastive pair five
             times, after the warm-up between 20 and 150, or 24 for LoRA: more made people's queries fare worse.
-        time_limit: seconds for training, of each adapter tried; None for no limit. Steps are planned to fit after a
-            short calibration.
+        time_limit: seconds for all of an adaptation; None for no limit. The speed of a few texts decides how many train
+            and judge, and the steps are planned to fit into what is left.
         retriever_lr: peak learning rate of the adapter; None takes 1e-3 for linear and 5e-4 for LoRA (paper: 1e-4, at a
             scale of 1/4).
         lm_lr: peak learning rate of the LM; None takes 5e-4 for the bundled one and 1e-4 (paper) for any other.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from revela_rag.api import is_api
 from revela_rag.api.vectors import ApiVectors
@@ -28,18 +30,20 @@ from revela_training.assemble import (
     plan_steps,
     select,
     texts_to_embed,
+    times_embedded,
     warn_of_one_hot,
     within_positions,
 )
+from revela_training.budget import Budget, Plan, work_of
 from revela_training.config import AdaptConfig, load_config
 from revela_training.data.units import make_units, split_pairs
-from revela_training.gate import Embed, Gate, keep_base, run_gate
+from revela_training.gate import FEWEST_TO_CHOOSE, Embed, Gate, keep_base, run_gate
 from revela_training.gate.held_back import EvaluationSet, evaluation_pairs, make_evaluation_set
 from revela_training.loop.distributed import World, start_world
 from revela_training.loop.model import RevelaModel
 from revela_training.loop.precision import compute_dtype
 from revela_training.loop.trainer import train
-from revela_training.loop.workspace import Workspace, digest
+from revela_training.loop.workspace import EMBEDDED_AT_ONCE, Workspace, digest
 from revela_training.resolve import resolve_configs
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.export import check_output, export_model
@@ -52,6 +56,10 @@ logger = logging.getLogger(__name__)
 
 Retriever = TrainableRetriever | VectorRetriever
 
+_SHARE_OF_FIRST = 0.6  # of the time that is left, for an adapter that another may follow
+#: What a time limit may cut, as it is told.
+_CUT = {"steps": "steps", "texts": "texts to train on", "documents": "texts to search", "queries": "queries a half"}
+_API_LENGTH = 512  # tokens of a text that embeddings behind an API read, about
 _LARGEST_ON_CPU = 25_000_000  # frozen parameters of the layers: MiniLM-L6 has 11 million, MiniLM-L12 21
 
 
@@ -105,7 +113,8 @@ def adapt(
             none, and settings of the objective alone (``temperature``, ``v_norm``, ...) do nothing but cause a warning.
         preset: ``"prose"``, ``"code"``, ``"published"`` or ``"auto"`` (by what most chunks are).
         max_steps: optimiser steps, LM warm-up included.
-        time_limit: seconds for training.
+        time_limit: seconds for all of it, reading and judging included: where not everything fits, fewer texts train
+            and judge, drawn at random; the report says how many of how many.
         resume: go on from an interrupted run with the same output and settings.
         config: an :class:`AdaptConfig`, which goes without a preset, or a TOML or JSON file with some of its settings.
         show_progress: show progress bars.
@@ -172,7 +181,8 @@ def adapt(
         world=world,
     )
     try:
-        job = _Job(corpus, pairs, weak, world, show_progress, build)
+        budget = Budget(configs[0].time_limit, started=started, world=world, show=show_progress)
+        job = _Job(corpus, pairs, weak, world, show_progress, budget, build)
         result = job.run(configs, output, work, started=started)
     except (CorpusError, ModelError, TrainingError):
         work.remove()  # going on from there would only fail again
@@ -193,16 +203,18 @@ class _Job:
     weak: bool
     world: World
     show_progress: bool
+    budget: Budget
     build: Callable[[AdaptConfig], Retriever] = build_retriever
 
     def run(self, configs: Sequence[AdaptConfig], output: Path, work: Workspace, *, started: float) -> AdaptResult:
         """Adapt with the first settings whose adapter the gate accepts, or else those that come last."""
         refused: list[dict[str, str]] = []
         told: dict[str, Any]
-        if not all(self._held_back(configs[-1])) and len(self.corpus.chunks) >= configs[-1].group_size:
+        if self._is_too_small(configs[-1]):
             return self._keep(configs[-1], output, started=started)
         for cfg in configs:
             last = cfg is configs[-1]
+            share = 1.0 if last else _SHARE_OF_FIRST
             part = work if cfg is configs[0] else work.within(cfg.adapter)
             try:
                 retriever = self.build(cfg)
@@ -210,14 +222,14 @@ class _Job:
                     look_for_unknown_tokens(retriever, self.corpus.chunks, cfg)
                 if not last and isinstance(retriever, TrainableRetriever) and _is_slow(retriever):
                     raise ModelError(f"{retriever.base_name} is too large to train inside in minutes on a CPU")
-                report, data = self._train(retriever, cfg, part)
+                report, data = self._train(retriever, cfg, part, share)
             except (ModelError, TrainingError) as error:
                 if last:
                     raise
                 told = {"strength": 0.0, "summary": str(error)}
             else:
                 gate = self._choose(retriever, data, cfg, part)
-                gate = gate and replace(gate, summary=_with_steps(gate.summary, report["training"]))
+                gate = gate and replace(gate, summary=_with_limit(gate.summary, report["training"]))
                 decided = "" if gate is None else json.dumps({"strength": gate.strength, "summary": gate.summary})
                 told = json.loads(self.world.text_from_leader(decided))
             if told["strength"] or last:
@@ -250,51 +262,82 @@ class _Job:
         """The pairs that choose and those that report."""
         return split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
 
-    def _too_few(self) -> str:
+    def _is_too_small(self, cfg: AdaptConfig) -> bool:
+        """Whether too few documents would choose a strength, so that all else is in vain.
+
+        Raises:
+            CorpusError: and there are not even the texts of one group.
+        """
+        choose, report = self._held_back(cfg)
+        if report and len({pair.chunk_id for pair in choose}) >= FEWEST_TO_CHOOSE:
+            return False
+        if len(self.corpus.chunks) < cfg.group_size:
+            raise CorpusError(f"There is too little to adapt to: {self._too_few(cfg)}")
+        return True
+
+    def _too_few(self, cfg: AdaptConfig) -> str:
         skipped = self.corpus.report.skipped_summary()
+        needed = math.ceil(2 * FEWEST_TO_CHOOSE / cfg.holdout)
         return (
-            f"of the corpus' {len(self.corpus.chunks)} chunks {len(self.pairs)} have a heading, a docstring or a title "
-            "of three words with a text below, or are long enough to be cut in two: too few to hold any back for "
-            f"evaluation. Add documents, or longer ones{f'. Skipped: {skipped}' if skipped else ''}"
+            f"of the corpus' {len(self.corpus.chunks)} chunks {len({pair.chunk_id for pair in self.pairs})} have a "
+            "heading, a docstring or a title of three words with a text below, or are long enough to be cut in two: "
+            f"too few to tell a better model by. It takes about {needed}, of which {FEWEST_TO_CHOOSE} are held back to "
+            "choose by and as many to report. Add documents, or longer ones."
+            f"{f' Skipped: {skipped}' if skipped else ''}"
         )
 
     def _keep(self, cfg: AdaptConfig, output: Path, *, started: float) -> AdaptResult:
         """The base as it is, where nothing could show whether another model is better."""
         training = {"units": 0, "texts": 0, "pairs": 0, "pseudo_texts": 0, "processes": self.world.size}
         told = {"config": cfg.as_dict(), "corpus": self.corpus.report.as_dict(), "training": training, "log": []}
-        gate = keep_base(self._too_few()) if self.world.leads else None
+        gate = keep_base(self._too_few(cfg)) if self.world.leads else None
         return self._written(self.build(cfg), output, gate, told, started, {"queries": [], "refused": []})
 
-    def _train(self, retriever: Retriever, cfg: AdaptConfig, work: Workspace) -> tuple[dict[str, Any], EvaluationSet]:
+    def _planned(self, retriever: Retriever, cfg: AdaptConfig, work: Workspace, share: float) -> Plan:
+        """What fits into the time that is left, or all."""
+        chunks = self.corpus.chunks
+        length = retriever.inference_max_length if isinstance(retriever, TrainableRetriever) else _API_LENGTH
+        texts = [text for unit in select(make_units(chunks, crop=self.weak), cfg) for text in unit.texts]
+        times = times_embedded(retriever, cfg)
+        todo = work_of(texts, chunks, len(self.pairs), cfg, length=length, times=times)
+        return self.budget.plan(work.folder, retriever, cfg, chunks, todo, share=share)
+
+    def _train(
+        self, retriever: Retriever, cfg: AdaptConfig, work: Workspace, share: float
+    ) -> tuple[dict[str, Any], EvaluationSet]:
         """Train the adapter; what to report of it, and the queries held back from it."""
         chunks = self.corpus.chunks
+        plan = self._planned(retriever, cfg, work, share)
+        cfg = plan.applied(cfg)
         choose, report_pairs = self._held_back(cfg)
-        if not choose or not report_pairs:
-            raise CorpusError(f"There is too little to adapt to: {self._too_few()}.")
         stored = isinstance(retriever, VectorRetriever) and retriever.vectors.has_documents  # of whole texts
         units = select(make_units(chunks, [*choose, *report_pairs], crop=self.weak and not stored), cfg)
         held_out = {pair.chunk_id for pair in (*choose, *report_pairs)}
         dataset = build_dataset(units, chunks, held_out, cfg, self.world)
         cfg = plan_steps(dataset, cfg, self.world)
-        data = make_evaluation_set(
-            chunks,
-            choose,
-            report_pairs,
-            max_documents=cfg.max_eval_documents or len(chunks),
-            weak=self.weak,
-            seed=cfg.seed,
-        )
+
+        def judged_by(documents: int) -> EvaluationSet:
+            return make_evaluation_set(
+                chunks, choose, report_pairs, max_documents=documents, weak=self.weak, seed=cfg.seed
+            )
+
         cost = None
         if isinstance(retriever, VectorRetriever):
-            cost = retriever.foresee(*texts_to_embed(retriever, dataset, data, cfg)).as_dict()
+            sent = texts_to_embed(retriever, dataset, judged_by(plan.documents), cfg)
+            cost = retriever.foresee(*sent).as_dict()
         reader, tokenizer = build_lm(cfg)
         cfg = within_positions(cfg, reader)
+        texts = [*dataset.texts, *dataset.pseudo_texts]
+        if cfg.adapter == "linear":
+            self.budget.say(f"Embedding {len(texts):,} texts to train on", *plan.seconds_of(texts, cfg))
         cached = cache(retriever, dataset, cfg, work, self.show_progress) if cfg.adapter == "linear" else None
+        plan = self.budget.for_training(plan, work.folder, share=share)
+        self.budget.say(f"Training for {cfg.max_steps} steps", plan.training, after=plan.judging)
         log = train(
             RevelaModel(retriever, reader, cfg, cached=cached),
             dataset,
             build_collator(retriever, tokenizer, dataset, cfg, work),
-            cfg,
+            cfg.replace(time_limit=plan.training),
             folder=work.checkpoints,
             resume=work.resuming,
             show_progress=self.show_progress,
@@ -302,6 +345,9 @@ class _Job:
         )
         warn_of_one_hot(log, cfg)
         assert cfg.max_steps is not None
+        documents = self.budget.for_judging(plan, share=share)
+        data = judged_by(documents)
+        searched = (len(data.documents), plan.sizes["documents"][1])
         report = {
             "config": cfg.as_dict(),
             "corpus": self.corpus.report.as_dict(),
@@ -313,10 +359,13 @@ class _Job:
                 "processes": self.world.size,
                 "steps": int(max((entry["step"] for entry in log), default=cfg.max_steps)),
                 "planned_steps": cfg.max_steps,
+                "sampled": replace(plan, sizes={**plan.sizes, "documents": searched}).sampled,
             },
             "log": log,
             **({"cost": cost} if cost else {}),
         }
+        queries, about = len(choose) + len(report_pairs), plan.judging or None
+        self.budget.say(f"Judging by {queries:,} queries among {len(data.documents):,} texts", about)
         return report, data
 
     def _choose(self, retriever: Retriever, data: EvaluationSet, cfg: AdaptConfig, work: Workspace) -> Gate | None:
@@ -348,13 +397,18 @@ def _outside(adapter: str | None, base: str) -> str:
     return adapter if adapter not in (None, "auto") else "linear"
 
 
-def _with_steps(summary: str, training: dict[str, Any]) -> str:
-    """A verdict with how much training it is about, where a time limit cut that short."""
-    done, planned = training["steps"], training["planned_steps"]
-    if done >= planned:
+def _with_limit(summary: str, training: dict[str, Any]) -> str:
+    """A verdict with how much it is about, where a time limit cut that short."""
+    cut = {"steps": (training["steps"], training["planned_steps"]), **training["sampled"]}
+    said = [f"{cut[name][0]:,} of {cut[name][1]:,} {what}" for name, what in _CUT.items() if _is_cut(cut.get(name))]
+    if not said:
         return summary
     verdict, mark, rest = summary.partition(";")
-    return f"{verdict} (time limit: {done} of {planned} steps){mark}{rest}"
+    return f"{verdict} (time limit: {', '.join(said)}){mark}{rest}"
+
+
+def _is_cut(counts: Sequence[int] | None) -> bool:
+    return counts is not None and counts[0] < counts[1]
 
 
 def _is_slow(retriever: TrainableRetriever) -> bool:
@@ -366,19 +420,20 @@ def _is_slow(retriever: TrainableRetriever) -> bool:
 
 def _embedder(retriever: Retriever, work: Workspace, cfg: AdaptConfig, show_progress: bool) -> Embed:
     """Vectors at the model's full inference length. Under a linear adapter the backbone runs once for all strengths."""
-    compute = compute_dtype(cfg)
+    work, compute = work.alone(), compute_dtype(cfg)
+    trained = digest(str(value.tolist()) for value in retriever.trainable_parameters())
+
+    def kept(name: str, texts: Sequence[str], make: Callable[[Sequence[str]], torch.Tensor]) -> np.ndarray:
+        show = show_progress and len(texts) > EMBEDDED_AT_ONCE
+        with tqdm(total=len(texts), desc="judge", unit="text", disable=not show) as bar:
+            return work.vectors(name, texts, lambda some: make(some).numpy(force=True), bar=bar)
 
     def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
         retriever.set_strength(strength)
         if retriever.adapter is None:
-            vectors = retriever.embed(texts, role, show_progress=show_progress, compute_dtype=compute)
-            return vectors.numpy(force=True)
-        base = work.array(
-            f"evaluate-{role}-{digest(texts)}",
-            lambda: retriever.embed_base(texts, role, show_progress=show_progress, compute_dtype=compute).numpy(
-                force=True
-            ),
-        )
+            name = f"evaluate-{role}-{strength:g}-{trained}"
+            return kept(name, texts, lambda some: retriever.embed(some, role, compute_dtype=compute))
+        base = kept(f"evaluate-{role}", texts, lambda some: retriever.embed_base(some, role, compute_dtype=compute))
         with torch.no_grad():
             return retriever.adapt_embeddings(torch.from_numpy(base).to(retriever.device)).numpy(force=True)
 

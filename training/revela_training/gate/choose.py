@@ -29,7 +29,7 @@ from revela_rag.index.words import WordIndex
 from revela_rag.model.st_format import Role
 from revela_training.gate.held_back import EvaluationSet
 
-__all__ = ["Embed", "Gate", "keep_base", "run_gate"]
+__all__ = ["FEWEST_TO_CHOOSE", "Embed", "Gate", "keep_base", "run_gate"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ METRIC = "nDCG@10"
 _DEPTH = 100  # what the metrics read of a run
 _CONFIDENCE = 0.05
 _LARGEST_LOSS = 0.01  # that one kind of queries may bear for the others' gain
-_FEWEST_TO_CHOOSE = 10  # documents: a bootstrap of one query takes any gain for certain
+FEWEST_TO_CHOOSE = 10  # documents: a bootstrap of one query takes any gain for certain
+_TOO_EASY = 0.995  # nDCG@10 of the base from which there is nothing left to gain
 _STRUCTURE = "structure"
 
 #: Vectors (n, d) of texts in a role ("query" or "document") at a strength of the adapter.
@@ -161,7 +162,7 @@ class _Choice:
     @property
     def few(self) -> bool:
         """Whether too few documents choose to tell a gain from chance."""
-        return len(self.before[_STRUCTURE]) < _FEWEST_TO_CHOOSE
+        return len(self.before[_STRUCTURE]) < FEWEST_TO_CHOOSE
 
     @property
     def kind(self) -> str:
@@ -173,7 +174,7 @@ class _Choice:
         if self.few:
             return (
                 f"kept the base model: {len(self.before[_STRUCTURE])} held-back {self.kind} queries are too few to "
-                f"choose by, it takes {_FEWEST_TO_CHOOSE}; add documents"
+                f"choose by, it takes {FEWEST_TO_CHOOSE}; add documents"
             )
         if not self.harmless and self.choosing[self.best] > self.choosing[0.0]:
             gentlest = min(self.tried)
@@ -196,6 +197,11 @@ class _Choice:
         asked = len(self.data.choose) + sum(map(len, self.data.witnesses.values()))
         names = [self.kind, *self.data.witnesses]
         listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        if self.choosing[0.0] >= _TOO_EASY:
+            return (
+                f"kept the base model: the {asked} held-back {listed} queries are too easy to choose by, it already "
+                f"finds nearly every answer first ({self.choosing[0.0]:.4f} {METRIC})"
+            )
         return (
             f"kept the base model: no strength beat it on {asked} held-back {listed} queries "
             f"(best {self.choosing[self.best]:.4f} against {self.choosing[0.0]:.4f} {METRIC}, p = {self.p_value:.3g})"
@@ -260,9 +266,14 @@ def _verdict(choice: _Choice, dense: Comparison, hybrid: Comparison, accepted: b
             f"kept the base model: strength {choice.best:g}, chosen on other queries, took {what}{_change(worse)} "
             f"{METRIC} {queries}, {_p(worse)}"
         )
-    how = "adapted" if dense.p_value < _CONFIDENCE else "adapted, without a difference beyond noise"
+    chosen = f"strength {choice.best:g}"
+    how = "adapted"
+    if dense.p_value >= _CONFIDENCE:
+        easy = "these queries are too easy to tell, as the base model finds nearly every answer first"
+        how = f"trained, but {easy if dense.before >= _TOO_EASY else 'no difference can be told from chance'}"
+        chosen += ", which gained on the queries it was chosen by"
     return (
-        f"{how}: {_change(dense)} {METRIC} {queries}, {_p(dense)} (strength {choice.best:g}); "
+        f"{how}: {_change(dense)} {METRIC} {queries}, {_p(dense)} ({chosen}); "
         f"hybrid search {_change(hybrid)}, {_p(hybrid)}"
     )
 

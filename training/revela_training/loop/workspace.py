@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from revela_training.loop.distributed import World
 __all__ = ["Workspace"]
 
 logger = logging.getLogger(__name__)
+
+#: Texts in a block of vectors: what an interruption loses.
+EMBEDDED_AT_ONCE = 256
 
 
 class Workspace:
@@ -119,6 +123,31 @@ class Workspace:
                     f"Cannot write to {part.folder}: {error.strerror}. Free space and run again with --resume."
                 ) from error
         return part
+
+    def alone(self) -> Workspace:
+        """The same for the first process, which nobody waits for."""
+        part = copy.copy(self)
+        part._world, part._lock = World(), None
+        return part
+
+    def vectors(
+        self, name: str, texts: Sequence[str], embed: Callable[[Sequence[str]], np.ndarray], *, bar: Any = None
+    ) -> np.ndarray:
+        """Vectors (n, d) of at least one text, as `array` but block by block, so that an interruption loses one.
+
+        Args:
+            name: of the files, which the texts are part of as well.
+            texts: what to embed.
+            embed: makes the vectors of some.
+            bar: told how many are done.
+        """
+        blocks = []
+        for start in range(0, len(texts), EMBEDDED_AT_ONCE):
+            some = texts[start : start + EMBEDDED_AT_ONCE]
+            blocks.append(self.array(f"{name}-{digest(some)}", functools.partial(embed, some)))
+            if bar is not None:
+                bar.update(len(some))
+        return np.concatenate(blocks)
 
     def array(self, name: str, compute: Callable[[], np.ndarray], *, mapped: bool = False) -> np.ndarray:
         """An array that is computed once, by the first process, and read back by the others and after a restart.
