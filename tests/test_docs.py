@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 #: Options of other programs that the pages name.
-FOREIGN = {"--help", "--preload", "--no-deps", "--index-url", "--no-index", "--find-links", "--limit-documents"}
+FOREIGN = {"--preload", "--no-deps", "--index-url", "--no-index", "--find-links", "--limit-documents"}
 #: A page that adapts takes the longest.
 ADAPTING = {"README.md", "docs/adapt.md"}
 API = [
@@ -151,7 +151,8 @@ def test_commands_of_a_page_parse(
 
 
 def options(command: Any) -> set[str]:
-    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    found = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return found | {"--help"}
 
 
 @pytest.mark.parametrize("page", PAGES)
