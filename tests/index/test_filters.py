@@ -288,7 +288,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("filter", "message"), WRONG, ids=str)
+@pytest.mark.parametrize(("filter", "message"), WRONG)
 def test_what_cannot_be_used_is_named_with_its_remedy(plain, filter, message):
     with pytest.raises(IndexingError, match=f"(?s)[Ff]ilter.*{message}"):
         check_filter(filter)
