@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from revela_rag.fusion import candidates, cosine_step, fused_scores
+from revela_rag.fusion import candidates, cosine_step, dense_share, fused_scores
 
 __all__ = ["DOCUMENT_SHARE", "DocumentContext", "surroundings"]
 
@@ -43,13 +43,22 @@ class DocumentContext:
         lengths: (n,) float32, of the mixed vectors; 1 where there is nothing to mix.
         share: of the document.
         step: rise of the cosine that makes a chunk e times as likely, see :func:`revela_rag.fusion.cosine_step`.
+        trust: how much cosines count beside BM25, see :func:`revela_rag.fusion.dense_share`.
     """
 
     def __init__(
-        self, rows: np.ndarray, owners: np.ndarray, means: np.ndarray, lengths: np.ndarray, share: float, step: float
+        self,
+        rows: np.ndarray,
+        owners: np.ndarray,
+        means: np.ndarray,
+        lengths: np.ndarray,
+        *,
+        share: float,
+        step: float,
+        trust: float,
     ) -> None:
         self.rows, self.owners, self.means, self.lengths = rows, owners, means, lengths
-        self.share, self.step = share, step
+        self.share, self.step, self.trust = share, step, trust
 
     @classmethod
     def build(
@@ -78,6 +87,7 @@ class DocumentContext:
         owners = np.fromiter((names.setdefault(name, len(names)) for name in around), dtype=np.int64)
         if len(owners) != len(rows):
             raise ValueError(f"{len(rows)} vectors need as many document ids, got {len(owners)}.")
+        trust = dense_share(owners, lambda places: vectors(rows[places]))
         several = np.bincount(owners, minlength=len(names)) > 1
         owners = np.where(several[owners], np.cumsum(several)[owners] - 1, -1)
         many, lengths = np.flatnonzero(owners >= 0), np.ones(len(rows), dtype=np.float32)
@@ -87,7 +97,7 @@ class DocumentContext:
             np.add.at(means, owners[some], vectors(rows[some]))
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         step = cosine_step(len(rows), lambda places: vectors(rows[places]))
-        context = cls(rows, owners, means, lengths, share, step)
+        context = cls(rows, owners, means, lengths, share=share, step=step, trust=trust)
         for some in batches:
             mixed = np.linalg.norm(context.mix(vectors(rows[some]), owners[some]), axis=1)
             lengths[some] = np.maximum(mixed, np.finfo(np.float32).tiny)
@@ -127,6 +137,7 @@ class DocumentContext:
         """
         order = np.argsort(rows)  # of ties the first rows are among the hundred best
         core = order[candidates(own[order], lexical[order])]
-        scores = fused_scores(self.cosines(query, rows, own), lexical, cosine_step=self.step, core=core)
+        near = self.cosines(query, rows, own)
+        scores = fused_scores(near, lexical, cosine_step=self.step, share=self.trust, core=core)
         best = np.lexsort((-own, -scores))[:k]
         return best, scores[best]

@@ -4,11 +4,12 @@ python benchmarks/quality/hybrid.py --data scifact/ --data cosqa/ --output out
 python benchmarks/quality/hybrid.py --data scifact/ --split test --backbone models/adapted --output out
 
 Documents score by their best passage. `--cache DIR` shares the embeddings of `run.py --cache DIR`. Writes
-`hybrid.json` and prints six tables: ways of fusing a document's cosine (its best passage's) with its BM25, shares of
+`hybrid.json` and prints seven tables: ways of fusing a document's cosine (its best passage's) with its BM25, shares of
 the passage's own BM25 in the words of the hybrid, which an index sets to a half, shares of the document in a passage's
-vector, which an index sets to 0.35, values of BM25's k1, steps of the cosine, which an index takes from the spread of
-the cosines between passages, and weights of pairs of neighbouring words in BM25. The second, third, fifth and sixth are
-of an index's hybrid; BM25 alone is of whole documents throughout.
+vector, which an index sets to 0.35, values of BM25's k1, how much the cosines count, which an index takes from how
+sharply the model sees the corpus, steps of the cosine, which an index takes from the spread of the cosines between
+passages, and weights of pairs of neighbouring words in BM25. All but the first and the fourth are of an index's hybrid;
+BM25 alone is of whole documents throughout.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from revela_rag.context import DOCUMENT_SHARE, DocumentContext
 from revela_rag.corpus.types import titled
 from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
-from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, fused_scores, largest
+from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, dense_share, fused_scores, largest
 from revela_rag.lexical import PAIR_WEIGHT, LexicalIndex
 from revela_training.retriever.backbone import TrainableRetriever
 
@@ -38,6 +39,7 @@ SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
 CONTEXTS = (0.0, 0.2, DOCUMENT_SHARE, 0.5)
 K1S = (0.4, 0.6, 0.8, 1.2, 2.0)
 PAIRS = (0.0, 0.1, PAIR_WEIGHT, 0.3, 0.5)
+TRUSTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # how much the cosines count
 STEPS = (0.7, 0.85, 1.0, 1.2, 1.5)  # times the step of an index
 BUNCHED = 5.0  # a constant step where all cosines are (cosine + 4) / 5 is one five times as large
 _LINEAR = (0.02, 0.25)  # cosine per point of BM25, and the most that BM25 adds
@@ -48,10 +50,10 @@ _RANK_CONSTANT = 60
 Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def fused(cosines: np.ndarray, lexical: np.ndarray, step: float = COSINE_STEP) -> np.ndarray:
+def fused(cosines: np.ndarray, lexical: np.ndarray, step: float = COSINE_STEP, trust: float = 0.5) -> np.ndarray:
     """The hybrid: candidates of both sides by how sure each side is; what is no candidate scores 0."""
     scores, found = np.zeros(len(cosines)), candidates(cosines, lexical)
-    scores[found] = fused_scores(cosines[found], lexical[found], cosine_step=step)
+    scores[found] = fused_scores(cosines[found], lexical[found], cosine_step=step, share=trust)
     return scores
 
 
@@ -116,7 +118,8 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
     owner = np.array([place[id_] for id_ in owners])
     starts = np.flatnonzero(np.r_[True, np.diff(owner) > 0])  # the passages of a document are adjacent
     step = cosine_step(len(vectors), vectors.__getitem__)
-    fusions = {**FUSIONS, "hybrid": partial(fused, step=step)}
+    trust = dense_share(owner, vectors.__getitem__)
+    fusions = {**FUSIONS, "hybrid": partial(fused, step=step, trust=trust)}
     runs: dict[str, Run] = {name: {} for table in COLUMNS for name in table}
     for (query_id, text), vector in zip(data.queries.items(), queries, strict=True):
         cosines, words = contexts[DOCUMENT_SHARE] @ vector, around.scores(text)
@@ -126,27 +129,29 @@ def measure(data: RetrievalData, base: str) -> dict[str, float]:
         for name, fuse in fusions.items():
             runs[name][query_id] = _ranked(ids, fuse(best, words))
         for share in SHARES:
-            mixed = fused(cosines, share * chunk_words + (1 - share) * document_words, step)
+            mixed = fused(cosines, share * chunk_words + (1 - share) * document_words, step, trust)
             runs[share_name(share)][query_id] = _ranked(ids, np.maximum.reduceat(mixed, starts))
         for share, leaning in contexts.items():
             alone, together = context_names(share)
             near = leaning @ vector
             runs[alone][query_id] = _ranked(ids, np.maximum.reduceat(near, starts))
-            runs[together][query_id] = _ranked(ids, np.maximum.reduceat(fused(near, both, step), starts))
+            runs[together][query_id] = _ranked(ids, np.maximum.reduceat(fused(near, both, step, trust), starts))
         for k1, index in saturated.items():
             alone, together = k1_names(k1)
             runs[alone][query_id] = _ranked(ids, index.scores(text))
-            runs[together][query_id] = _ranked(ids, fused(best, index.scores(text), step))
+            runs[together][query_id] = _ranked(ids, fused(best, index.scores(text), step, trust))
         for weight, (alone, of_chunk, of_document) in paired.items():
             mixed = (of_chunk.scores(text) + of_document.scores(text)[owner]) / 2
             for name, scores in zip(
                 pair_names(weight),
-                (alone.scores(text), np.maximum.reduceat(fused(cosines, mixed, step), starts)),
+                (alone.scores(text), np.maximum.reduceat(fused(cosines, mixed, step, trust), starts)),
                 strict=True,
             ):
                 runs[name][query_id] = _ranked(ids, scores)
+        for name, other in trust_names(trust).items():
+            runs[name][query_id] = _ranked(ids, np.maximum.reduceat(fused(cosines, both, step, other), starts))
         for name, other in step_names(step).items():
-            runs[name][query_id] = _ranked(ids, np.maximum.reduceat(fused(cosines, both, other), starts))
+            runs[name][query_id] = _ranked(ids, np.maximum.reduceat(fused(cosines, both, other, trust), starts))
     return {name: score_run(run, data.qrels).mean(METRIC) for name, run in runs.items()}
 
 
@@ -177,6 +182,11 @@ def pair_names(weight: float) -> tuple[str, str]:
     return f"bm25, pairs {weight:g}", f"hybrid, pairs {weight:g}"
 
 
+def trust_names(trust: float = 0.5) -> dict[str, float]:
+    """The columns of how much the cosines count, given what an index makes of it, and that."""
+    return {**{f"cosines {each:g}": each for each in TRUSTS}, "cosines by sharpness": trust}
+
+
 def step_names(step: float = COSINE_STEP) -> dict[str, float]:
     """The columns of the steps of the cosine, given that of an index, and those steps."""
     constant = {"step 0.05": COSINE_STEP, "step 0.05, bunched": BUNCHED * COSINE_STEP}
@@ -189,6 +199,7 @@ COLUMNS = (
     tuple(map(share_name, SHARES)),
     tuple(name for share in CONTEXTS for name in context_names(share)),
     tuple(name for k1 in K1S for name in k1_names(k1)),
+    tuple(trust_names()),
     tuple(step_names()),
     tuple(name for weight in PAIRS for name in pair_names(weight)),
 )

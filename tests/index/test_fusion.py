@@ -7,18 +7,19 @@ from revela_rag.fusion import (
     COSINE_STEP,
     candidates,
     cosine_step,
+    dense_share,
     fused_scores,
     largest,
 )
 
 
-def by_hand(cosines, lexical):
-    """(p + q) / 2 * sqrt(p * q), with both distributions and their steps written out."""
+def by_hand(cosines, lexical, w=0.5):
+    """(w p + (1 - w) q) * p^w * q^(1 - w), with both distributions and their steps written out."""
     step = max(1.25, max(lexical) / 12)
     p = [math.exp(c / 0.05) for c in cosines]
     q = [math.exp(s / step) for s in lexical]
     p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
-    both = [(x + y) / 2 * math.sqrt(x * y) for x, y in zip(p, q, strict=True)]
+    both = [(w * x + (1 - w) * y) * x**w * y ** (1 - w) for x, y in zip(p, q, strict=True)]
     return [x / sum(both) for x in both]
 
 
@@ -124,3 +125,68 @@ def test_the_step_reads_a_sample():
     assert cosine_step(5000, read) == pytest.approx(0.45 * (vectors @ vectors.T)[np.triu_indices(5000, 1)].std(), 0.02)
     (places,) = asked
     assert len(np.unique(places)) == 1024 and places[0] == 0 and places[-1] == 4999
+
+
+def test_the_share_of_the_cosines_by_hand():
+    cosines, lexical = [0.6, 0.5, 0.55, -0.2], [0.0, 8.0, 0.0, 2.0]
+    for share in (0.3, 0.7):
+        scores = fused_scores(np.array(cosines), np.array(lexical), share=share)
+        assert scores == pytest.approx(by_hand(cosines, lexical, share)) and scores.sum() == pytest.approx(1)
+    assert fused_scores(np.array([0.6, 0.5]), np.array([1.0, 4.0]), share=0.3).argmax() == 1
+    assert fused_scores(np.array([0.6, 0.5]), np.array([1.0, 4.0]), share=0.7).argmax() == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match="share"):
+        fused_scores(np.zeros(2), np.zeros(2), share=share)
+
+
+def twins(count: int, apart: float) -> np.ndarray:
+    """Pairs of texts in directions of their own, each other's nearest; the farther apart, the less."""
+    rng = np.random.default_rng(0)
+    centres, noise = rng.normal(size=(count, 64)), rng.normal(size=(2, count, 64))
+    vectors = np.stack([centres + apart * noise[0], centres + apart * noise[1]], axis=1).reshape(2 * count, 64)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_a_model_that_sees_sharply_counts_more():
+    own = np.arange(400)
+    sharp, blurred = (twins(200, apart) for apart in (0.3, 3.0))
+    assert dense_share(own, sharp.__getitem__) == 0.7
+    assert dense_share(own, blurred.__getitem__) == 0.45
+    # what is near within one document says nothing of how well the model tells documents apart
+    assert dense_share(own // 2, sharp.__getitem__) == 0.45
+    # a model whose cosines all lie close together is as sharp as its nearest texts stand out
+    bunched = np.concatenate([sharp, np.full((400, 1), 2.0, dtype=np.float32)], axis=1) / math.sqrt(5)
+    assert dense_share(own, bunched.__getitem__) == 0.7
+
+
+def test_the_share_follows_the_sharpness():
+    own, shares = np.arange(400), [dense_share(np.arange(400), twins(200, a).__getitem__) for a in (0.8, 0.9, 1.0)]
+    assert 0.7 > shares[0] > shares[1] > shares[2] > 0.45
+    vectors = twins(200, 0.9)
+    cosines = vectors @ vectors.T
+    apart = cosines[~np.eye(400, dtype=bool)]
+    nearest = np.where(np.eye(400, dtype=bool), -1, cosines).max(axis=1)
+    assert dense_share(own, vectors.__getitem__) == pytest.approx(
+        0.6 + 0.2 * ((nearest.mean() - apart.mean()) / apart.std() - 4.4), abs=1e-4
+    )
+
+
+def test_too_few_texts_or_all_alike_say_nothing():
+    assert dense_share(np.arange(99), twins(200, 0.3).__getitem__) == 0.5
+    assert dense_share(np.arange(400), np.tile(twins(1, 0.3)[:1], (400, 1)).__getitem__) == 0.5
+    assert dense_share(np.zeros(400, dtype=np.int64), twins(200, 0.3).__getitem__) == 0.5
+
+
+def test_the_share_reads_a_sample():
+    vectors, asked = twins(4500, 0.3), []
+
+    def read(places: np.ndarray) -> np.ndarray:
+        asked.append(places)
+        return vectors[places]
+
+    assert 0.45 <= dense_share(np.arange(9000), read) <= 0.7
+    (places,) = asked
+    assert len(np.unique(places)) == 4096 and places[0] == 0 and places[-1] == 8999
