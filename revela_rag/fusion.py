@@ -32,7 +32,7 @@ _PRIOR_PAIRS = 100  # of texts as far apart as a step of COSINE_STEP supposes
 _SAMPLE = 1024
 
 _FEWEST, _ASKING, _ASKED = 100, 400, 4096  # texts that can tell how sharply a model sees, and how many are asked
-_SHARE, _SHARPNESS, _SLOPE = 0.6, 4.4, 0.2  # the share at a sharpness, and how it rises: docs/hybrid.md
+_SHARE, _SHARPNESS, _SLOPE = 0.6, 4.4, 0.2  # the share at a sharpness, and how it rises: dev/log, hybrid
 _SHARES = (0.45, 0.7)
 _ALIKE = 1e-4  # a spread of cosines that is rounding
 
