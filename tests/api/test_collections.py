@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,23 @@ def test_a_store_in_memory_is_read(server: Server) -> None:
         ["a.md", "3"],
     )
     assert stored.vectors.shape == (2, 16)
+
+
+def test_a_faiss_store_of_langchain_is_read(server: Server) -> None:
+    faiss = pytest.importorskip("faiss")
+    vectors = np.array(server(TEXTS[:5]), dtype=np.float32)
+    index = faiss.IndexFlatL2(16)
+    index.add(vectors)
+    documents = {f"id-{i}": SimpleNamespace(page_content=TEXTS[i], metadata={"source": "a.md"}) for i in range(5)}
+    store = SimpleNamespace(  # what LangChain's class has, which is in a package of its own
+        index=index,
+        index_to_docstore_id={i: f"id-{i}" for i in range(5)},
+        docstore=SimpleNamespace(search=documents.__getitem__),
+    )
+    stored = read_vectors(store, limit=3)
+    assert (len(stored), stored.total, set(stored.documents)) == (3, 5, {"a.md"})
+    for text, vector in zip(stored.texts, stored.vectors, strict=True):
+        np.testing.assert_array_equal(vector, vectors[TEXTS.index(text)])
 
 
 def test_stores_that_cannot_be_used_are_named(client: Any, server: Server) -> None:
