@@ -68,14 +68,14 @@ def everything(collection: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("space", ["cosine", "l2", "ip"])
 def test_a_collection_is_mapped_and_swapped(space: str, client: Any, server: Server, encoder: Encoder) -> None:
-    old = fill(client, server, configuration={"hnsw": {"space": space}}, metadata={"owner": "me"})
+    old = fill(client, server, configuration={"hnsw": {"space": space, "ef_search": 77}}, metadata={"owner": "me"})
     before, calls = everything(old), len(server.calls)
     made = map_collection(client, "docs", encoder)
     assert len(server.calls) == calls, "nothing is embedded"
     assert (made.count, made.found) == (len(TEXTS), 1.0)
     assert everything(client.get_collection("docs"))["id-7"][0] == TEXTS[7], "the old one has its name still"
     new = client.get_collection("docs-adapted")
-    assert new.configuration_json["hnsw"]["space"] == space
+    assert [new.configuration_json["hnsw"][option] for option in ("space", "ef_search")] == [space, 77]
     assert new.metadata == {"owner": "me", "revela:fingerprint": encoder.fingerprint}
     after = everything(new)
     assert {id_: row[:2] for id_, row in after.items()} == {id_: row[:2] for id_, row in before.items()}
