@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from langchain_tests.integration_tests import EmbeddingsIntegrationTests, RetrieversIntegrationTests
-from langchain_tests.unit_tests import EmbeddingsUnitTests
+from langchain_tests.integration_tests import (
+    EmbeddingsIntegrationTests,
+    RetrieversIntegrationTests,
+    ToolsIntegrationTests,
+    VectorStoreIntegrationTests,
+)
+from langchain_tests.unit_tests import EmbeddingsUnitTests, ToolsUnitTests
 
-from langchain_revela import RevelaEmbeddings, RevelaRetriever
+from langchain_revela import RevelaEmbeddings, RevelaRetriever, RevelaVectorStore, create_revela_tool
+from revela_rag.index import Index
 
 
 class _Embeddings:
@@ -43,6 +50,77 @@ class TestRetriever(RetrieversIntegrationTests):
     @property
     def retriever_constructor_params(self):
         return {"index": self.index}
+
+    @property
+    def retriever_query_example(self):
+        return "how many days of leave"
+
+
+class _Hashes:
+    """Stands for a model whose vectors are what LangChain's suites expect: those of their fake embeddings."""
+
+    query_prompt = document_prompt = ""
+    fingerprint, model_path, chosen_max_length = "h" * 64, "hashes", None
+
+    def __init__(self, embeddings):
+        self.embeddings = embeddings
+        self.dimension = len(embeddings.embed_query("x"))
+
+    def encode_documents(self, texts, **_):
+        return np.array(self.embeddings.embed_documents(texts), dtype=np.float32)
+
+    encode_queries = encode_documents
+
+
+class TestVectorStore(VectorStoreIntegrationTests):
+    @pytest.fixture(params=["faiss", "chroma"])
+    def vectorstore(self, request, tmp_path):
+        encoder = _Hashes(self.get_embeddings())
+        with Index.build([], encoder=encoder, path=tmp_path / "index", store=request.param) as index:
+            yield RevelaVectorStore(index)
+
+
+class _Tool:
+    @property
+    def tool_constructor(self):
+        return create_revela_tool(self.index, name="search_rules", description="Rules of the firm.", k=2)
+
+    @property
+    def tool_constructor_params(self):
+        return {}
+
+    @property
+    def tool_invoke_params_example(self):
+        return {"query": "how many days of leave"}
+
+    @pytest.fixture(autouse=True)
+    def _index(self, faiss_index):
+        self.index = faiss_index
+
+
+class TestToolUnit(_Tool, ToolsUnitTests):
+    pass
+
+
+class TestToolIntegration(_Tool, ToolsIntegrationTests):
+    pass
+
+
+class TestVectorStoreRetriever(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True, params=["similarity", "mmr", "hybrid"])
+    def _store(self, request, faiss_index):
+        self.store, self.search_type = RevelaVectorStore(faiss_index), request.param
+
+    @property
+    def retriever_constructor(self):
+        def make(**search_kwargs):
+            return self.store.as_retriever(search_type=self.search_type, search_kwargs=search_kwargs)
+
+        return make
+
+    @property
+    def retriever_constructor_params(self):
+        return {}
 
     @property
     def retriever_query_example(self):
