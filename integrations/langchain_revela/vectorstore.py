@@ -18,6 +18,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import UpsertResponse
 from langchain_core.vectorstores import VectorStore
 
+from langchain_revela.cache import CachedEmbeddings
 from langchain_revela.embeddings import RevelaEmbeddings
 from langchain_revela.vectorstore_retriever import RevelaVectorStoreRetriever
 from revela_rag.corpus.metadata import plain
@@ -55,8 +56,9 @@ class RevelaVectorStore(VectorStore):
     Args:
         index: an open :class:`revela_rag.Index`, or the directory of one, which is made where there is none; None makes
             one that is removed with the last reference to the store.
-        embedding: what embeds; needed where there is no index yet, and of an index that is there the model it was built
-            by.
+        embedding: what embeds: RevelaEmbeddings, an Encoder, a model by its directory or name, or any embeddings of
+            LangChain (:meth:`revela_rag.Encoder.over` has settings for these). Needed where there is no index yet, and
+            for one that was built by embeddings which are no model.
         store: of a new index: where vectors live.
         kind: of a new index: how FAISS searches, see :meth:`revela_rag.Index.build`.
         lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
@@ -250,7 +252,7 @@ class RevelaVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """:meth:`similarity_search_by_vector` with cosines."""
         _refuse(kwargs)
-        hits = self.index.search_vector(np.asarray(embedding), k=k, filter=filter)
+        hits = self.index.search("", k=k, filter=filter, mode="dense", vector=np.asarray(embedding))
         return [(_document(hit.chunk), hit.score) for hit in hits]
 
     def max_marginal_relevance_search(
@@ -317,12 +319,12 @@ class RevelaVectorStore(VectorStore):
 
 
 def _encoder(embedding: Embedding) -> Encoder:
+    if isinstance(embedding, CachedEmbeddings):
+        return embedding.embeddings.encoder
     if isinstance(embedding, RevelaEmbeddings):
         return embedding.encoder
     if isinstance(embedding, Embeddings):
-        raise IndexingError(
-            f"{type(embedding).__name__} is not ours; give RevelaEmbeddings, an Encoder, or the directory of a model."
-        )
+        return Encoder.over(embedding, cache=False)  # the index keeps the vectors
     return embedding if isinstance(embedding, Encoder) else Encoder(embedding)
 
 

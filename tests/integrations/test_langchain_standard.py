@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from langchain_tests.integration_tests import (
     EmbeddingsIntegrationTests,
@@ -13,7 +12,6 @@ from langchain_tests.integration_tests import (
 from langchain_tests.unit_tests import EmbeddingsUnitTests, ToolsUnitTests
 
 from langchain_revela import RevelaEmbeddings, RevelaRetriever, RevelaVectorStore, create_revela_tool
-from revela_rag.index import Index
 
 
 class _Embeddings:
@@ -56,28 +54,12 @@ class TestRetriever(RetrieversIntegrationTests):
         return "how many days of leave"
 
 
-class _Hashes:
-    """Stands for a model whose vectors are what LangChain's suites expect: those of their fake embeddings."""
-
-    query_prompt = document_prompt = ""
-    fingerprint, model_path, chosen_max_length = "h" * 64, "hashes", None
-
-    def __init__(self, embeddings):
-        self.embeddings = embeddings
-        self.dimension = len(embeddings.embed_query("x"))
-
-    def encode_documents(self, texts, **_):
-        return np.array(self.embeddings.embed_documents(texts), dtype=np.float32)
-
-    encode_queries = encode_documents
-
-
 class TestVectorStore(VectorStoreIntegrationTests):
     @pytest.fixture(params=["faiss", "chroma"])
     def vectorstore(self, request, tmp_path):
-        encoder = _Hashes(self.get_embeddings())
-        with Index.build([], encoder=encoder, path=tmp_path / "index", store=request.param) as index:
-            yield RevelaVectorStore(index)
+        store = RevelaVectorStore(tmp_path / "index", embedding=self.get_embeddings(), store=request.param)
+        yield store
+        store.index.close()
 
 
 class _Tool:

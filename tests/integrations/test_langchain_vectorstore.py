@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.example_selectors import SemanticSimilarityExampleSelector
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
+from langchain_core.stores import InMemoryByteStore
 from langchain_core.structured_query import Comparator, Comparison, Operation, Operator, StructuredQuery
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
@@ -229,8 +230,24 @@ def test_from_texts_and_from_documents(encoder, documents, tmp_path):
     assert not path.exists()
     again = RevelaVectorStore.from_texts(["c"], embeddings, path=tmp_path / "kept", overwrite=True, store="chroma")
     assert len(again) == 1 and again.index.store == "chroma"
-    with pytest.raises(IndexingError, match="DeterministicFakeEmbedding"):
-        RevelaVectorStore.from_texts(["a"], DeterministicFakeEmbedding(size=8))
+
+
+def test_embeddings_of_others(documents, tmp_path):
+    fake = DeterministicFakeEmbedding(size=8)
+    store = RevelaVectorStore.from_documents(documents, fake, path=tmp_path / "index")
+    assert store.embeddings is fake
+    assert names(store.similarity_search(TEXTS["tax.md"], k=1)) == ["tax.md"]
+    store.index.close()
+    again = RevelaVectorStore(tmp_path / "index", embedding=DeterministicFakeEmbedding(size=8))
+    assert names(again.similarity_search(TEXTS["tax.md"], k=1, mode="hybrid")) == ["tax.md"]
+    with pytest.raises(IndexMismatchError):
+        RevelaVectorStore(tmp_path / "index", embedding=DeterministicFakeEmbedding(size=9))
+    again.index.close()
+
+
+def test_cached_embeddings_are_those_of_their_model(encoder, plain_store):
+    cached = RevelaEmbeddings.from_encoder(encoder).cached(InMemoryByteStore())
+    assert RevelaVectorStore(plain_store.index.path, embedding=cached).embeddings is cached
 
 
 def test_examples_are_selected(encoder):
