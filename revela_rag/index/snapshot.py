@@ -12,6 +12,7 @@ import numpy as np
 from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, largest
+from revela_rag.index.diversity import most_diverse
 from revela_rag.index.filters import Condition
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.stores import store_class
@@ -64,6 +65,15 @@ class Snapshot:
         """Top k by cosine for each of (q, d) unit queries."""
         found = self.vectors.search(queries, k, self._allowed(filter))
         return [self._hits(near, dict(near)) for near in found]
+
+    def diverse(
+        self, query: np.ndarray, k: int, candidates: int, balance: float, filter: Condition | None
+    ) -> list[Hit]:
+        """Up to k of the best by cosine for one (d,) unit query, by maximal marginal relevance."""
+        found = self.vectors.search(query.reshape(1, -1), candidates, self._allowed(filter))[0]
+        vectors = self.vectors.vectors(np.array([row for row, _ in found], dtype=np.int64))
+        chosen = [found[place] for place in most_diverse(query, vectors, k, balance)] if found else []
+        return self._hits(chosen, dict(chosen))
 
     def lexical(self, queries: Sequence[str], k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k by BM25."""
