@@ -43,21 +43,24 @@ class _Structure:
         factory: FAISS' description.
         candidates: per hit, compared exactly afterwards; 0 where what it finds is exact.
         stale: share of dead or uncovered vectors at which it is made anew.
+        selective: filters that leave a smaller share are searched exactly.
     """
 
     factory: str
     candidates: int
     stale: float
+    selective: float
 
 
-#: Codes are made at half a million vectors a second, so that little needs to be stale.
+#: Codes are made at half a million vectors a second, so that few need to be stale, and find what a filter leaves as
+#: well as all; a graph finds 0.89 of the best at 7 % of 30,000.
 _STRUCTURES: Mapping[str, _Structure] = {
-    "hnsw": _Structure(f"IDMap,HNSW{_LINKS},Flat", 0, 0.2),
-    "ivf-sq8": _Structure("IVF{lists},SQ8", 4, 0.2),
-    "rabitq": _Structure("IDMap,RaBitQ", 16, 0.05),
-    "int4": _Structure("IDMap,SQ4", 4, 0.05),
-    "int8": _Structure("IDMap,SQ8", 4, 0.05),
-    "fp16": _Structure("IDMap,SQfp16", 2, 0.05),
+    "hnsw": _Structure(f"IDMap,HNSW{_LINKS},Flat", 0, 0.2, 0.1),
+    "ivf-sq8": _Structure("IVF{lists},SQ8", 4, 0.2, 0.1),
+    "rabitq": _Structure("IDMap,RaBitQ", 16, 0.05, 0.01),
+    "int4": _Structure("IDMap,SQ4", 4, 0.05, 0.01),
+    "int8": _Structure("IDMap,SQ8", 4, 0.05, 0.01),
+    "fp16": _Structure("IDMap,SQfp16", 2, 0.05, 0.01),
 }
 
 
@@ -120,6 +123,11 @@ class Approximate:
     def alive(self) -> np.ndarray:
         """Rows that can be found."""
         return np.setdiff1d(self.rows, self.dead)
+
+    @property
+    def selective(self) -> float:
+        """The share that a filter must leave to be answered here."""
+        return _STRUCTURES[self._kind].selective
 
     def is_stale(self, count: int) -> bool:
         """Whether too many of ``count`` living vectors are not in it, or too many that are in it are dead."""

@@ -26,7 +26,6 @@ SEGMENT = 65_536
 _NAME = "vectors-{:06d}.faiss"
 _STALE = 0.2  # share of dead vectors at which a segment is made anew
 _SMALL = 8  # so many segments of a few vectors may lie around before they are merged
-_SELECTIVE = 0.1  # filters that leave less are searched exactly: a graph finds 0.89 of the best at 7 % of 30,000
 
 
 class FaissStore:
@@ -151,7 +150,9 @@ class FaissStore:
         if allowed is not None:
             bits = np.zeros(self._highest + 1, dtype=bool)
             bits[allowed] = True
-        quick = self._approximate is not None and (allowed is None or len(allowed) > _SELECTIVE * count)
+        quick = self._approximate is not None and (
+            allowed is None or len(allowed) > self._approximate.selective * count
+        )
         if quick:
             assert self._approximate is not None
             found = [
