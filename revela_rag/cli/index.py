@@ -147,7 +147,10 @@ def command(
         typer.echo(", ".join(f"{count} {change}" for change, count in changes.items() if count or change != "kept"))
     typer.echo(f"{result['index']}: {result['chunks']} chunks ({result['store']}), model {result['model']}")
     typer.echo(result["summary"])
-    typer.echo("; ".join(f"{name}: {_size(part)}" for name, part in result["parts"].items()))
+    disk, memory = (sum(part[where] for part in result["parts"].values()) / 1e6 for where in ("disk", "memory"))
+    typer.echo(
+        f"{disk:,.1f} MB on disk, {memory:,.1f} MB in memory; revela doctor {shlex.quote(result['index'])}: by part"
+    )
     again = {"--embeddings": embeddings, "--model": model} if embeddings else {}
     over = "".join(f" {name} {shlex.quote(value)}" for name, value in again.items() if value)
     note(f'Next: revela search {shlex.quote(result["index"])} "your question"{over}')
@@ -233,10 +236,6 @@ def index_corpus(
         "summary": corpus.report.summary(),
         "seconds": round(time.perf_counter() - started, 3),
     }
-
-
-def _size(part: dict[str, int]) -> str:
-    return f"{part['disk'] / 1e6:,.1f} MB on disk, {part['memory'] / 1e6:,.1f} in memory"
 
 
 def _describe(index: Any) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Part:
     disk: int
     memory: int
 
+    def summary(self) -> str:
+        """One line for people."""
+        return f"{self.disk / 1e6:,.1f} MB on disk, {self.memory / 1e6:,.1f} MB in memory"
+
 
 def index_parts(path: str | Path) -> list[Part]:
     """The parts that the index in ``path`` has; needs no model and opens nothing.

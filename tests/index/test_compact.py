@@ -13,6 +13,7 @@ import pytest
 from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.index import Index
 from revela_rag.index.rotation import ROTATION_FILE, Rotation
+from revela_rag.index.sizes import index_parts
 
 from .support import DIMENSION, FakeEncoder, chunk, chunks, contents, numbers
 
@@ -38,7 +39,11 @@ def nearest(query: np.ndarray, vectors: np.ndarray, k: int = 10) -> list[int]:
 
 
 def found(index: Index, query: np.ndarray, k: int = 10, **options) -> list[int]:
-    return numbers(index.search_vector(query, k=k, **options))
+    return numbers(by_vector(index, query, k=k, **options))
+
+
+def by_vector(index: Index, vector: np.ndarray, **options) -> list:
+    return index.search("words", vector=vector, mode="dense", **options)
 
 
 @pytest.fixture
@@ -63,7 +68,7 @@ def test_codes_find_what_an_exact_search_finds(path, kind):
         hits = [found(index, query) for query in queries]
         truth = [nearest(query, vectors) for query in queries]
         assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(hits, truth, strict=True)]) >= 0.99
-        best = index.search_vector(queries[0], k=10)
+        best = by_vector(index, queries[0], k=10)
         exact = vectors[numbers(best)] @ queries[0]
         np.testing.assert_allclose([hit.score for hit in best], exact, atol=1e-6)  # not of the codes
         even = np.arange(0, 3000, 2)
@@ -126,12 +131,12 @@ def test_an_index_keeps_fewer_dimensions(path, store):
         rotation = Rotation.fit([vectors], 24)
         shorter, turned = rotation.apply(vectors), rotation.apply(queries)
         assert found(index, queries[0]) == nearest(turned[0], shorter)
-        best = index.search_vector(vectors[7], k=1)[0]
+        best = by_vector(index, vectors[7], k=1)[0]
         assert numbers([best]) == [7] and best.score == pytest.approx(1, abs=1e-5)
         assert numbers(index.search(chunk(3).text, k=1, mode="lexical")) == [3]
         assert len(index.search(chunk(3).text, k=5, mode="hybrid")) == 5
         with pytest.raises(IndexMismatchError, match=r"length 24, the index .* has 64"):
-            index.search_vector(np.ones(24, dtype=np.float32))
+            by_vector(index, np.ones(24))
         with pytest.raises(IndexMismatchError, match=r"length 24, the index .* has 64"):
             index.add([chunk(400)], vectors=np.ones((1, 24)))
 
@@ -235,6 +240,26 @@ def test_an_index_of_an_earlier_version_opens(path, encoder):
     with Index.open(path, encoder=encoder) as index:
         assert index.dimension == index.manifest.query_dimension == DIMENSION
         assert numbers(index.search(chunk(3).text, k=1, mode="dense")) == [3]
+
+
+def test_what_an_index_takes_is_said_part_by_part(tmp_path, encoder, small):
+    parts = {}
+    for kind, options in (("flat", {}), ("rabitq", {}), ("fewer", {"dimensions": 8, "kind": "int8"})):
+        Index.build(chunks(300), encoder=encoder, path=tmp_path / kind, **{"kind": kind, **options}).close()
+        parts[kind] = {part.name: part for part in index_parts(tmp_path / kind)}
+        folder = tmp_path / kind / "generation-000001"
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        assert sum(part.disk for part in parts[kind].values()) == size
+    assert [list(found) for found in parts.values()] == [
+        ["texts", "words", "vectors"],
+        ["texts", "words", "vectors", "search"],
+        ["texts", "words", "vectors", "search", "rotation"],
+    ]
+    of_flat, of_rabitq = parts["flat"]["vectors"], parts["rabitq"]["vectors"]
+    assert of_flat.memory > 300 * 4 * DIMENSION and of_rabitq.memory == 300 * 24 and of_rabitq.disk == of_flat.disk
+    assert 300 * (DIMENSION // 8 + 8) < parts["rabitq"]["search"].memory < 300 * (DIMENSION // 8 + 8 + 16) + 1000
+    assert parts["fewer"]["vectors"].disk < 0.5 * of_flat.disk and parts["fewer"]["texts"].memory == 0
+    assert "MB on disk" in of_flat.summary()
 
 
 # -- what may happen ----------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class _Structure:
 _STRUCTURES: Mapping[str, _Structure] = {
     "hnsw": _Structure(f"IDMap,HNSW{_LINKS},Flat", 0, 0.2, 0.1),
     "ivf-sq8": _Structure("IVF{lists},SQ8", 4, 0.2, 0.1),
-    "rabitq": _Structure("IDMap,RaBitQ", 16, 0.05, 0.01),
+    "rabitq": _Structure("IDMap,RaBitQ", 24, 0.05, 0.01),
     "int4": _Structure("IDMap,SQ4", 4, 0.05, 0.01),
     "int8": _Structure("IDMap,SQ8", 4, 0.05, 0.01),
     "fp16": _Structure("IDMap,SQfp16", 2, 0.05, 0.01),
