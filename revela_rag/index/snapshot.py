@@ -15,6 +15,7 @@ from revela_rag.fusion import DEPTH, largest
 from revela_rag.index.diversity import most_diverse
 from revela_rag.index.filters import Condition
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
+from revela_rag.index.rotation import Rotation
 from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit
@@ -45,6 +46,9 @@ class Snapshot:
         self.vectors = store_class(manifest.store).open(
             self.folder, dimension=manifest.dimension, count=manifest.count, kind=manifest.kind
         )
+        self._rotation: Rotation | None = None
+        if manifest.model_dimension is not None:
+            self._rotation = Rotation.read(self.folder, (manifest.model_dimension, manifest.dimension))
         self._lexical: WordIndex | None = None
         self._context: DocumentContext | None = None
         self._lock = threading.Lock()
@@ -63,7 +67,7 @@ class Snapshot:
 
     def dense(self, queries: np.ndarray, k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k by cosine for each of (q, d) unit queries."""
-        found = self.vectors.search(queries, k, self._allowed(filter))
+        found = self.vectors.search(self._shortened(queries), k, self._allowed(filter))
         return [self._hits(near, dict(near)) for near in found]
 
     def diverse(
@@ -85,7 +89,7 @@ class Snapshot:
         Words count by the mean of a chunk's BM25 and its document's, cosines by the chunk's vector in the context of
         its document (:class:`revela_rag.context.DocumentContext`).
         """
-        allowed = self._allowed(filter)
+        allowed, vectors = self._allowed(filter), self._shortened(vectors)
         words, context = self._load_words(), self._load_context()
         rows = words.rows
         mask = np.ones(len(rows), dtype=bool) if allowed is None else np.isin(rows, allowed, assume_unique=True)
@@ -118,6 +122,10 @@ class Snapshot:
         if before._context is not None:
             self._load_context()
         self.texts.attributes.warm(before.texts.attributes)
+
+    def _shortened(self, queries: np.ndarray) -> np.ndarray:
+        """(q, d) queries in the dimensions that are kept."""
+        return queries if self._rotation is None else self._rotation.apply(queries)
 
     def _allowed(self, filter: Condition | None) -> np.ndarray | None:
         return None if filter is None else self.texts.select(filter)
