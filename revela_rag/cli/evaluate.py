@@ -116,8 +116,8 @@ def _print_table(data: RetrievalData, rows: list[Evaluation]) -> None:
     last = rows[-1]
     excluded = f", {last.excluded} without a relevant document left out" if last.excluded else ""
     own = f", {len(data.own)} with their query's id ignored as in BEIR" if data.own else ""
-    head = f"{data.name}: {last.queries} queries{excluded}, {len(data.corpus)} documents{own}; mean [95 % interval]"
-    typer.echo(head)
+    documents = f"{len(data.corpus)} documents{own}"
+    typer.echo(f"{data.name}: {last.queries} queries{excluded}, {documents}; mean [95 % interval]")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     wide = len(last.metrics) > _MOST_COLUMNS
     lines = [[escape(evaluation.name), *map(partial(_cell, evaluation), evaluation.metrics)] for evaluation in rows]
