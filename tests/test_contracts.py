@@ -58,6 +58,7 @@ def test_packages_depend_on_revela_rag_and_never_on_each_other(package: str) -> 
     [
         "revela_rag",
         "revela_rag.agent",
+        "revela_rag.api",
         "revela_rag.corpus",
         "revela_rag.index",
         "revela_rag.evaluation",

@@ -145,6 +145,8 @@ class Bench:
             )
         if not self.keep_models:
             shutil.rmtree(output)
+        if not trained:
+            raise baselines.NotRunError(result.summary)
         return trained[-1], result
 
     def _embedder(self, retriever: TrainableRetriever) -> Embed:

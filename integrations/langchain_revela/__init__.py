@@ -1,4 +1,4 @@
-"""LangChain components of revela-rag: embeddings, a retriever, and tools for agents.
+"""LangChain components of revela-rag: embeddings, a retriever, a vector store, and tools for agents.
 
 Example:
     >>> from langchain_revela import RevelaRetriever  # doctest: +SKIP
@@ -18,11 +18,15 @@ from langchain_revela.corpus_tools import create_corpus_tools
 from langchain_revela.embeddings import RevelaEmbeddings
 from langchain_revela.retriever import RevelaRetriever
 from langchain_revela.tool import ToolRetriever, create_revela_tool, select_tools
+from langchain_revela.translator import RevelaTranslator
+from langchain_revela.vectorstore import RevelaVectorStore
 
 __all__ = [
     "CachedEmbeddings",
     "RevelaEmbeddings",
     "RevelaRetriever",
+    "RevelaTranslator",
+    "RevelaVectorStore",
     "ToolRetriever",
     "create_corpus_tools",
     "create_revela_tool",

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
 
 from revela_rag.corpus import load_corpus
@@ -19,7 +18,7 @@ from revela_rag.index.filters import Filter, check_filter
 from revela_rag.index.generations import LOCK_TIMEOUT
 from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
-from revela_rag.retriever import open_index
+from revela_rag.retriever import Retriever, open_index
 
 __all__ = ["RevelaRetriever"]
 
@@ -152,13 +151,10 @@ class RevelaRetriever(BaseRetriever):
         index = Index.build(chunks, encoder=encoder, path=path, store=store, overwrite=overwrite, **options)
         return cls(index=index, **kwargs)
 
-    def _search_options(self, k: int | None, filter: Filter | None, search_type: Mode | None) -> dict[str, Any]:
-        """What is given to one call wins over ``search_kwargs``, and that over the fields."""
-        fields = {"k": self.k, "filter": self.filter, "search_type": self.search_type}
-        fields |= _known(self.search_kwargs)
-        call = {"k": k, "filter": filter, "search_type": search_type}
-        options = fields | {name: value for name, value in call.items() if value is not None}
-        return {"k": options["k"], "filter": options["filter"], "mode": options["search_type"]}
+    def _retriever(self) -> Retriever:
+        """``search_kwargs`` win over the fields."""
+        fields = {"k": self.k, "filter": self.filter, "search_type": self.search_type} | _known(self.search_kwargs)
+        return Retriever(self.index, k=fields["k"], filter=fields["filter"], mode=fields["search_type"])
 
     def _get_relevant_documents(
         self,
@@ -170,7 +166,7 @@ class RevelaRetriever(BaseRetriever):
         search_type: Mode | None = None,
         with_scores: bool | None = None,
     ) -> list[Document]:
-        hits = self.index.search(query, **self._search_options(k, filter, search_type))
+        hits = self._retriever().search(query, k=k, filter=filter, mode=search_type)
         return self._documents(hits, with_scores)
 
     async def _aget_relevant_documents(
@@ -183,8 +179,7 @@ class RevelaRetriever(BaseRetriever):
         search_type: Mode | None = None,
         with_scores: bool | None = None,
     ) -> list[Document]:
-        options = self._search_options(k, filter, search_type)
-        hits = await run_in_executor(None, self.index.search, query, **options)
+        hits = await self._retriever().asearch(query, k=k, filter=filter, mode=search_type)
         return self._documents(hits, with_scores)
 
     def _documents(self, hits: list[Hit], with_scores: bool | None) -> list[Document]:

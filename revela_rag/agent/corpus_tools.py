@@ -14,7 +14,7 @@ from revela_rag.agent.view import View
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
-from revela_rag.index.filters import check_filter, parse_filter
+from revela_rag.index.filters import parse_filter
 from revela_rag.index.snapshot import Snapshot
 from revela_rag.index.types import check_k, check_mode
 
@@ -72,7 +72,8 @@ class CorpusTools:
     @property
     def has_tools(self) -> bool:
         """Whether what is indexed are definitions of tools, and nothing else."""
-        return self._look(lambda view: 0 < view.count == view.texts.count_with("tool"))
+        named = parse_filter({"tool": {"$exists": True}})
+        return self._look(lambda view: named is not None and 0 < view.count == len(view.texts.select(named)))
 
     def search(self, query: str, k: int = 8, filter: Filter | None = None) -> Result:
         """Find the passages that answer a question or fit a description, best first, by meaning and by words.
@@ -83,7 +84,8 @@ class CorpusTools:
         Args:
             query: what to look for, in plain words: a question, a description, or keywords.
             k: how many passages, at most 50.
-            filter: metadata that passages must have, such as {"language": "python"}; a list means any of its values.
+            filter: metadata that passages must have, such as {"language": "python"} or {"year": {"$gte": 2020}}; a
+                list means any of its values.
 
         Returns:
             ``hits``: ``id``, ``document``, ``source``, ``lines``, ``title``, ``score``, ``cosine`` and ``text``.
@@ -165,7 +167,8 @@ class CorpusTools:
         Args:
             pattern: a regular expression, such as "def parse_\w+" or "timeout.{0,20}ms".
             path: only in documents whose name begins so, or matches a pattern such as "docs/*.md".
-            filter: metadata that passages must have, such as {"language": "python"}; a list means any of its values.
+            filter: metadata that passages must have, such as {"language": "python"} or {"year": {"$gte": 2020}}; a
+                list means any of its values.
             ignore_case: whether capital and small letters are the same.
             limit: how many lines, at most 500.
 
@@ -178,13 +181,13 @@ class CorpusTools:
             MissingExtraError: google-re2 is not installed.
         """
         compiled = Pattern(pattern, ignore_case=ignore_case)
-        check_filter(filter)
+        condition = parse_filter(filter)
         given: Notes = []
         limit = _at_most("limit", limit, MOST_LINES, given)
 
         def look(view: View) -> Result:
             notes = [*given]
-            rows = view.rows(path, filter)
+            rows = view.rows(path, condition)
             found = grep(view, compiled, rows, limit=limit, seconds=self.seconds, notes=notes)
             matches = _fitting(found, self.max_characters, notes)
             if not matches and ("\n" in pattern or "\\n" in pattern):
@@ -239,7 +242,8 @@ class CorpusTools:
 
         Args:
             path: only documents whose name begins so, or matches a pattern such as "docs/*.md".
-            filter: metadata that a document must have, such as {"language": "python"}; a list means any of its values.
+            filter: metadata that a document must have, such as {"language": "python"} or {"year": {"$gte": 2020}}; a
+                list means any of its values.
             limit: how many documents, at most 1000.
             offset: how many to pass over, to see those after the first.
 
@@ -259,7 +263,7 @@ class CorpusTools:
             notes = [*given]
             entries = view.outline.entries
             counts = {name: len(entries[name].rows) for name in view.outline.under(path)}
-            if condition:
+            if condition is not None:
                 able = set(view.texts.select(condition).tolist())
                 kept = {name: sum(row in able for row in entries[name].rows) for name in counts}
                 counts = {name: count for name, count in kept.items() if count}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from revela_rag.agent.layout import Placed, place, span_of
 from revela_rag.agent.outline import Outline
 from revela_rag.corpus.types import Chunk
-from revela_rag.index.filters import parse_filter
+from revela_rag.index.filters import Condition
 from revela_rag.index.snapshot import Snapshot
 from revela_rag.index.texts import TextStore
 
@@ -59,16 +58,15 @@ class View:
         placed = self.placed(chunk.document_id)[0] if entry else []
         return next(((each.first, each.last) for each in placed if each.chunk.id == chunk.id), None)
 
-    def rows(self, path: str, filter: Mapping[str, Any] | None) -> Sequence[int] | None:
-        """The rows of documents under a path whose metadata matches, ascending; None means all.
+    def rows(self, path: str, condition: Condition | None) -> Sequence[int] | None:
+        """The rows of documents under a path that a filter lets pass, ascending; None means all.
 
         Raises:
             IndexingError: no document has the path.
         """
-        if not path and not filter:
+        if not path and condition is None:
             return None
-        condition = parse_filter(filter)
-        rows = set(self.texts.select(condition).tolist()) if condition else None
+        rows = None if condition is None else set(self.texts.select(condition).tolist())
         if path:
             entries = self.outline.entries
             under = {row for name in self.outline.under(path) for row in entries[name].rows}

@@ -21,6 +21,7 @@ __all__ = ["MappedCollection", "map_collection"]
 logger = logging.getLogger(__name__)
 
 _PAGE = 1000
+_GRAPH = ("space", "ef_construction", "ef_search", "max_neighbors", "batch_size", "sync_threshold")
 _SEARCHES = 50
 _CLOSE = 1e-4  # of a cosine; an approximate search may return an equal text
 _OWN = "default"  # the function that Chroma names where nobody chose one; building it runs nothing
@@ -50,7 +51,8 @@ class MappedCollection:
     def swap(self) -> None:
         """Give the new collection the old one's name, and the old one ``kept_name``.
 
-        A program that has the old collection open goes on with that until it opens it again.
+        A program that has the old collection open goes on with that until it opens it again. These are two renamings:
+        for a moment nothing has the name, and a process that is killed there leaves ``kept_name`` and ``new_name``.
 
         Raises:
             IndexingError: one of them is gone or was written to since; nothing is renamed.
@@ -126,12 +128,12 @@ def map_collection(
     count = old.count()
     if not count:
         raise IndexingError(f"The collection {name!r} is empty.")
-    space = (old.configuration_json.get("hnsw") or {}).get("space") or "cosine"
+    graph = {"space": "cosine", **(old.configuration_json.get("hnsw") or {})}
     metadata = {key: value for key, value in (old.metadata or {}).items() if not key.startswith("hnsw:")}
     new = client.create_collection(
         new_name,
         embedding_function=None,
-        configuration={"hnsw": {"space": space}},
+        configuration={"hnsw": {option: graph[option] for option in _GRAPH if graph.get(option) is not None}},
         metadata={**metadata, _MARK: encoder.fingerprint},
     )
     try:

@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ import numpy as np
 
 from revela_rag.api.answers import checked
 from revela_rag.api.cache import open_cache
-from revela_rag.api.calls import Pace, call, status_of
 from revela_rag.api.cost import CostEstimate
 from revela_rag.api.embeddings import ApiEmbeddings
 from revela_rag.api.known import PROBES, Known
+from revela_rag.api.requests import Requests
 from revela_rag.corpus.text import about_tokens
-from revela_rag.errors import EmbeddingError, RevelaError
+from revela_rag.errors import EmbeddingError
 from revela_rag.model.st_format import Role
 
 __all__ = ["ApiVectors"]
@@ -56,7 +55,7 @@ class ApiVectors:
         self._expected: list[tuple[Known, str, str]] = []
         self._verified = False
         self._lock = threading.RLock()
-        self._paces = Pace(self.embeddings.requests_per_minute), Pace(self.embeddings.tokens_per_minute)
+        self._requests = Requests(self.embeddings)
 
     @property
     def name(self) -> str:
@@ -157,7 +156,7 @@ class ApiVectors:
             texts=sum(map(len, missing.values())),
             cached=len(cached),
             tokens=round(sum(about_tokens(text) for texts in missing.values() for text in texts)),
-            requests=sum(-(-len(texts) // self._at_once(role)) for role, texts in missing.items()),
+            requests=sum(len(self._requests.batches(texts, role)) for role, texts in missing.items()),
             price=self.embeddings.price,
         )
 
@@ -182,9 +181,8 @@ class ApiVectors:
 
     def _probe(self, role: Role, dimension: int | None) -> np.ndarray:
         """(3, d) vectors of the probes in one role."""
-        texts, size = [self.embeddings.prompt(role) + text for text in PROBES], self._at_once(role)
-        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-        return np.concatenate([self._request(part, role, dimension) for part in parts])
+        parts = self._requests.batches([self.embeddings.prompt(role) + text for text in PROBES], role)
+        return np.concatenate([self._requests.embed(part, role, dimension) for part in parts])
 
     def _ask(self, missing: dict[bytes, str], role: Role, found: dict[bytes, np.ndarray], show_progress: bool) -> None:
         """Ask for vectors, the longest texts first: what is refused for its length is so at once."""
@@ -192,12 +190,10 @@ class ApiVectors:
 
         dimension = self.known.dimension
         order = sorted(missing, key=lambda key: -len(missing[key]))
-        size = self._at_once(role)
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        lock, done = threading.Lock(), 0
+        lock = threading.Lock()
 
-        def ask(keys: list[bytes]) -> int:
-            vectors = self._request([missing[key] for key in keys], role, dimension)
+        def ask(keys: Sequence[bytes]) -> int:
+            vectors = self._requests.embed([missing[key] for key in keys], role, dimension)
             if self.cache is not None:
                 self.cache.put(keys, vectors)
             with lock:
@@ -206,8 +202,7 @@ class ApiVectors:
 
         try:
             with tqdm(total=len(order), desc="embed", unit="text", disable=not show_progress) as bar:
-                for count in self._each(ask, batches):
-                    done += count
+                for count in self._requests.each(ask, self._requests.batches(order, role)):
                     bar.update(count)
         except EmbeddingError as error:
             kept = "none of them are kept (cache=False)" if self.cache is None else f"kept in {str(self.cache.path)!r}"
@@ -216,50 +211,11 @@ class ApiVectors:
                 "again to go on with the others."
             ) from error.__cause__
 
-    def _each(self, ask: Any, batches: list[list[bytes]]) -> Iterator[int]:
-        if self.embeddings.workers == 1 or len(batches) == 1:
-            yield from map(ask, batches)
-            return
-        with ThreadPoolExecutor(self.embeddings.workers, thread_name_prefix="revela-embed") as pool:
-            futures = [pool.submit(ask, batch) for batch in batches]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _request(self, texts: list[str], role: Role, dimension: int | None) -> np.ndarray:
-        """One request, repeated where that may help: (n, d) float32 unit rows."""
-        settings = self.embeddings
-        tokens = sum(map(about_tokens, texts))
-
-        def before() -> None:
-            self._paces[0].wait(1)
-            self._paces[1].wait(tokens)
-
-        try:
-            answer = call(
-                lambda: settings(list(texts), role), retries=settings.retries, timeout=settings.timeout, before=before
-            )
-        except RevelaError:
-            raise
-        except Exception as error:
-            status = status_of(error)
-            raise EmbeddingError(
-                f"{self.name!r} did not embed {len(texts)} {_plural(role)}, the longest of {max(map(len, texts)):,} "
-                f"characters: {type(error).__name__}{f' {status}' if status else ''}: {error}. {_remedy(error, status)}"
-            ) from error
-        return checked(answer, texts, self.name, dimension)
-
     # -- keys --------------------------------------------------------------------------------------------------
 
     def _as(self, role: Role) -> Role:
         """The role in which a text is embedded: queries go with documents where that gives the same vectors."""
         return role if self.known.roles_differ else "document"
-
-    def _at_once(self, role: Role) -> int:
-        settings = self.embeddings
-        return settings.query_batch_size or settings.batch_size if role == "query" else settings.batch_size
 
     def _sent(self, text: str, role: Role) -> str:
         if not isinstance(text, str):
@@ -271,7 +227,7 @@ class ApiVectors:
         return text[: int(len(text) * limit / tokens)] if limit is not None and tokens > limit else text
 
     def _keys(self, sent: Sequence[str], role: Role) -> list[bytes]:
-        start = hashlib.sha256(f"{self.name}\0{self._as(role)}\0".encode("utf-8", "replace"))
+        start = hashlib.sha256(f"{self._signature}\0{self._as(role)}\0".encode("utf-8", "replace"))
         keys = []
         for text in sent:
             state = start.copy()
@@ -291,19 +247,3 @@ class ApiVectors:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.RLock(), _verified=False)
-
-
-def _plural(role: Role) -> str:
-    return "queries" if role == "query" else "documents"
-
-
-def _remedy(error: BaseException, status: int | None) -> str:
-    if status in (401, 403):
-        return "Check the key and its rights."
-    if status == 429:
-        return "Set requests_per_minute and tokens_per_minute to what you are allowed, or raise retries."
-    if status in (400, 413, 422):
-        return "If a text is too long for it, set max_tokens; if there are too many, batch_size."
-    if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
-        return "See whether it is up; else raise timeout or lower batch_size."
-    return "See whether it is up."

@@ -42,7 +42,7 @@ def command(
         else:
             from revela_rag.index.verify import open_index, verify_index
 
-            checks = list(verify_index(index)) if verify else [open_index(index)]
+            checks = list(verify_index(index) if verify else open_index(index))
     healthy = all(check.status != "failed" for check in checks)
     if json:
         print_json({"ok": healthy, "checks": [check.as_dict() for check in checks]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ Examples:
 
 _SHOWN = 5
 _FILE_WIDTH = 120
+_MOST_COLUMNS = 3  # of metrics; with more each is a row
 
 
 def command(
@@ -114,20 +116,25 @@ def _print_table(data: RetrievalData, rows: list[Evaluation]) -> None:
     last = rows[-1]
     excluded = f", {last.excluded} without a relevant document left out" if last.excluded else ""
     own = f", {len(data.own)} with their query's id ignored as in BEIR" if data.own else ""
-    head = f"{data.name}: {last.queries} queries{excluded}, {len(data.corpus)} documents{own}; mean [95 % interval]"
-    typer.echo(head)
+    documents = f"{len(data.corpus)} documents{own}"
+    typer.echo(f"{data.name}: {last.queries} queries{excluded}, {documents}; mean [95 % interval]")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    for metric in last.metrics:
-        table.add_column(metric, justify="right", no_wrap=True)
-    for evaluation in rows:
-        cells = []
-        for metric in evaluation.metrics:
-            low, high = evaluation.interval(metric)
-            cells.append(f"{evaluation.mean(metric):.4f} \\[{low:.3f}, {high:.3f}]")
-        table.add_row(escape(evaluation.name), *cells)
+    wide = len(last.metrics) > _MOST_COLUMNS
+    lines = [[escape(evaluation.name), *map(partial(_cell, evaluation), evaluation.metrics)] for evaluation in rows]
+    lines = [["model", *last.metrics], *lines]
+    head, *body = zip(*lines, strict=True) if wide else lines
+    table.add_column(head[0], overflow="fold")
+    for title in head[1:]:
+        table.add_column(title, justify="right", no_wrap=not wide, overflow="fold")
+    for line in body:
+        table.add_row(*line)
     console = Console()
     (console if console.is_terminal else Console(width=_FILE_WIDTH)).print(table)
+
+
+def _cell(evaluation: Evaluation, metric: str) -> str:
+    low, high = evaluation.interval(metric)
+    return f"{evaluation.mean(metric):.4f} \\[{low:.3f}, {high:.3f}]"
 
 
 def _print_differences(comparisons: dict[str, Comparison]) -> None:

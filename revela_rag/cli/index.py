@@ -24,6 +24,7 @@ Examples:
   revela index docs/ --output indexes/docs              (again: embeds only what changed)
   revela index src/ --model models/code --output indexes/code --store chroma
   revela index huge.jsonl --model models/docs --output indexes/huge --kind hnsw
+  revela index huge.jsonl --model models/docs --output indexes/small --kind rabitq --dimensions 192
   revela index huge.jsonl --model models/docs --output indexes/huge --engine ray --workers 8
   revela index src/ --model models/new --output indexes/code --overwrite
 """
@@ -49,13 +50,12 @@ class Kind(StrEnum):
     flat = "flat"
     hnsw = "hnsw"
     ivf_sq8 = "ivf-sq8"
+    rabitq = "rabitq"
+    int4 = "int4"
+    int8 = "int8"
+    fp16 = "fp16"
 
 
-_KINDS: dict[Kind, Literal["flat", "hnsw", "ivf-sq8"]] = {
-    Kind.flat: "flat",
-    Kind.hnsw: "hnsw",
-    Kind.ivf_sq8: "ivf-sq8",
-}
 _STORES: dict[Store, Literal["faiss", "chroma"]] = {Store.faiss: "faiss", Store.chroma: "chroma"}
 
 
@@ -79,9 +79,17 @@ def command(
     kind: Annotated[
         Kind | None,
         typer.Option(
-            help="How FAISS searches: all vectors, a graph, or clusters of 8-bit codes; the last two for 100,000 "
-            "chunks and more.",
+            help="How FAISS searches: all vectors, a graph (fast), clusters of 8-bit codes, or a code for each vector "
+            "(little memory) and the closest exactly from disk; all but the first for 100,000 chunks and more.",
             show_default="flat, or what the index has",
+        ),
+    ] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Keep so many dimensions of the vectors, those that say most about this corpus.",
+            show_default="all, or what the index has",
         ),
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Where texts are embedded: here, or on a Ray cluster.")] = Engine.local,
@@ -118,7 +126,8 @@ def command(
             model=model,
             embeddings=embeddings,
             store=_STORES[store] if store else None,
-            kind=_KINDS[kind] if kind else None,
+            kind=kind.value if kind else None,
+            dimensions=dimensions,
             engine="ray" if engine is Engine.ray else "local",
             workers=workers,
             sync=sync,
@@ -138,6 +147,10 @@ def command(
         typer.echo(", ".join(f"{count} {change}" for change, count in changes.items() if count or change != "kept"))
     typer.echo(f"{result['index']}: {result['chunks']} chunks ({result['store']}), model {result['model']}")
     typer.echo(result["summary"])
+    disk, memory = (sum(part[where] for part in result["parts"].values()) / 1e6 for where in ("disk", "memory"))
+    typer.echo(
+        f"{disk:,.1f} MB on disk, {memory:,.1f} MB in memory; revela doctor {shlex.quote(result['index'])}: by part"
+    )
     again = {"--embeddings": embeddings, "--model": model} if embeddings else {}
     over = "".join(f" {name} {shlex.quote(value)}" for name, value in again.items() if value)
     note(f'Next: revela search {shlex.quote(result["index"])} "your question"{over}')
@@ -150,7 +163,8 @@ def index_corpus(
     model: str | None = None,
     embeddings: str | None = None,
     store: Literal["faiss", "chroma"] | None = None,
-    kind: Literal["flat", "hnsw", "ivf-sq8"] | None = None,
+    kind: str | None = None,
+    dimensions: int | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     sync: bool = False,
@@ -168,6 +182,7 @@ def index_corpus(
         store: ``"faiss"`` or ``"chroma"``; None means FAISS, or what an existing index has.
         kind: how FAISS searches, see :meth:`revela_rag.Index.build`; None means ``"flat"``, or what an existing index
             has.
+        dimensions: how many to keep of the vectors', see there; None means all, or as many as an existing index keeps.
         engine: ``"ray"`` embeds on a Ray cluster, see :class:`revela_rag.model.ray.RayEncoder`.
         workers: processes that embed there; None means one per CPU.
         sync: fail where there is no index yet.
@@ -176,8 +191,9 @@ def index_corpus(
         show_progress: show progress bars on stderr.
 
     Returns:
-        ``index``, ``model``, ``store``, ``kind``, ``chunks``, ``corpus`` (counts), ``summary``, ``seconds``
-        and ``sync`` (added, updated, deleted, unchanged, embedded and kept chunks, or None for a new index). Kept are
+        ``index``, ``model``, ``store``, ``kind``, ``dimensions``, ``chunks``, ``parts`` (bytes on ``disk`` and in
+        ``memory`` of each, see :class:`revela_rag.index.sizes.Part`), ``corpus`` (counts), ``summary``, ``seconds`` and
+        ``sync`` (added, updated, deleted, unchanged, embedded and kept chunks, or None for a new index). Kept are
         those of files and folders that could not be read this time.
 
     Raises:
@@ -208,8 +224,8 @@ def index_corpus(
         encoder = RayEncoder(named, workers=workers, max_length=recorded.max_length if recorded else None)
     else:
         encoder = encoder_of(model, embeddings)
-    options: dict[str, Any] = {"store": store, "kind": kind, "overwrite": overwrite, "deduplicate": deduplicate}
-    more = {**options, "show_progress": show_progress}
+    options: dict[str, Any] = {"store": store, "kind": kind, "dimensions": dimensions, "overwrite": overwrite}
+    more = {**options, "deduplicate": deduplicate, "show_progress": show_progress}
     index, corpus, changes = index_source(Index, source, path=folder, encoder=encoder, **more)
     with index:
         found = _describe(index)
@@ -223,10 +239,14 @@ def index_corpus(
 
 
 def _describe(index: Any) -> dict[str, Any]:
+    from revela_rag.index.sizes import index_parts
+
     return {
         "index": str(index.path),
         "model": index.manifest.model.name,
         "store": index.store,
         "kind": index.kind,
+        "dimensions": index.dimension,
         "chunks": len(index),
+        "parts": {part.name: {"disk": part.disk, "memory": part.memory} for part in index_parts(index.path)},
     }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Index"]
 
 Result = TypeVar("Result")
-Kind = Literal["flat", "hnsw", "ivf-sq8"]
+Kind = Literal["flat", "hnsw", "ivf-sq8", "rabitq", "int4", "int8", "fp16"]
 
 
 class Index:
@@ -67,6 +67,7 @@ class Index:
         path: str | Path,
         store: Literal["faiss", "chroma"] = "faiss",
         kind: Kind = "flat",
+        dimensions: int | None = None,
         vectors: np.ndarray | None = None,
         show_progress: bool = False,
         overwrite: bool = False,
@@ -81,8 +82,11 @@ class Index:
             path: a new or empty directory, or an index to replace.
             store: ``"faiss"``, or ``"chroma"``, approximate above 10,000 vectors.
             kind: how FAISS searches: ``"flat"`` compares all vectors; ``"hnsw"`` walks a graph, fastest, in about 1.2
-                times the memory of the vectors; ``"ivf-sq8"`` looks into some clusters of 8-bit codes, in a quarter
-                of it. Both search exactly below 10,000 vectors.
+                times the memory of the vectors; ``"ivf-sq8"`` looks into some clusters of 8-bit codes, in a quarter;
+                ``"rabitq"``, ``"int4"``, ``"int8"`` and ``"fp16"`` compare all vectors by codes, in 1/27, 1/8, 1/4 and
+                1/2 of it, and the closest exactly, from disk. Below 10,000 vectors all search exactly.
+            dimensions: keep only so many of the vectors' dimensions, on disk and in memory: the directions that hold
+                most of this corpus, until the index is built anew.
             vectors: (n, d) embeddings of the chunks in their order, when they are known already.
             show_progress: draw a progress bar.
             overwrite: replace an index that is there; until the new one is complete the old one is served.
@@ -95,17 +99,9 @@ class Index:
             MissingExtraError: chromadb is not installed.
         """
         root = Path(path).expanduser().absolute()
-        writer.build(
-            root,
-            chunks,
-            encoder=encoder,
-            store=store,
-            kind=kind,
-            vectors=vectors,
-            overwrite=overwrite,
-            show_progress=show_progress,
-            timeout=lock_timeout,
-        )
+        what: dict[str, Any] = {"store": store, "kind": kind, "dimensions": dimensions, "vectors": vectors}
+        how: dict[str, Any] = {"overwrite": overwrite, "show_progress": show_progress, "timeout": lock_timeout}
+        writer.build(root, chunks, encoder=encoder, **what, **how)
         return cls(root, Snapshot.open(root), encoder, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
 
     @classmethod
@@ -149,6 +145,7 @@ class Index:
         encoder: Encoder | None = None,
         store: Literal["faiss", "chroma"] | None = None,
         kind: Kind | None = None,
+        dimensions: int | None = None,
         overwrite: bool = False,
         deduplicate: bool = False,
         show_progress: bool = False,
@@ -163,6 +160,7 @@ class Index:
             encoder: the model; None means the one that an existing index was built by.
             store: None means FAISS, or what an existing index has; see :meth:`build`.
             kind: None means ``"flat"``, or what an existing index has.
+            dimensions: None means all, or as many as an existing index keeps.
             overwrite: build anew where there is an index.
             deduplicate: leave out chunks that equal or nearly equal an earlier one of any document.
             show_progress: draw progress bars.
@@ -174,9 +172,9 @@ class Index:
             IndexMismatchError: it was built by another model.
             CorpusError: nothing usable in the source.
         """
-        options: dict[str, Any] = {"store": store, "kind": kind, "overwrite": overwrite, "deduplicate": deduplicate}
+        options: dict[str, Any] = {"store": store, "kind": kind, "dimensions": dimensions, "overwrite": overwrite}
         opening: dict[str, Any] = {"lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
-        more = {**options, **opening, "show_progress": show_progress}
+        more = {**options, **opening, "deduplicate": deduplicate, "show_progress": show_progress}
         return index_source(cls, source, path=path, encoder=encoder, **more)[0]
 
     # -- what it is --------------------------------------------------------------------------------------------
@@ -193,12 +191,12 @@ class Index:
 
     @property
     def kind(self) -> str:
-        """How FAISS searches: ``"flat"``, ``"hnsw"`` or ``"ivf-sq8"``."""
+        """How FAISS searches, see :meth:`build`."""
         return self.manifest.kind
 
     @property
     def dimension(self) -> int:
-        """Length of the vectors."""
+        """Length of the vectors that it keeps; with ``dimensions`` less than the model's."""
         return self.manifest.dimension
 
     @property
@@ -449,7 +447,7 @@ class Index:
         if mode == "lexical":
             return self._read(lambda snapshot: snapshot.lexical(queries, k, condition))
         given = self.encoder.encode_queries(queries) if vectors is None else vectors
-        units = unit_queries(given, self.dimension, self.path)
+        units = unit_queries(given, self.manifest.query_dimension, self.path)
         if mode == "dense":
             return self._read(lambda snapshot: snapshot.dense(units, k, condition))
         return self._read(lambda snapshot: snapshot.hybrid(queries, units, k, condition))

@@ -25,6 +25,7 @@ def index_source(
     encoder: Encoder | None,
     store: Any = None,
     kind: Any = None,
+    dimensions: int | None = None,
     overwrite: bool = False,
     deduplicate: bool = False,
     show_progress: bool = False,
@@ -36,7 +37,8 @@ def index_source(
         if encoder is None:
             raise IndexingError(f"A new index in {str(folder)!r} needs a model; pass encoder=Encoder(model).")
         corpus = _read(source, deduplicate, show_progress)
-        options = {"store": store or "faiss", "kind": kind or "flat", "overwrite": overwrite}
+        chosen = {"store": store or "faiss", "kind": kind or "flat", "dimensions": dimensions}
+        options = {**chosen, "overwrite": overwrite}
         given: dict[str, Any] = {"encoder": encoder, "show_progress": show_progress, **options, **opening}
         return kind_of_index.build(corpus, path=folder, **given), corpus, None
     index = kind_of_index.open(folder, encoder=encoder, **opening)
@@ -45,6 +47,10 @@ def index_source(
             raise IndexingError(f"The index in {str(folder)!r} uses {index.store}, not {store}. {_ANEW}")
         if kind is not None and kind != index.kind:
             raise IndexingError(f"The index in {str(folder)!r} is of kind {index.kind}, not {kind}. {_ANEW}")
+        if dimensions is not None and (index.manifest.model_dimension is None or dimensions != index.dimension):
+            raise IndexingError(
+                f"The index in {str(folder)!r} keeps {index.dimension} dimensions, not {dimensions}. {_ANEW}"
+            )
         corpus, report = sync_source(index, source, deduplicate=deduplicate, show_progress=show_progress)
     except BaseException:
         index.close()

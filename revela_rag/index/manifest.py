@@ -105,6 +105,9 @@ class Manifest:
 
     ``identity`` is drawn when an index is built and kept by everything that is written to it, so that another index
     that came to lie in its place is told from it; ``""`` in indexes of earlier versions, until they are written.
+
+    ``dimension`` is the length of the vectors that are stored, ``model_dimension`` that of the model's where fewer are
+    kept (:mod:`revela_rag.index.rotation`), and None where they are stored whole.
     """
 
     generation: str
@@ -117,6 +120,12 @@ class Manifest:
     created: str
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     identity: str = ""
+    model_dimension: int | None = None
+
+    @property
+    def query_dimension(self) -> int:
+        """Length of the vectors that come in."""
+        return self.model_dimension or self.dimension
 
     def to_json(self) -> str:
         """As stored."""
@@ -176,6 +185,7 @@ class Manifest:
             created=_of(data, "created", str),
             files={_safe(name): _file(entry) for name, entry in files.items()},
             identity=_of(data, "identity", str) if "identity" in data else "",
+            model_dimension=None if data.get("model_dimension") is None else _of(data, "model_dimension", int),
         )
         if not GENERATION.fullmatch(manifest.generation):
             raise ValueError(f"generation {manifest.generation!r} is not the name of a generation")
@@ -185,6 +195,8 @@ class Manifest:
             raise ValueError(f"kind {manifest.kind!r} is not one of {', '.join(kinds)}")
         if not 1 <= manifest.dimension <= 1_000_000 or manifest.count < 0:
             raise ValueError(f"dimension {manifest.dimension} or count {manifest.count} is out of range")
+        if manifest.model_dimension is not None and not manifest.dimension < manifest.model_dimension <= 1_000_000:
+            raise ValueError(f"model_dimension {manifest.model_dimension} does not fit dimension {manifest.dimension}")
         return manifest
 
     def is_same_index(self, later: Manifest) -> bool:

@@ -12,8 +12,10 @@ import numpy as np
 from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, largest
+from revela_rag.index.diversity import most_diverse
 from revela_rag.index.filters import Condition
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
+from revela_rag.index.rotation import Rotation
 from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit
@@ -44,6 +46,9 @@ class Snapshot:
         self.vectors = store_class(manifest.store).open(
             self.folder, dimension=manifest.dimension, count=manifest.count, kind=manifest.kind
         )
+        self._rotation: Rotation | None = None
+        if manifest.model_dimension is not None:
+            self._rotation = Rotation.read(self.folder, (manifest.model_dimension, manifest.dimension))
         self._lexical: WordIndex | None = None
         self._context: DocumentContext | None = None
         self._lock = threading.Lock()
@@ -62,8 +67,17 @@ class Snapshot:
 
     def dense(self, queries: np.ndarray, k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k by cosine for each of (q, d) unit queries."""
-        found = self.vectors.search(queries, k, self._allowed(filter))
+        found = self.vectors.search(self._shortened(queries), k, self._allowed(filter))
         return [self._hits(near, dict(near)) for near in found]
+
+    def diverse(
+        self, query: np.ndarray, k: int, candidates: int, balance: float, filter: Condition | None
+    ) -> list[Hit]:
+        """Up to k of the best by cosine for one (d,) unit query, by maximal marginal relevance."""
+        found = self.vectors.search(query.reshape(1, -1), candidates, self._allowed(filter))[0]
+        vectors = self.vectors.vectors(np.array([row for row, _ in found], dtype=np.int64))
+        chosen = [found[place] for place in most_diverse(query, vectors, k, balance)] if found else []
+        return self._hits(chosen, dict(chosen))
 
     def lexical(self, queries: Sequence[str], k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k by BM25."""
@@ -75,7 +89,7 @@ class Snapshot:
         Words count by the mean of a chunk's BM25 and its document's, cosines by the chunk's vector in the context of
         its document (:class:`revela_rag.context.DocumentContext`).
         """
-        allowed = self._allowed(filter)
+        allowed, vectors = self._allowed(filter), self._shortened(vectors)
         words, context = self._load_words(), self._load_context()
         rows = words.rows
         mask = np.ones(len(rows), dtype=bool) if allowed is None else np.isin(rows, allowed, assume_unique=True)
@@ -108,6 +122,10 @@ class Snapshot:
         if before._context is not None:
             self._load_context()
         self.texts.attributes.warm(before.texts.attributes)
+
+    def _shortened(self, queries: np.ndarray) -> np.ndarray:
+        """(q, d) queries in the dimensions that are kept."""
+        return queries if self._rotation is None else self._rotation.apply(queries)
 
     def _allowed(self, filter: Condition | None) -> np.ndarray | None:
         return None if filter is None else self.texts.select(filter)

@@ -276,10 +276,6 @@ class TextStore:
             yield page
             last = page[-1][0]
 
-    def count_with(self, key: str) -> int:
-        """How many chunks have metadata under a key."""
-        return int(self._query("SELECT COUNT(DISTINCT row) FROM attributes WHERE key = ?", [key])[0][0])
-
     def _pages(self, columns: str) -> Iterator[Any]:
         last = -1
         sql = f"SELECT row, {columns} FROM chunks WHERE row > ? ORDER BY row LIMIT 1000"

@@ -14,6 +14,8 @@ from revela_rag.errors import IndexingError, IndexMismatchError, ModelError, Rev
 from revela_rag.index.generations import LOCK_FILE, QUEUE_FILE
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.queries import find_encoder
+from revela_rag.index.rotation import Rotation
+from revela_rag.index.sizes import index_parts
 from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
 from revela_rag.index.stores import store_class
 from revela_rag.index.stores.chroma_file import DATABASE, JOURNAL, check_integrity
@@ -59,20 +61,24 @@ def verify_index(path: str | Path) -> Iterator[Check]:
     yield _model(root, manifest)
 
 
-def open_index(path: str | Path) -> Check:
-    """What opening an index finds: sizes, and hashes of files up to 64 MiB."""
+def open_index(path: str | Path) -> Iterator[Check]:
+    """What opening an index finds (sizes, and hashes of files up to 64 MiB), and what its parts take."""
     root = Path(path).expanduser().absolute()
     try:
         snapshot = Snapshot.open(root)
     except RevelaError as error:
-        return Check("index", "failed", str(error), "find every fault: revela doctor INDEX --verify")
+        yield Check("index", "failed", str(error), "find every fault: revela doctor INDEX --verify")
+        return
     manifest = snapshot.manifest
     snapshot.close()
-    return Check("index", "ok", f"{manifest.generation}: {_described(manifest)}")
+    yield Check("index", "ok", f"{manifest.generation}: {_described(manifest)}")
+    for part in index_parts(root):
+        yield Check(part.name, "ok", part.summary())
 
 
 def _described(manifest: Manifest) -> str:
-    return f"{manifest.store}, {manifest.kind}, {manifest.count:,} chunks, {manifest.dimension} dimensions"
+    whole = f" of {manifest.model_dimension}" if manifest.model_dimension else ""
+    return f"{manifest.store}, {manifest.kind}, {manifest.count:,} chunks, {manifest.dimension}{whole} dimensions"
 
 
 def _leftovers(root: Path, manifest: Manifest) -> Iterator[Check]:
@@ -154,6 +160,8 @@ def _texts(folder: Path, manifest: Manifest, texts: TextStore) -> Check:
 def _vectors(folder: Path, manifest: Manifest, texts: TextStore) -> Check:
     for file in folder.glob(f"*/{DATABASE}"):
         check_integrity(file)
+    if manifest.model_dimension is not None:
+        Rotation.read(folder, (manifest.model_dimension, manifest.dimension))
     store = store_class(manifest.store).open(
         folder, dimension=manifest.dimension, count=manifest.count, kind=manifest.kind
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -26,11 +26,13 @@ from revela_rag.index.filters import Filter, clean, parse_filter
 from revela_rag.index.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.kept import KeptVectors, forget
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
+from revela_rag.index.rotation import ROTATION_FILE, Rotation
 from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
 from revela_rag.index.staging import Batch, Staged, prepare
 from revela_rag.index.stores import check_kind, store_class
+from revela_rag.index.stores.segments import link
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, embedded
-from revela_rag.index.types import SyncReport, VectorStore
+from revela_rag.index.types import SyncReport, VectorStore, check_k
 from revela_rag.index.words import LEXICAL_LIMIT, are_current, write_words
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def build(
     store: str,
     kind: str,
     vectors: np.ndarray | None,
+    dimensions: int | None,
     overwrite: bool,
     show_progress: bool,
     timeout: float,
@@ -60,6 +63,8 @@ def build(
     """Write an index of ``chunks`` as the new generation of ``root``."""
     store_class(store)
     check_kind(store, kind)
+    if dimensions is not None:
+        check_k(dimensions, "dimensions")
     with writing(root, timeout=timeout, create=True, overwrite=overwrite) as workspace:
         if workspace.current is not None and not overwrite:
             raise IndexingError(
@@ -69,8 +74,14 @@ def build(
         job = _Job(workspace, encoder, store, kind, fresh=True)
         with KeptVectors(root, encoder) as kept:
             options: dict[str, Any] = {"vectors": vectors, "show_progress": show_progress}
-            for batch in prepare(chunks, lambda ids: {}, encode=kept.encode, size=_window(encoder), **options):
-                job.take(batch)
+            batches = prepare(chunks, lambda ids: {}, encode=kept.encode, size=_window(encoder), **options)
+            if dimensions is None:
+                for batch in batches:
+                    job.take(batch)
+            else:
+                with Staged(root, "", batches) as staged:
+                    job.rotate(staged, dimensions)
+                    job.consume(staged)
             report = job.finish()
         forget(root)
         return report
@@ -191,11 +202,15 @@ class _Job:
         self._store = store or (self._old.store if self._old else "faiss")
         self._kind = kind or (self._old.kind if self._old else "flat")
         self._before: TextStore | None = None
+        self._rotation: Rotation | None = None
         if self._old and self._old_folder:
             self._old.verify(self._old_folder)
             self._before = TextStore.open(self._old_folder / TEXTS_FILE)
             if encoder is not None and encoder.fingerprint != self._old.model.fingerprint:
                 raise mismatch(workspace.root, self._old, encoder)
+            if self._old.model_dimension is not None:
+                shape = (self._old.model_dimension, self._old.dimension)
+                self._rotation = Rotation.read(self._old_folder, shape)
         self._texts: TextStore | None = None
         self._vectors: VectorStore | None = None
         self._dimension = self._old.dimension if self._old else None
@@ -203,6 +218,11 @@ class _Job:
         self._altered: list[int] = []  # rows that have another embedded text than before
 
     # -- reading what comes in ---------------------------------------------------------------------------------
+
+    def rotate(self, staged: Staged, dimensions: int) -> None:
+        """Keep so many dimensions of all vectors, those that say most of what is staged."""
+        batches = (np.stack([vector for vector in batch.vectors if vector is not None]) for batch in staged.batches(""))
+        self._rotation = Rotation.fit(batches, dimensions)
 
     def consume(self, staged: Staged) -> None:
         """Take in what was made ready, perhaps before others wrote to the index."""
@@ -250,11 +270,15 @@ class _Job:
         """(n, d) vectors; texts that the index lost to another writer meanwhile are embedded now."""
         if not wanted:
             return np.empty((0, self._dimension or 0), dtype=np.float32)
+        late: Iterator[np.ndarray] = iter(())
         if lost := [embedded(values) for values, vector in wanted if vector is None]:
             assert self._encoder is not None
             late = iter(self._encoder.encode_documents(lost))
-            return np.stack([next(late) if vector is None else vector for _, vector in wanted])
-        return np.stack([vector for _, vector in wanted if vector is not None])
+        vectors = np.stack([next(late) if vector is None else vector for _, vector in wanted])
+        if self._rotation is None:
+            return vectors
+        self._check_length(vectors.shape[1], self._rotation.length)
+        return self._rotation.apply(vectors)
 
     # -- taking out --------------------------------------------------------------------------------------------
 
@@ -308,16 +332,24 @@ class _Job:
             folder = self._workspace.begin()
             if self._old_folder is not None:
                 shutil.copyfile(self._old_folder / TEXTS_FILE, folder / TEXTS_FILE)
+            if self._rotation is not None and self._old_folder is not None:
+                link(self._old_folder / ROTATION_FILE, folder / ROTATION_FILE)
+            elif self._rotation is not None:
+                self._rotation.write(folder)
             self._texts = TextStore.create(folder / TEXTS_FILE)
             self._vectors = store_class(self._store).create(
                 folder, dimension=self._dimension, kind=self._kind, source=self._old_folder
             )
-        if dimension is not None and dimension != self._dimension:
-            raise IndexMismatchError(
-                f"The vectors have length {dimension}, the index {str(self._workspace.root)!r} has "
-                f"{self._dimension}; embed them with the model the index was built by."
-            )
+        if dimension is not None:
+            self._check_length(dimension, self._dimension)
         return self._texts, self._vectors
+
+    def _check_length(self, length: int, wanted: int | None) -> None:
+        if length != wanted:
+            raise IndexMismatchError(
+                f"The vectors have length {length}, the index {str(self._workspace.root)!r} has {wanted}; embed them "
+                "with the model the index was built by."
+            )
 
     def _model_dimension(self) -> int:
         assert self._encoder is not None
@@ -364,6 +396,7 @@ class _Job:
                 self._workspace.folder, known=self._old_folder, entries=self._old.files if self._old else None
             ),
             identity=(current.identity if (current := self._workspace.current) else "") or uuid4().hex,
+            model_dimension=None if self._rotation is None else self._rotation.length,
         )
         self._close()
         publish(self._workspace, manifest)

@@ -74,6 +74,9 @@ def test_grep_narrows_by_path_filter_and_case(handbook):
     assert {match["document"] for match in handbook.grep("keys?", path="docs/")["matches"]} == {"docs/keys.md"}
     assert {match["document"] for match in handbook.grep("[a-z]", path="*.py")["matches"]} == {"src/dates.py"}
     assert {m["document"] for m in handbook.grep("[a-z]", filter={"language": "python"})["matches"]} == {"src/dates.py"}
+    later = {"start_line": {"$gte": 20}, "$not": {"language": "go"}}
+    assert {match["line"] for match in handbook.grep("month", filter=later)["matches"]} == {21, 23, 24, 25}
+    assert handbook.list(filter=later)["documents"][0]["chunks"] == 1
     assert handbook.grep("thirty")["notes"] == ["Nothing matches. Try with ignore_case, or search."]
     assert lines_of(handbook.grep("thirty", ignore_case=True)) == [
         ("docs/leave.md", 3, "Thirty days of paid leave a year.")

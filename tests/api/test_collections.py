@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,14 @@ def everything(collection: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("space", ["cosine", "l2", "ip"])
 def test_a_collection_is_mapped_and_swapped(space: str, client: Any, server: Server, encoder: Encoder) -> None:
-    old = fill(client, server, configuration={"hnsw": {"space": space}}, metadata={"owner": "me"})
+    old = fill(client, server, configuration={"hnsw": {"space": space, "ef_search": 77}}, metadata={"owner": "me"})
     before, calls = everything(old), len(server.calls)
     made = map_collection(client, "docs", encoder)
     assert len(server.calls) == calls, "nothing is embedded"
     assert (made.count, made.found) == (len(TEXTS), 1.0)
     assert everything(client.get_collection("docs"))["id-7"][0] == TEXTS[7], "the old one has its name still"
     new = client.get_collection("docs-adapted")
-    assert new.configuration_json["hnsw"]["space"] == space
+    assert [new.configuration_json["hnsw"][option] for option in ("space", "ef_search")] == [space, 77]
     assert new.metadata == {"owner": "me", "revela:fingerprint": encoder.fingerprint}
     after = everything(new)
     assert {id_: row[:2] for id_, row in after.items()} == {id_: row[:2] for id_, row in before.items()}
@@ -212,6 +213,23 @@ def test_a_store_in_memory_is_read(server: Server) -> None:
         ["a.md", "3"],
     )
     assert stored.vectors.shape == (2, 16)
+
+
+def test_a_faiss_store_of_langchain_is_read(server: Server) -> None:
+    faiss = pytest.importorskip("faiss")
+    vectors = np.array(server(TEXTS[:5]), dtype=np.float32)
+    index = faiss.IndexFlatL2(16)
+    index.add(vectors)
+    documents = {f"id-{i}": SimpleNamespace(page_content=TEXTS[i], metadata={"source": "a.md"}) for i in range(5)}
+    store = SimpleNamespace(  # what LangChain's class has, which is in a package of its own
+        index=index,
+        index_to_docstore_id={i: f"id-{i}" for i in range(5)},
+        docstore=SimpleNamespace(search=documents.__getitem__),
+    )
+    stored = read_vectors(store, limit=3)
+    assert (len(stored), stored.total, set(stored.documents)) == (3, 5, {"a.md"})
+    for text, vector in zip(stored.texts, stored.vectors, strict=True):
+        np.testing.assert_array_equal(vector, vectors[TEXTS.index(text)])
 
 
 def test_stores_that_cannot_be_used_are_named(client: Any, server: Server) -> None:

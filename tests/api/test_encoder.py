@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from revela_rag.corpus import load_corpus
 from revela_rag.errors import EmbeddingError, IndexMismatchError, ModelError
 from revela_rag.evaluation import RetrievalData
 
-from .support import Server
+from .support import HttpError, Server, raising
 
 TEXTS = {"river": "the river carries the old boat", "tax": "the tax is due in may", "owl": "owls hunt mice at night"}
 
@@ -76,6 +77,19 @@ def test_an_index_costs_what_is_not_in_the_cache(server: Server, encoder: Encode
     calls = len(server.calls)
     Index.build(load_corpus([{"text": text} for text in texts]).chunks, encoder=encoder, path=tmp_path / "ix").close()
     assert [text for call in server.calls[calls:] for text in call] == texts[2:]
+
+
+def test_an_index_that_failed_pays_only_for_the_rest(server: Server, encoder: Encoder, tmp_path: Path) -> None:
+    chunks = load_corpus([{"text": f"page {number} of a book about owls"} for number in range(20)]).chunks
+    server.faults[4] = raising(HttpError(401, "the key has expired"))
+    with pytest.raises(EmbeddingError, match=r"the key has expired.*8 of 20 texts were embedded"):
+        Index.build(chunks, encoder=encoder, path=tmp_path / "ix")
+    assert not (tmp_path / "ix" / "manifest.json").exists()
+    with Index.build(chunks, encoder=encoder, path=tmp_path / "ix") as index:
+        assert len(index) == 20
+    counted = Counter(server.texts)
+    assert max(counted[chunk.embedding_text] for chunk in chunks) == 2, "the batch that failed"
+    assert sum(counted[chunk.embedding_text] for chunk in chunks) == 24
 
 
 def test_it_is_evaluated(encoder: Encoder) -> None:

@@ -81,7 +81,7 @@ def test_every_system_and_going_on_after_a_stop(bench, toy, tiny_bert, tiny_lm, 
 
 def test_lora_trains_the_encoder(bench, toy, tiny_bert, tiny_lm, tmp_path):
     systems = "base,tsdae,default"
-    options = {"systems": systems, "adapter": "lora", "limit-queries": 6, "limit-documents": 60}
+    options = {"systems": systems, "adapter": "lora", "limit-queries": 6, "limit-documents": 90}
     bench.run.main(arguments(toy, tiny_bert, tiny_lm, tmp_path, **options))
     found = results(tmp_path)
     assert {name: result["status"] for name, result in found.items()} == dict.fromkeys(found, "done")

@@ -36,8 +36,8 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "stack_of_a_test.py").write_text(MODULE)
     docs = tmp_path / "pages"
     docs.mkdir()
-    for one in ("river", "engine", "window", "garden", "letter", "mirror", "bridge"):
-        for two in ("opens", "paints", "sells", "hides", "cleans", "builds", "moves"):
+    for one in ("river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest", "harbour"):
+        for two in ("opens", "paints", "sells", "hides", "cleans", "builds", "moves", "closes", "carries", "repairs"):
             text = f"# The {one} that {two} it\n\nEvery day a {one} {two} some more, and nobody else does.\n"
             (docs / f"{one}-{two}.md").write_text(text)
     yield "stack_of_a_test:embeddings"
@@ -57,7 +57,7 @@ def test_the_whole_road(stack: str, revela: Callable[..., Any]) -> None:
     assert f"--model map --embeddings {stack}" in made.stderr
     assert Path("map/embedding_map.json").is_file()
     indexed = revela("index", "pages", "--output", "ix", "--model", "map", "--embeddings", stack)
-    assert "49 chunks" in indexed.stdout and f"--embeddings {stack} --model map" in indexed.stderr
+    assert "100 chunks" in indexed.stdout and f"--embeddings {stack} --model map" in indexed.stderr
     found = revela("search", "ix", "a bridge that moves", "--model", "map", "--embeddings", stack, "-k", "1")
     assert "bridge-" in found.stdout
     assert "Encoder.over" in revela("search", "ix", "a bridge", code=1).stderr

@@ -15,7 +15,8 @@ def test_bm25_table(beir: Path, revela: Callable[..., Any]) -> None:
 
 def test_all_at_k_stands_beside_the_others(beir: Path, revela: Callable[..., Any]) -> None:
     text = revela("evaluate", "bm25", "--data", beir, "--all-at", "3", "--all-at", "1").stdout
-    assert text.index("MRR@10") < text.index("All@1") < text.index("All@3")
+    assert text.index("bm25") < text.index("MRR@10") < text.index("All@1") < text.index("All@3")
+    assert text.count("[1.000, 1.000]") >= 4
 
 
 def test_json_file_holds_every_query(beir: Path, tmp_path: Path, model: Path, revela: Callable[..., Any]) -> None:

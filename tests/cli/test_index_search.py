@@ -152,6 +152,23 @@ def test_kinds(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., An
     revela("index", docs, "-m", model, "-o", tmp_path / "b", "--kind", "pq", code=2)
 
 
+def test_little_memory(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    small = ("--kind", "rabitq", "--dimensions", "2")
+    built = json.loads(revela("-q", "index", docs, "-m", model, "-o", tmp_path / "ix", *small, "--json").stdout)
+    assert (built["kind"], built["dimensions"]) == ("rabitq", 2)
+    assert set(built["parts"]) == {"texts", "words", "vectors", "rotation"}
+    assert built["parts"]["texts"]["disk"] > built["parts"]["texts"]["memory"] == 0
+    said = revela("-q", "index", docs, "-o", tmp_path / "ix", *small).stdout
+    assert "3 unchanged" in said and "MB on disk" in said and "MB in memory" in said
+    assert (
+        "keeps 2 dimensions, not 1" in revela("index", docs, "-o", tmp_path / "ix", "--dimensions", "1", code=1).stderr
+    )
+    assert "--dimensions" in revela("index", docs, "-o", tmp_path / "ix", "--dimensions", "0", code=2).stderr
+    told = revela("doctor", tmp_path / "ix").stdout
+    assert "rabitq, 3 chunks, 2 of " in told and "rotation" in told and "MB in memory" in told
+    assert revela("-q", "search", tmp_path / "ix", "rotate the keys", "--json").stdout
+
+
 @pytest.mark.parametrize(
     ("flags", "mode"), [([], "hybrid"), (["--dense"], "dense"), (["--hybrid"], "hybrid"), (["--lexical"], "lexical")]
 )

@@ -109,7 +109,7 @@ SEARCH = """
 """
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-sq8"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-sq8", "rabitq", "int4"])
 def test_damaged_files_end_no_process(tmp_path, vectors, kind, monkeypatch):
     """In a process of its own: a wild pointer would end it."""
     for module in ("approximate", "faiss_store"):

@@ -92,7 +92,7 @@ def test_a_killed_write_goes_on_from_what_it_embedded(path, encoder, write, numb
     assert -16 <= lost <= 16, "no more than the block that was under way"
     assert len(index) == 4000 and contents(path) == {"manifest.json", index.manifest.generation}
     for some in (chunk(5), chunk(900), chunk(3999)):
-        assert index.search_vector(encoder.encode_queries([some.text])[0], k=1)[0].chunk.id == some.id
+        assert index.search("", k=1, mode="dense", vector=encoder.encode_queries([some.text])[0])[0].chunk.id == some.id
     index.close()
 
 
@@ -158,7 +158,7 @@ def test_a_damaged_file_costs_the_embeddings_alone(path, encoder, eager, damage)
         connection.close()
     with Index.build(chunks(200), encoder=encoder, path=path) as index:
         assert len(encoder.embedded) == 200 and len(index) == 200
-        found = index.search_vector(encoder.encode_queries([chunk(7).text])[0], k=1)[0]
+        found = index.search("", k=1, mode="dense", vector=encoder.encode_queries([chunk(7).text])[0])[0]
         assert found.chunk.id == chunk(7).id and found.score == pytest.approx(1.0, abs=1e-5)
     assert contents(path) == {"manifest.json", "generation-000001"}
 

@@ -13,7 +13,8 @@ from revela_rag.index.stores.segments import Segment, bitmap
 
 from .support import DIMENSION, FakeEncoder, chunk, chunks, numbers
 
-KINDS = ["flat", "hnsw", "ivf-sq8"]
+KINDS = ["flat", "hnsw", "ivf-sq8", "rabitq", "int8"]
+CODES = ["rabitq", "int4", "int8", "fp16"]
 STORE = "revela_rag.index.stores.faiss_store"
 
 
@@ -111,19 +112,20 @@ def test_random_writes_end_as_a_new_index_would(path, encoder, kind):
     assert len(files(index)) <= 16, "and small segments are merged"
 
 
-def test_a_structure_is_made_anew_when_a_fifth_is_stale(path, encoder, kind):
+def test_a_structure_is_made_anew_when_a_share_is_stale(path, encoder, kind):
     if kind == "flat":
         pytest.skip("nothing to make anew")
+    few = 10 if kind in CODES else 50  # less than a twentieth, or a fifth
     index = Index.build(chunks(400), encoder=encoder, path=path, kind=kind)
     first = files(index)["approximate.faiss"]
-    index.add(chunks(440, 400))
+    index.add(chunks(400 + few, 400))
     assert files(index)["approximate.faiss"] == first
-    index.add(chunks(520, 440))
+    index.add(chunks(400 + 3 * few, 400 + few))
     assert files(index)["approximate.faiss"] != first
     second = files(index)["approximate.faiss"]
-    index.delete([c.id for c in chunks(60)])
+    index.delete([c.id for c in chunks(few)])
     assert files(index)["approximate.faiss"] == second
-    index.delete([c.id for c in chunks(130, 60)])
+    index.delete([c.id for c in chunks(3 * few, few)])
     assert files(index)["approximate.faiss"] != second
 
 
@@ -142,7 +144,7 @@ def test_few_vectors_are_searched_exactly_and_that_is_said(path, encoder, kind, 
 
 def test_kinds_are_checked(path, encoder):
     for options in ({"kind": "pq"}, {"store": "chroma", "kind": "hnsw"}):
-        with pytest.raises(IndexingError, match=r"kind=.*flat, hnsw, ivf-sq8"):
+        with pytest.raises(IndexingError, match=r"kind=.*flat, hnsw, ivf-sq8, rabitq"):
             Index.build(chunks(3), encoder=encoder, path=path, **options)
     assert not path.exists()
 

@@ -218,9 +218,10 @@ def test_another_model_stops_a_second_run(code_corpus: Corpus, function: Functio
     run(code_corpus, function.embeddings(), tmp_path / "map")
     before = (tmp_path / "map" / "embedding_map.safetensors").read_bytes()
     other = function.embeddings(embed_documents=lambda texts: np.roll(function(texts), 1, axis=1))
-    corpus = load_corpus(
-        [{"title": f"title number {i}", "text": f"some words of document {i} " * 6} for i in range(60)]
-    )
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}" for a in ("ri", "mo", "ta", "ke", "lu") for b in ("ver", "tor", "ble", "ment", "ding", "nel")]
+    made = [rng.choice(words, size=30) for _ in range(100)]
+    corpus = load_corpus([{"title": " ".join(some[:4]), "text": " ".join(some[4:])} for some in made])
     with pytest.raises(EmbeddingError, match="another model answers under that name"):
         run(corpus, other, tmp_path / "map")
     assert (tmp_path / "map" / "embedding_map.safetensors").read_bytes() == before

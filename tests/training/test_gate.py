@@ -386,3 +386,11 @@ def test_the_gentlest_strength_is_taken_that_comes_the_nearer_to_the_best_the_le
     assert shares[1.0] < 0.2
     assert fallen == 0.25
     assert chosen(0.15, gentle=False)[0] == 0.5
+
+
+def test_what_nothing_held_to_the_base_is_taken_at_five_eighths_at_most() -> None:
+    rising = {0.0: 0.1, 0.5: 0.3, 0.625: 0.4, 0.75: 0.5, 1.0: 0.7}
+    asked = [0.5, 0.625, 0.75, 1.0]
+    assert run_gate(DATA, embedder(rising), asked).strength == 0.625
+    assert run_gate(DATA, embedder(rising), asked, gentle=False).strength == 1.0
+    assert run_gate(DATA, embedder({0.0: 0.1, 1.0: 0.7}), [1.0]).strength == 1.0  # there is no other

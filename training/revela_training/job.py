@@ -68,7 +68,8 @@ class AdaptResult:
     """What an adaptation gave.
 
     Attributes:
-        path: directory of the model, which loads in any sentence-transformers consumer.
+        path: directory of the model, which loads in any sentence-transformers consumer; for embeddings behind an API
+            of the map, see :meth:`revela_rag.Encoder.over`.
         adapted: whether the returned model differs from the base.
         strength: chosen strength of the adapter; 0 when the base was kept.
         summary: one plain sentence with before and after.

@@ -30,8 +30,9 @@ class Store:
     kinds: tuple[str, ...]
 
 
+_FAISS_KINDS = ("flat", "hnsw", "ivf-sq8", "rabitq", "int4", "int8", "fp16")
 STORES: Mapping[str, Store] = {
-    "faiss": Store("revela_rag.index.stores.faiss_store", "FaissStore", ("flat", "hnsw", "ivf-sq8")),
+    "faiss": Store("revela_rag.index.stores.faiss_store", "FaissStore", _FAISS_KINDS),
     "chroma": Store("revela_rag.index.stores.chroma_store", "ChromaStore", ("flat",)),
 }
 

@@ -42,6 +42,7 @@ __all__ = ["EXACT_BELOW", "ChromaStore"]
 EXACT_BELOW = 10_000
 
 _PAGE = 10_000  # vectors read at once
+_LITTLE = 4 * 2**20  # bytes free, with which an error of Chroma is taken for want of space
 _FOLDER = "chroma"
 _COLLECTION = "revela"
 _HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 256, "max_neighbors": 32}
@@ -320,6 +321,11 @@ def _close(client: Any, private: Path | None) -> None:
     _remove(private)
 
 
+def _is_full(folder: Path) -> bool:
+    there = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    return there is not None and shutil.disk_usage(there).free < _LITTLE
+
+
 @contextmanager
 def _errors(folder: Path | None) -> Iterator[None]:
     """Chroma raises many kinds of errors, some of them Rust's; say what they mean here."""
@@ -329,6 +335,7 @@ def _errors(folder: Path | None) -> Iterator[None]:
         raise
     except Exception as error:
         where, message = str(folder or _FOLDER), str(error).lower()
-        if "disk is full" in message or "no space" in message or "file too large" in message:
+        full = any(sign in message for sign in ("disk is full", "no space", "file too large"))
+        if full or (folder is not None and _is_full(folder)):  # Chroma does not always say so
             raise DiskError(f"The Chroma store {where!r} cannot be written: {error}; free some space.") from error
         raise IndexingError(f"The Chroma store {where!r} is missing or damaged; build again. ({error})") from error

@@ -2,7 +2,8 @@
 
 FAISS reads files of some hundred kinds, and what it does with numbers that lead out of a file differs between its
 versions. This walks the layout of those that are written here: vectors under rows (``IxMp`` of ``IxFI``), the same of a
-graph (``IxMp`` of ``IHNf``), and clusters of 8-bit codes (``IwSq``).
+graph (``IxMp`` of ``IHNf``), of codes of 4, 8 or 16 bits a dimension (``IxSQ``) or of one (``Ixrq``), and clusters of
+8-bit codes (``IwSq``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ __all__ = ["check_faiss"]
 
 _HEAD = Struct("<iqqqBi")  # dimension, vectors, two numbers of old, trained, metric
 _INNER_PRODUCT, _TRAINED, _SQ8 = 0, 1, 0
+_BITS = {_SQ8: 8, 1: 4, 4: 16}  # a dimension, by the type of code
+_FACTORS = 8  # bytes beside the bits of a vector, in codes of one bit
 _MOST = 2**31  # vectors, rows and lists
 
 
@@ -55,6 +58,8 @@ class _Walk:
             inner = self._read(4)
             if inner == b"IHNf":
                 self._graph(count)
+            elif inner in (b"IxSQ", b"Ixrq"):
+                self._codes(inner, count)
             else:
                 self._flat(inner, count)
             self._rows(count)
@@ -142,6 +147,31 @@ class _Walk:
             raise _UnlikelyError("its graph begins nowhere")
         self._flat(self._read(4), count)
 
+    def _codes(self, kind: bytes, count: int) -> None:
+        if self._head() != count:
+            raise _UnlikelyError("it has codes of other vectors than the rows")
+        if kind == b"IxSQ":
+            _, size = self._quantizer()
+            self._array("u1", count * size)
+            return
+        length, size, metric = self._number(), self._number(), self._number(4)
+        if (length, size, metric) != (self._dimension, -(-length // 8) + _FACTORS, _INNER_PRODUCT):
+            raise _UnlikelyError("its codes are not of one bit")
+        self._array("u1", count * size)
+        self._array("<f4", length)
+        if not 1 <= self._number(1) <= 8:
+            raise _UnlikelyError("the bits of a query are out of range")
+
+    def _quantizer(self) -> tuple[int, int]:
+        """Type and bytes of a vector's code."""
+        kind = self._number(4)
+        self._skip(8)  # how the range of values was found
+        length, size = self._number(), self._number()
+        self._array("<f4", 0 if _BITS.get(kind) == 16 else 2 * self._dimension)
+        if length != self._dimension or kind not in _BITS or size != -(-length * _BITS[kind] // 8):
+            raise _UnlikelyError("its codes are not of its vectors")
+        return kind, size
+
     def _clusters(self) -> None:
         count = self._head()
         lists = self._number()
@@ -152,13 +182,10 @@ class _Walk:
         if self._number(1) != 0:
             raise _UnlikelyError("it has a map of its vectors")
         self._array("<i8", 0)
-        kind = self._number(4)
-        self._skip(8)  # how the range of values was found
-        sizes = {self._number(), self._number()}
-        self._array("<f4", 2 * self._dimension)
-        sizes.add(self._number())
+        kind, size = self._quantizer()
+        again = self._number()
         self._skip(1)
-        if kind != _SQ8 or sizes != {self._dimension}:
+        if kind != _SQ8 or again != size:
             raise _UnlikelyError("its codes are not of 8 bits")
         self._lists(count, lists)
 

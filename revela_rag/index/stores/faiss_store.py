@@ -1,8 +1,8 @@
 """Vectors in FAISS: exact inner products over unit vectors, that is, cosines, with a faster search on request.
 
 The originals lie in segments of up to ``SEGMENT`` vectors. A write adds segments and lists the dead rows of older ones,
-so its cost follows what changed, and memory holds one segment. The kinds ``"hnsw"`` and ``"ivf-sq8"`` add a structure
-that finds candidates; what was added since it was built is searched exactly, so nothing new is ever missed.
+so its cost follows what changed, and memory holds one segment. All kinds but ``"flat"`` add a structure that finds
+candidates; what was added since it was built is searched exactly, so nothing new is ever missed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ logger = logging.getLogger(__name__)
 #: Vectors in a segment: 100 MB at 384 dimensions.
 SEGMENT = 65_536
 _NAME = "vectors-{:06d}.faiss"
-_STALE = 0.2  # share of dead or uncovered vectors at which a structure is made anew
+_STALE = 0.2  # share of dead vectors at which a segment is made anew
 _SMALL = 8  # so many segments of a few vectors may lie around before they are merged
-_SELECTIVE = 0.1  # filters that leave less are searched exactly: a graph finds 0.89 of the best at 7 % of 30,000
 
 
 class FaissStore:
@@ -52,7 +51,7 @@ class FaissStore:
         self._fresh: list[Segment] = []
         self._number = 1 + max((_number(segment) for segment in segments), default=0)
         self._highest = max((int(segment.rows.max()) for segment in segments if len(segment.rows)), default=0)
-        self._parts = [self._part(segment) for segment in segments] if folder is None else []
+        self._parts = self._living_parts() if folder is None else []
 
     @classmethod
     def create(cls, folder: Path, *, dimension: int, kind: str = "flat", source: Path | None = None) -> FaissStore:
@@ -132,8 +131,7 @@ class FaissStore:
         old = self._approximate
         if old is not None:
             old.remove(removed)
-            uncovered = count - len(old)
-            if uncovered <= _STALE * count and len(old.dead) <= _STALE * len(old.rows):
+            if not old.is_stale(count):
                 old.link(self._folder)
                 return
         logger.info("Building %r over %d vectors.", self._kind, count)
@@ -152,7 +150,9 @@ class FaissStore:
         if allowed is not None:
             bits = np.zeros(self._highest + 1, dtype=bool)
             bits[allowed] = True
-        quick = self._approximate is not None and (allowed is None or len(allowed) > _SELECTIVE * count)
+        quick = self._approximate is not None and (
+            allowed is None or len(allowed) > self._approximate.selective * count
+        )
         if quick:
             assert self._approximate is not None
             found = [
@@ -177,15 +177,20 @@ class FaissStore:
         """The rows of all vectors."""
         return np.concatenate([np.empty(0, dtype=np.int64), *(segment.alive for segment in self._segments)])
 
-    def _part(self, segment: Segment) -> tuple[Segment, np.ndarray | None, np.ndarray]:
-        """A segment, its living rows as bits (None: all live), and those that the structure does not cover."""
-        living = segment.alive
-        bits = None
-        if len(segment.dead):
-            bits = np.zeros(self._highest + 1, dtype=bool)
-            bits[living] = True
-        covered = np.empty(0, dtype=np.int64) if self._approximate is None else self._approximate.alive
-        return segment, bits, living[~np.isin(living, covered)]
+    def _living_parts(self) -> list[tuple[Segment, np.ndarray | None, np.ndarray]]:
+        """Each segment, its living rows as bits (None: all live), and those that the structure does not cover."""
+        covered = np.zeros(self._highest + 1, dtype=bool)
+        if self._approximate is not None:
+            there = self._approximate.alive
+            covered[there[(there >= 0) & (there <= self._highest)]] = True
+        parts = []
+        for segment in self._segments:
+            living, bits = segment.alive, None
+            if len(segment.dead):
+                bits = np.zeros(self._highest + 1, dtype=bool)
+                bits[living] = True
+            parts.append((segment, bits, living[~covered[living]]))
+        return parts
 
     def _exact(self, queries: np.ndarray, k: int, allowed: np.ndarray | None, *, new: bool) -> list[Found]:
         """Exact search of every segment, or of what the structure does not cover."""

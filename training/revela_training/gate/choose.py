@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 METRIC = "nDCG@10"
 _DEPTH = 100  # what the metrics read of a run
 _CONFIDENCE = 0.05
+_STRONGEST = 0.625  # of an adapter that nothing held to the base: more gave people's queries nothing on the mean
 _LARGEST_LOSS = 0.01  # that one kind of queries may bear for the others' gain
 FEWEST_TO_CHOOSE = 10  # documents: a bootstrap of one query takes any gain for certain
 _TOO_EASY = 0.995  # nDCG@10 of the base from which there is nothing left to gain
@@ -105,8 +106,8 @@ def run_gate(
         strict: ask that structural (or cropped) queries gain in themselves, one-sided p < 0.05. LoRA can learn to find
             the words of keywords and spans and nothing else, and then people's questions fare worse; and where texts
             are terse, their halves may say nothing at all.
-        gentle: take the smallest strength that comes near enough to the best gain, and not the best itself: that is
-            for an adapter that nothing held to the base while it was trained.
+        gentle: take the smallest strength that comes near enough to the best gain, at most 5/8, and not the best
+            itself: that is for an adapter that nothing held to the base while it was trained.
     """
 
     @functools.cache  # one strength after the other: under LoRA each costs a run of the backbone over all documents
@@ -234,6 +235,8 @@ def _choose(data: EvaluationSet, score: _Score, strengths: Sequence[float], *, s
     gain = {strength: value - choosing[0.0] for strength, value in choosing.items()}
     enough = choosing[0.0] + gain[best] * (_enough(gain[best], gain[max(tried)]) if gentle else 1.0)
     best = min((strength for strength in harmless if choosing[strength] >= enough > choosing[0.0]), default=best)
+    if gentle:
+        best = max((strength for strength in harmless if strength <= min(best, _STRONGEST)), default=best)
     p_value = balanced_p_value(gains[best])
     accepted = bool(harmless) and choosing[best] > choosing[0.0] and p_value < 2 * _CONFIDENCE  # one-sided
     words_alone = accepted and strict and _p_of_gain(gains[best][0]) >= _CONFIDENCE
