@@ -27,6 +27,7 @@ from revela_training.config import AdaptConfig
 from revela_training.data.batching import GroupDataset
 from revela_training.job import AdaptResult
 from revela_training.loop.precision import compute_dtype
+from revela_training.plan import RunPlan
 from revela_training.retriever.backbone import TrainableRetriever
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
@@ -125,12 +126,12 @@ class Bench:
         trained: list[TrainableRetriever] = []
         own_training = job.train
 
-        def train(model: Any, dataset: GroupDataset, collator: Any, cfg: AdaptConfig, **options: Any) -> list[Any]:
+        def train(model: Any, dataset: GroupDataset, collator: Any, plan: RunPlan, **options: Any) -> list[Any]:
             trained.append(model.retriever)
             if system in ADAPTED:
-                return own_training(model, dataset, collator, cfg, **options)
-            steps = baselines.plan(system, dataset, cfg)
-            baselines.train(system, model.retriever, steps, cfg, base=self.base)
+                return own_training(model, dataset, collator, plan, **options)
+            steps = baselines.plan(system, dataset, plan)
+            baselines.train(system, model.retriever, steps, plan, base=self.base)
             return []
 
         with patch.object(job, "train", train):
@@ -151,12 +152,12 @@ class Bench:
 
     def _embedder(self, retriever: TrainableRetriever) -> Embed:
         """Embed at any strength. Under a linear adapter the backbone's vectors are computed once for all systems."""
-        settings = AdaptConfig().replace(**{**self.settings, "adapter": "lora"})
+        precision = AdaptConfig(**self.settings).machine.precision
 
         def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
             retriever.set_strength(strength)
             if retriever.adapter is None:
-                return retriever.embed(texts, role, compute_dtype=compute_dtype(settings)).numpy(force=True)
+                return retriever.embed(texts, role, compute_dtype=compute_dtype(precision)).numpy(force=True)
             with torch.no_grad():
                 base = torch.from_numpy(self._base_vectors(texts, role)).to(retriever.device)
                 return retriever.adapt_embeddings(base).numpy(force=True)
@@ -166,7 +167,7 @@ class Bench:
     def _base_vectors(self, texts: Sequence[str], role: Role) -> np.ndarray:
         key = (role, tuple(texts))
         if key not in self._known:
-            dtype = compute_dtype(AdaptConfig().replace(**self.settings))
+            dtype = compute_dtype(AdaptConfig(**self.settings).machine.precision)
             self._known[key] = self._retriever.embed_base(texts, role, compute_dtype=dtype).numpy(force=True)
         return self._known[key]
 
@@ -205,5 +206,5 @@ def identity(system: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if system in UNTRAINED:
         return {}
     preset, own = ADAPTED.get(system, ("auto", {}))
-    defaults = AdaptConfig().replace(**{**settings, **own}).as_dict()
+    defaults = AdaptConfig(**{**settings, **own}).as_dict()
     return {"preset": preset, "config": {name: v for name, v in defaults.items() if name not in ("base", "seed")}}
