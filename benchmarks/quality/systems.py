@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import baselines
 import numpy as np
 import torch
+from cache import VectorCache
 from sets import Task
 
 from revela_rag.corpus.types import titled
@@ -22,11 +22,13 @@ from revela_rag.evaluation import Run, dense_run, fused_run, lexical_run, score_
 from revela_rag.evaluation.vectors import passages
 from revela_rag.index.words import WordIndex
 from revela_rag.model.st_format import Role
-from revela_training import adapt, job
+from revela_training import adapt
+from revela_training.assemble import build_retriever
 from revela_training.config import AdaptConfig
 from revela_training.data.batching import GroupDataset
 from revela_training.job import AdaptResult
 from revela_training.loop.precision import compute_dtype
+from revela_training.loop.trainer import train
 from revela_training.plan import RunPlan
 from revela_training.retriever.backbone import TrainableRetriever
 
@@ -58,6 +60,7 @@ class Bench:
         work: folder for models in the making.
         keep_models: leave the models that `adapt` wrote in ``work``.
         curves: score every strength that the gate could choose, not only the one it chose.
+        cache: keeps what the frozen backbone gave.
     """
 
     base: str
@@ -66,6 +69,7 @@ class Bench:
     work: Path
     keep_models: bool = False
     curves: bool = False
+    cache: VectorCache | None = None
     _known: dict[tuple[Role, tuple[str, ...]], np.ndarray] = field(default_factory=dict, repr=False)
 
     def run(self, system: str, adapter: str, seed: int) -> dict[str, Any]:
@@ -124,26 +128,30 @@ class Bench:
         )  # else there is nothing to resume
         output = self.work / f"{system}-{adapter}-{seed}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
         trained: list[TrainableRetriever] = []
-        own_training = job.train
 
-        def train(model: Any, dataset: GroupDataset, collator: Any, plan: RunPlan, **options: Any) -> list[Any]:
+        def build(plan: RunPlan) -> TrainableRetriever:
+            retriever = build_retriever(plan)
+            return self.cache.of(retriever) if self.cache else retriever
+
+        def trainer(model: Any, dataset: GroupDataset, collator: Any, plan: RunPlan, **options: Any) -> list[Any]:
             trained.append(model.retriever)
             if system in ADAPTED:
-                return own_training(model, dataset, collator, plan, **options)
+                return train(model, dataset, collator, plan, **options)
             steps = baselines.plan(system, dataset, plan)
             baselines.train(system, model.retriever, steps, plan, base=self.base)
             return []
 
-        with patch.object(job, "train", train):
-            result = adapt(
-                self.task.corpus,
-                output=output,
-                base=self.base,
-                preset=preset,
-                resume=True,
-                show_progress=False,
-                **settings,
-            )
+        result = adapt(
+            self.task.corpus,
+            output=output,
+            base=self.base,
+            preset=preset,
+            resume=True,
+            show_progress=False,
+            build=build,
+            trainer=trainer,
+            **settings,
+        )
         if not self.keep_models:
             shutil.rmtree(output)
         if not trained:
@@ -173,7 +181,8 @@ class Bench:
 
     @cached_property
     def _retriever(self) -> TrainableRetriever:
-        return TrainableRetriever(self.base, adapter="linear")
+        retriever = TrainableRetriever(self.base, adapter="linear")
+        return self.cache.of(retriever) if self.cache else retriever
 
     @cached_property
     def _passages(self) -> tuple[list[str], list[str]]:

@@ -445,3 +445,21 @@ def test_weights_that_stayed_one_hot_are_told(run, caplog: pytest.LogCaptureFixt
     for other in ([*log, {"max_weight": 0.9}], [{"contrastive_loss": 1.0}], []):
         warn_of_one_hot(other, plan())
     assert not caplog.text
+
+
+def test_another_retriever_and_another_training_can_be_given(run, base_dir: Path) -> None:
+    built, trained = [], []
+
+    def build(plan: RunPlan) -> TrainableRetriever:
+        built.append(build_retriever(plan))
+        return built[-1]
+
+    def training(model, dataset, collator, plan: RunPlan, **options) -> list[dict[str, float]]:
+        trained.append((model.retriever, plan.max_steps, len(dataset)))
+        with torch.no_grad():
+            model.retriever.adapter.weight.fill_(0.25)
+        return []
+
+    result = run(build=build, trainer=training, adapter="linear", max_steps=4)
+    assert [(retriever, steps) for retriever, steps, _ in trained] == [(built[0], 4)] and len(built) == 1
+    assert result.report["log"] == [] and bool((built[0].adapter.weight == 0.25).all())

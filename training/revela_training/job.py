@@ -98,6 +98,8 @@ def adapt(
     show_progress: bool = True,
     cache: str | Path | bool | None = None,
     confirm: Confirm | None = None,
+    build: Callable[[RunPlan], TrainableRetriever] | None = None,
+    trainer: Callable[..., list[dict[str, float]]] | None = None,
     **settings: Any,
 ) -> AdaptResult:
     """Adapt a retriever to a corpus without labels (Cai et al., ICLR 2026).
@@ -124,6 +126,10 @@ def adapt(
             nowhere.
         confirm: asked with a :class:`~revela_rag.api.CostEstimate` before anything of the source is sent to an API,
             unless it is all in the cache; where it gives False, nothing is sent. None sends.
+        build: makes the retriever that is adapted, its adapter included; for experiments, such as one that keeps
+            embeddings between runs. None is :func:`revela_training.assemble.build_retriever`.
+        trainer: trains it in place, to compare methods on the same texts, held-back queries and gate; called as what
+            None stands for, :func:`revela_training.loop.trainer.train`.
         **settings: any other field of :class:`AdaptConfig`, ``adapter`` among them: by default tool catalogues
             and other small corpora of prose are adapted inside the model with LoRA, and all else, or what
             LoRA does no good, with a linear map.
@@ -154,10 +160,10 @@ def adapt(
             output,
         )
     show_progress = show_progress and world.leads
-    build: Callable[[RunPlan], Retriever] = build_retriever
+    made_by: Callable[[RunPlan], Retriever] = build or build_retriever
     served = isinstance(base, ApiVectors) or is_api(base)
     if served:
-        build, base = _over_api(base, cache=cache, confirm=confirm)
+        made_by, base = _over_api(base, cache=cache, confirm=confirm)
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
     chosen = {**flat_settings(settings), **{name: value for name, value in given.items() if value is not None}}
     stored = config.as_dict() if isinstance(config, AdaptConfig) else load_config(config) if config else {}
@@ -184,7 +190,7 @@ def adapt(
     )
     try:
         budget = Budget(configs[0].time_limit, started=started, world=world, show=show_progress)
-        job = _Job(corpus, pairs, weak, world, show_progress, budget, build)
+        job = _Job(corpus, pairs, weak, world, show_progress, budget, made_by, trainer or train)
         result = job.run(configs, output, work, started=started)
     except (CorpusError, ModelError, TrainingError):
         work.remove()  # going on from there would only fail again
@@ -206,7 +212,8 @@ class _Job:
     world: World
     show_progress: bool
     budget: Budget
-    build: Callable[[RunPlan], Retriever] = build_retriever
+    build: Callable[[RunPlan], Retriever]
+    trainer: Callable[..., list[dict[str, float]]]
 
     def run(self, configs: Sequence[RunPlan], output: Path, work: Workspace, *, started: float) -> AdaptResult:
         """Adapt with the first settings whose adapter the gate accepts, or else those that come last."""
@@ -335,7 +342,7 @@ class _Job:
         cached = cache(retriever, dataset, cfg, work, self.show_progress) if cfg.adapter == "linear" else None
         plan = self.budget.for_training(plan, work.folder, share=share)
         self.budget.say(f"Training for {cfg.max_steps} steps", plan.training, after=plan.judging)
-        log = train(
+        log = self.trainer(
             RevelaModel(retriever, reader, cfg, cached=cached),
             dataset,
             build_collator(retriever, tokenizer, dataset, cfg, work),
