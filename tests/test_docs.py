@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import re
@@ -169,23 +168,6 @@ def test_a_page_names_options_and_commands_that_exist(page: str, command_line: A
 def test_a_wrong_option_would_be_seen(command_line: Any) -> None:
     with pytest.raises(Exception, match="--nonsense"):
         command_line.main(["search", "my-index", "keys", "--nonsense"], standalone_mode=False)
-
-
-def fields(config: Any, before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        inner = dataclasses.is_dataclass(value)
-        found |= fields(value, f"{before}{field.name}.") if inner else {before + field.name: value}
-    return found
-
-
-def test_the_table_of_settings_is_that_of_the_class() -> None:
-    from revela_training import AdaptConfig
-
-    rows = re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \|", text("docs/settings.md"), flags=re.MULTILINE)
-    assert len(rows) == len(dict(rows))
-    assert dict(rows) == {name: repr(value).replace("'", '"') for name, value in fields(AdaptConfig()).items()}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")])

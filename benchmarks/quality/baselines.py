@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from revela_rag.errors import TrainingError
 from revela_rag.model.st_format import Role
-from revela_training.config import AdaptConfig
 from revela_training.data.batching import GroupDataset
+from revela_training.plan import RunPlan
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import tokenize
 
@@ -50,7 +50,7 @@ class Step:
     right: list[str]
 
 
-def plan(method: str, dataset: GroupDataset, cfg: AdaptConfig) -> list[Step]:
+def plan(method: str, dataset: GroupDataset, cfg: RunPlan) -> list[Step]:
     """The texts of every step: those of the groups and pairs that `adapt` draws with the same settings."""
     chunks: dict[int, list[str]] = {}
     for owner, text in zip(dataset.owners.tolist(), dataset.texts, strict=True):
@@ -97,7 +97,7 @@ def damaged(text: str) -> str:
     return " ".join(kept or words[:1])
 
 
-def train(method: str, retriever: TrainableRetriever, steps: Sequence[Step], cfg: AdaptConfig, *, base: str) -> None:
+def train(method: str, retriever: TrainableRetriever, steps: Sequence[Step], cfg: RunPlan, *, base: str) -> None:
     """Train the retriever's adapter in place.
 
     Raises:
@@ -116,7 +116,7 @@ def train(method: str, retriever: TrainableRetriever, steps: Sequence[Step], cfg
 
 
 def _infonce(
-    method: str, retriever: TrainableRetriever, steps: Sequence[Step], cfg: AdaptConfig
+    method: str, retriever: TrainableRetriever, steps: Sequence[Step], cfg: RunPlan
 ) -> tuple[list[nn.Parameter], Callable[[Step], Tensor]]:
     roles: tuple[Role, Role] = ("document", "document") if method == "simcse" else ("query", "document")
     infonce = MultipleNegativesRankingLoss(retriever.model, scale=1 / cfg.contrastive_temperature)
@@ -135,7 +135,7 @@ def _infonce(
 
 
 def _cached_encode(
-    retriever: TrainableRetriever, steps: Sequence[Step], roles: tuple[Role, Role], cfg: AdaptConfig, *, dropout: float
+    retriever: TrainableRetriever, steps: Sequence[Step], roles: tuple[Role, Role], cfg: RunPlan, *, dropout: float
 ) -> Callable[[list[str], Role], Tensor]:
     """Encode through the linear adapter alone, the backbone having run once over all texts."""
     needed: dict[Role, dict[str, int]] = {}
@@ -180,10 +180,9 @@ def _tsdae(retriever: TrainableRetriever, base: str) -> tuple[list[nn.Parameter]
 
 
 def _fit(
-    parameters: Sequence[nn.Parameter], loss: Callable[[Step], Tensor], steps: Sequence[Step], cfg: AdaptConfig
+    parameters: Sequence[nn.Parameter], loss: Callable[[Step], Tensor], steps: Sequence[Step], cfg: RunPlan
 ) -> None:
     """AdamW with the schedule and the clipping of `revela_training.loop.trainer`."""
-    assert cfg.retriever_lr is not None
     optimizer = torch.optim.AdamW(parameters, lr=cfg.retriever_lr, betas=(0.9, 0.98), weight_decay=cfg.weight_decay)
 
     def scale(step: int) -> float:

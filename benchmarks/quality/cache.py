@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -44,13 +43,11 @@ class VectorCache:
         with self._open() as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Inside, every frozen backbone (linear adapter), also that of `adapt`, embeds through this cache."""
-        original = TrainableRetriever.embed_base
+    def of(self, retriever: TrainableRetriever) -> TrainableRetriever:
+        """The same retriever, which embeds with its frozen backbone (linear adapter) through this cache."""
+        original = retriever.embed_base
 
         def embed_base(
-            retriever: TrainableRetriever,
             texts: Sequence[str],
             role: Role,
             show_progress: bool = False,
@@ -59,19 +56,18 @@ class VectorCache:
             **options: Any,
         ) -> torch.Tensor:
             def compute(missing: list[str]) -> np.ndarray:
-                vectors = original(retriever, missing, role, self._show_progress, max_length=max_length, **options)
+                vectors = original(missing, role, self._show_progress, max_length=max_length, **options)
                 return vectors.numpy(force=True)
 
-            if retriever.adapter is None:
-                return original(retriever, texts, role, show_progress, max_length=max_length, **options)
             length = min(max_length or retriever.inference_max_length, retriever.inference_max_length)
             vectors = self._vectors(
                 texts, self._keys(retriever, texts, role, length, options), compute, retriever.dimension
             )
             return torch.from_numpy(vectors).to(retriever.device)
 
-        with patch.object(TrainableRetriever, "embed_base", embed_base):
-            yield
+        if retriever.adapter is not None:
+            retriever.embed_base = embed_base  # type: ignore[method-assign]
+        return retriever
 
     def _keys(
         self, retriever: TrainableRetriever, texts: Sequence[str], role: Role, length: int, options: dict[str, Any]

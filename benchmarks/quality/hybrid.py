@@ -94,9 +94,9 @@ def in_context(vectors: np.ndarray, documents: Iterable[str], share: float) -> n
     return mixed
 
 
-def measure(data: RetrievalData, base: str) -> dict[str, float]:
+def measure(data: RetrievalData, base: str, cache: VectorCache) -> dict[str, float]:
     """nDCG@10 of every way."""
-    retriever = TrainableRetriever(base, adapter="linear")
+    retriever = cache.of(TrainableRetriever(base, adapter="linear"))
     texts, owners = passages(data.corpus, window=retriever.inference_max_length)
     queries = retriever.embed_base(list(data.queries.values()), "query").numpy(force=True)
     vectors = retriever.embed_base(texts, "document").numpy(force=True)
@@ -232,11 +232,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="base embeddings (default: OUT/cache)")
     args = parser.parse_args(arguments)
     found = {}
-    with VectorCache(args.cache or args.output / "cache", show_progress=True).installed():
-        base = resolve_backbone(args.backbone, args.cache or args.output / "cache")
-        for folder in args.data:
-            task = BeirSet(folder, split=args.split).task(0)
-            found[task.name] = measure(task.data, base)
+    kept = args.cache or args.output / "cache"
+    cache, base = VectorCache(kept, show_progress=True), resolve_backbone(args.backbone, kept)
+    for folder in args.data:
+        task = BeirSet(folder, split=args.split).task(0)
+        found[task.name] = measure(task.data, base, cache)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "hybrid.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(markdown(found))

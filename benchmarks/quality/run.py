@@ -90,9 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     disable_progress_bar()
     if not args.report:
         cache = VectorCache(args.cache, show_progress=True)
-        with cache.installed():
-            for backbone in args.backbone:
-                _run_backbone(backbone, args)
+        for backbone in args.backbone:
+            _run_backbone(backbone, args, cache)
     found = summary.summarise(summary.read(args.output / "results"))
     _write(args.output / "summary.json", found)
     (args.output / "table.md").write_text(table.markdown(found), encoding="utf-8")
@@ -100,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     print((args.output / "table.md").read_text(encoding="utf-8"))
 
 
-def _run_backbone(name: str, args: argparse.Namespace) -> None:
+def _run_backbone(name: str, args: argparse.Namespace, cache: VectorCache) -> None:
     base = resolve_backbone(name, args.cache)
     model = fingerprint(base) if Path(base).is_dir() else base
     sets: list[Any] = [
@@ -115,7 +114,7 @@ def _run_backbone(name: str, args: argparse.Namespace) -> None:
             task = each.task(seed)
             if bench is None or bench.task is not task:
                 work = args.output / "models" / Path(name).name / each.name
-                bench = Bench(base, task, args.settings, work, args.keep_models, args.curves)
+                bench = Bench(base, task, args.settings, work, args.keep_models, args.curves, cache)
             for system, adapter in args.systems:
                 if system == "hybrid":
                     continue

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import baselines
 import numpy as np
 import torch
+from cache import VectorCache
 from sets import Task
 
 from revela_rag.corpus.types import titled
@@ -22,11 +22,14 @@ from revela_rag.evaluation import Run, dense_run, fused_run, lexical_run, score_
 from revela_rag.evaluation.vectors import passages
 from revela_rag.index.words import WordIndex
 from revela_rag.model.st_format import Role
-from revela_training import adapt, job
+from revela_training import adapt
+from revela_training.assemble import build_retriever
 from revela_training.config import AdaptConfig
 from revela_training.data.batching import GroupDataset
 from revela_training.job import AdaptResult
 from revela_training.loop.precision import compute_dtype
+from revela_training.loop.trainer import train
+from revela_training.plan import RunPlan
 from revela_training.retriever.backbone import TrainableRetriever
 
 #: Systems that `adapt` trains: preset, and settings that win over those of the command line.
@@ -57,6 +60,7 @@ class Bench:
         work: folder for models in the making.
         keep_models: leave the models that `adapt` wrote in ``work``.
         curves: score every strength that the gate could choose, not only the one it chose.
+        cache: keeps what the frozen backbone gave.
     """
 
     base: str
@@ -65,6 +69,7 @@ class Bench:
     work: Path
     keep_models: bool = False
     curves: bool = False
+    cache: VectorCache | None = None
     _known: dict[tuple[Role, tuple[str, ...]], np.ndarray] = field(default_factory=dict, repr=False)
 
     def run(self, system: str, adapter: str, seed: int) -> dict[str, Any]:
@@ -123,26 +128,30 @@ class Bench:
         )  # else there is nothing to resume
         output = self.work / f"{system}-{adapter}-{seed}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
         trained: list[TrainableRetriever] = []
-        own_training = job.train
 
-        def train(model: Any, dataset: GroupDataset, collator: Any, cfg: AdaptConfig, **options: Any) -> list[Any]:
+        def build(plan: RunPlan) -> TrainableRetriever:
+            retriever = build_retriever(plan)
+            return self.cache.of(retriever) if self.cache else retriever
+
+        def trainer(model: Any, dataset: GroupDataset, collator: Any, plan: RunPlan, **options: Any) -> list[Any]:
             trained.append(model.retriever)
             if system in ADAPTED:
-                return own_training(model, dataset, collator, cfg, **options)
-            steps = baselines.plan(system, dataset, cfg)
-            baselines.train(system, model.retriever, steps, cfg, base=self.base)
+                return train(model, dataset, collator, plan, **options)
+            steps = baselines.plan(system, dataset, plan)
+            baselines.train(system, model.retriever, steps, plan, base=self.base)
             return []
 
-        with patch.object(job, "train", train):
-            result = adapt(
-                self.task.corpus,
-                output=output,
-                base=self.base,
-                preset=preset,
-                resume=True,
-                show_progress=False,
-                **settings,
-            )
+        result = adapt(
+            self.task.corpus,
+            output=output,
+            base=self.base,
+            preset=preset,
+            resume=True,
+            show_progress=False,
+            build=build,
+            trainer=trainer,
+            **settings,
+        )
         if not self.keep_models:
             shutil.rmtree(output)
         if not trained:
@@ -151,12 +160,12 @@ class Bench:
 
     def _embedder(self, retriever: TrainableRetriever) -> Embed:
         """Embed at any strength. Under a linear adapter the backbone's vectors are computed once for all systems."""
-        settings = AdaptConfig().replace(**{**self.settings, "adapter": "lora"})
+        precision = AdaptConfig(**self.settings).machine.precision
 
         def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
             retriever.set_strength(strength)
             if retriever.adapter is None:
-                return retriever.embed(texts, role, compute_dtype=compute_dtype(settings)).numpy(force=True)
+                return retriever.embed(texts, role, compute_dtype=compute_dtype(precision)).numpy(force=True)
             with torch.no_grad():
                 base = torch.from_numpy(self._base_vectors(texts, role)).to(retriever.device)
                 return retriever.adapt_embeddings(base).numpy(force=True)
@@ -166,13 +175,14 @@ class Bench:
     def _base_vectors(self, texts: Sequence[str], role: Role) -> np.ndarray:
         key = (role, tuple(texts))
         if key not in self._known:
-            dtype = compute_dtype(AdaptConfig().replace(**self.settings))
+            dtype = compute_dtype(AdaptConfig(**self.settings).machine.precision)
             self._known[key] = self._retriever.embed_base(texts, role, compute_dtype=dtype).numpy(force=True)
         return self._known[key]
 
     @cached_property
     def _retriever(self) -> TrainableRetriever:
-        return TrainableRetriever(self.base, adapter="linear")
+        retriever = TrainableRetriever(self.base, adapter="linear")
+        return self.cache.of(retriever) if self.cache else retriever
 
     @cached_property
     def _passages(self) -> tuple[list[str], list[str]]:
@@ -205,5 +215,5 @@ def identity(system: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if system in UNTRAINED:
         return {}
     preset, own = ADAPTED.get(system, ("auto", {}))
-    defaults = AdaptConfig().replace(**{**settings, **own}).as_dict()
+    defaults = AdaptConfig(**{**settings, **own}).as_dict()
     return {"preset": preset, "config": {name: v for name, v in defaults.items() if name not in ("base", "seed")}}

@@ -32,6 +32,7 @@ from revela_training.loop.precision import use_bf16
 from revela_training.loop.step import Embeddings, Step
 from revela_training.loop.trainer import train
 from revela_training.objective.lm import load_lm
+from revela_training.resolve import make_plan
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import pool, tokenize
 
@@ -47,8 +48,7 @@ class Loop:
     """
 
     def __init__(self, options: argparse.Namespace, adapter: str) -> None:
-        self.config = AdaptConfig(
-            adapter=adapter,
+        settings = AdaptConfig(
             group_size=options.group_size,
             groups_per_step=2,
             max_tokens=options.max_tokens,
@@ -59,7 +59,9 @@ class Loop:
             lm_lr=1e-4,
             retriever_lr=1e-4,
             checkpoint_steps=10**6,
+            revela_weight=1.0,
         )
+        self.config = make_plan(settings, adapter)
         self.device = torch.device(options.device)
         units = make_units(load_corpus(options.source, show_progress=False).chunks)[: options.units]
         self.dataset = GroupDataset(
@@ -100,7 +102,7 @@ class Loop:
     def step(self, batch: dict[str, Any], **changes: Any) -> Callable[[], None]:
         """A call that computes all gradients."""
         config = self.config.replace(**changes)
-        step = Step(self.model, config, world=World(), bf16=use_bf16(config))
+        step = Step(self.model, config, world=World(), bf16=use_bf16(config.precision))
 
         def call() -> None:
             self.model.zero_grad(set_to_none=True)
@@ -142,7 +144,7 @@ def padding(loop: Loop, options: argparse.Namespace) -> dict[str, float]:
         torch.autograd.grad(pool(loop.retriever.model, dict(features)).sum(), parameters)
 
     def like_lengths() -> None:
-        made = Embeddings(loop.model, batch, None, bf16=use_bf16(loop.config))
+        made = Embeddings(loop.model, batch, None, bf16=use_bf16(loop.config.precision))
         made.passages.grad = torch.ones_like(made.passages)
         loop.model.zero_grad(set_to_none=True)
         made.backward()

@@ -92,9 +92,10 @@ def test_lora_trains_the_encoder(bench, toy, tiny_bert, tiny_lm, tmp_path):
 @pytest.mark.parametrize("method", ["contrastive", "ict", "simcse", "tsdae"])
 def test_lora_baselines_move_the_encoder(bench, toy, tiny_bert, method):
     from revela_training.config import AdaptConfig
+    from revela_training.resolve import make_plan
     from revela_training.retriever.backbone import TrainableRetriever
 
-    cfg = AdaptConfig(retriever_lr=1e-2, max_steps=3)
+    cfg = make_plan(AdaptConfig(retriever_lr=1e-2, max_steps=3), "lora")
     retriever = TrainableRetriever(tiny_bert, adapter="lora", lora_rank=4, max_length=64)
     before = retriever.embed(["def a river"], "document")
     texts = [f"the {noun} of day {i}" for i, noun in enumerate(["apple", "river", "engine", "window"])]
@@ -107,6 +108,7 @@ def test_lora_baselines_move_the_encoder(bench, toy, tiny_bert, method):
 
 def test_simcse_drops_out_in_the_encoder(bench, tiny_bert, monkeypatch):
     from revela_training.config import AdaptConfig
+    from revela_training.resolve import make_plan
     from revela_training.retriever.backbone import TrainableRetriever
 
     retriever = TrainableRetriever(tiny_bert, adapter="lora", lora_rank=4, max_length=64)
@@ -118,7 +120,8 @@ def test_simcse_drops_out_in_the_encoder(bench, tiny_bert, monkeypatch):
 
     monkeypatch.setattr(bench.baselines, "_fit", look)
     step = bench.baselines.Step(texts, texts)
-    bench.baselines.train("simcse", retriever, [step], AdaptConfig(retriever_lr=1e-2, max_steps=1), base=str(tiny_bert))
+    plan = make_plan(AdaptConfig(retriever_lr=1e-2, max_steps=1), "lora")
+    bench.baselines.train("simcse", retriever, [step], plan, base=str(tiny_bert))
     assert (views[0] - views[1]).abs().max() > 1e-3
     assert all(views[2]), "attention drops out with its module"
 

@@ -114,7 +114,7 @@ def one_graph() -> Callable[[RevelaModel, dict[str, Any]], dict[str, Any]]:
                 with model.retriever.unadapted():
                     batch |= {f"base_{role}": model.embed_role(batch, role) for role in ("asked", "answers")}
             settings = model.settings
-            term = ContrastiveLoss(settings.contrastive_temperature, settings.self_distillation or 0.0)
+            term = ContrastiveLoss(settings.contrastive_temperature, settings.self_distillation)
             contrastive = term.over_kinds(made["asked"], made["answers"], batch)
             if contrastive is not None:
                 loss = loss + settings.contrastive_weight * contrastive

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from revela_training import AdaptConfig, budget
+from revela_training import budget
 from revela_training.budget import Budget, Plan, Work, work_of
 from revela_training.loop.distributed import World
-from revela_training.resolve import resolve_configs
+from revela_training.plan import RunPlan
+from revela_training.resolve import resolve_plans
 
 LINEAR, LORA = (
-    resolve_configs([], preset="prose", config=None, changes={"adapter": adapter, "base": "all-MiniLM-L6-v2"})[0]
+    resolve_plans([], preset="prose", config=None, changes={"adapter": adapter, "base": "all-MiniLM-L6-v2"})[0]
     for adapter in ("linear", "lora")
 )
 #: A repository of 6,000 chunks: 9,000 texts to train on, 1,500 passages for queries, 5,000 documents to search.
@@ -27,7 +28,7 @@ RATE = 4000.0  # tokens a second: 475 s of embedding
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(budget, "_measure", lambda *_: RATE)
 
-    def plan(limit: float | None, *, cfg: AdaptConfig = LINEAR, ago: float = 0.0, share: float = 1.0) -> Plan:
+    def plan(limit: float | None, *, cfg: RunPlan = LINEAR, ago: float = 0.0, share: float = 1.0) -> Plan:
         started = time.monotonic() - ago
         some = Budget(limit, started=started, world=World(), show=False)
         folder = tmp_path / f"{limit} {cfg.adapter} {ago} {share}"

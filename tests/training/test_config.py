@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
-from revela_training.config import PRESETS, AdaptConfig, load_config
-from revela_training.resolve import resolve_configs
+from revela_training.config import GROUPS, PRESETS, AdaptConfig, load_config
+from revela_training.describe import settings_table
+from revela_training.plan import RunPlan
+from revela_training.resolve import make_plan, resolve_plans
+from revela_training.settings import GateSettings
 
 
-def resolve(chunks: list[Chunk], **options: Any) -> AdaptConfig:
-    """The settings that are tried first."""
-    return resolve_configs(chunks, **options)[0]
+def resolve(chunks: list[Chunk], **options: Any) -> RunPlan:
+    """What is tried first."""
+    return resolve_plans(chunks, **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,96 @@ def test_values_out_of_range_are_named(name: str, value: object) -> None:
         AdaptConfig(**{name: value})
 
 
+FIELDS = {
+    name: (field, owner)
+    for owner in (AdaptConfig, *GROUPS.values())
+    for name, field in owner.model_fields.items()
+    if name not in GROUPS
+}
+
+
+def bounds(annotation: Any, metadata: Any = ()) -> tuple[type, dict[str, float]]:
+    """The type of a number, or of the numbers in a list, and what bounds it."""
+    kinds = [part for part in get_args(annotation) if part not in (type(None), ...)]
+    if get_origin(annotation) is Annotated:
+        return bounds(kinds[0], [*metadata, *kinds[1].metadata])
+    if kinds and get_origin(annotation) is not Literal:
+        return bounds(kinds[0], metadata)
+    marks = ("gt", "ge", "lt", "le")
+    return annotation, {mark: getattr(part, mark) for part in metadata for mark in marks if hasattr(part, mark)}
+
+
+NUMBERS = {name: bounds(field.annotation, field.metadata) for name, (field, _) in FIELDS.items()}
+NUMBERS = {name: found for name, found in NUMBERS.items() if found[0] in (int, float)}
+
+
+def test_there_are_numbers_of_both_types() -> None:
+    assert len(NUMBERS) > 30 and {kind for kind, _ in NUMBERS.values()} == {int, float}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_is_bounded_on_both_sides_and_the_error_says_how(name: str) -> None:
+    kind, found = NUMBERS[name]
+    high = found["le"] + 1 if "le" in found else found["lt"]
+    low = found["ge"] - 1 if "ge" in found else found["gt"]
+    assert low < high < 2**40
+    for value in (float("nan"), float("inf"), -1, high, low, "1", True):
+        given = (value,) if name == "strengths" else value
+        with pytest.raises(TrainingError, match=rf"^{name}(\[0\])?={re.escape(repr(value))} .* must be") as raised:
+            AdaptConfig(**{name: given})
+        assert f"{high - ('le' in found):,}" in str(raised.value) and "leave it out for" in str(raised.value)
+    if kind is int:
+        with pytest.raises(TrainingError, match=name):
+            AdaptConfig(**{name: 7.5})
+
+
+def test_names_alone_and_groups_say_the_same() -> None:
+    alone = AdaptConfig(seed=3, group_size=8, lora_rank=4, holdout=0.5)
+    for gate in (GateSettings(holdout=0.5), {"holdout": 0.5}):
+        assert AdaptConfig(seed=3, objective={"group_size": 8}, lora={"lora_rank": 4}, gate=gate) == alone
+    mixed = AdaptConfig(gate=GateSettings(holdout=0.5), strengths=(0.5,))
+    assert (mixed.gate.holdout, mixed.gate.strengths) == (0.5, (0.5,))
+    changed = alone.replace(gate={"strengths": [1.0]}, group_size=4)
+    assert (changed.gate.holdout, changed.gate.strengths, changed.objective.group_size) == (0.5, (1.0,), 4)
+    assert AdaptConfig(**alone.as_dict()) == alone
+    assert len(FIELDS) == len(alone.as_dict()), "a name in two groups"
+    with pytest.raises(TrainingError, match=r"Unknown setting strength\. Did you mean strengths\?"):
+        AdaptConfig(gate={"strength": 1})
+    with pytest.raises(TrainingError, match="gate=3 cannot be used: it must be a table, or a GateSettings"):
+        AdaptConfig(gate=3)
+    with pytest.raises(TrainingError, match=r"Unknown setting temprature\. Did you mean temperature\?"):
+        AdaptConfig(temprature=1)
+
+
+def test_a_settings_file_may_have_groups(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("seed = 3\n[gate]\nholdout = 0.5\nstrengths = [1.0]\n")
+    assert load_config(file) == {"seed": 3, "holdout": 0.5, "strengths": (1.0,)}
+    file.write_text("[gate]\nlora_rank = 3\n")
+    with pytest.raises(TrainingError, match=r"Unknown setting lora_rank\. Settings are: holdout, "):
+        load_config(file)
+
+
+@pytest.mark.parametrize("adapter", ["linear", "lora"])
+def test_a_plan_has_every_setting_and_nothing_open(adapter: Any) -> None:
+    cfg = AdaptConfig()
+    plan = make_plan(cfg, adapter)
+    assert plan.as_dict().keys() == cfg.as_dict().keys()
+    decisions = {"lm", "time_limit", "max_training_texts", "retriever_chunk"}  # none, none, all, all at once
+    types = get_type_hints(RunPlan)
+    assert {name for name, kind in types.items() if type(None) in get_args(kind)} == decisions
+    assert {name for name, value in plan.as_dict().items() if value is None} <= decisions
+    assert make_plan(AdaptConfig(**plan.as_dict()), adapter).replace(fewest_steps=plan.fewest_steps) == plan
+
+
+def test_the_table_of_settings_is_up_to_date() -> None:
+    """``python -c "..." > docs/settings.md`` with what stands here writes it again."""
+    written = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert written.partition("\n\n|")[1:] == ("\n\n|", settings_table(AdaptConfig, GROUPS)[1:])
+    meanings = re.findall(r"^\| `(\w+)` \|.*\| (.+) \|$", written, re.M)
+    assert [name for name, _ in meanings] == list(FIELDS)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_valid(name: str) -> None:
     assert AdaptConfig().replace(**PRESETS[name])
@@ -74,7 +168,7 @@ def test_every_lm_reads_jointly_but_for_the_published_preset() -> None:
 
 
 def test_the_objective_is_on_where_an_lm_is_named_or_nothing_else_trains(tmp_path: Path) -> None:
-    def resolved(**changes: object) -> AdaptConfig:
+    def resolved(**changes: object) -> RunPlan:
         return resolve([], preset="auto", config=None, changes=changes)
 
     assert (resolved().revela_weight, resolved().lm_warmup_steps) == (0.0, 0)
@@ -134,10 +228,10 @@ def test_learning_rates_follow_what_is_trained() -> None:
 
 
 def test_what_lora_encodes_in_every_step_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    def resolved(**changes: object) -> AdaptConfig:
+    def resolved(**changes: object) -> RunPlan:
         return resolve([], preset="prose", config=None, changes={"adapter": "linear", **changes})
 
-    def sizes(cfg: AdaptConfig) -> tuple[object, ...]:
+    def sizes(cfg: RunPlan) -> tuple[object, ...]:
         training = cfg.contrastive_pairs, cfg.contrastive_negatives, cfg.retriever_max_tokens
         return *training, cfg.max_eval_queries, cfg.max_eval_documents
 
@@ -159,7 +253,7 @@ def test_little_prose_tries_lora_first_and_all_else_the_linear_map() -> None:
     code = [Chunk(id="c", text="def f(): ...", document_id="c", kind="code")]
 
     def adapters(chunks: list[Chunk], preset: str = "auto", **changes: object) -> list[str]:
-        found = resolve_configs(chunks, preset=preset, config=None, changes=changes)
+        found = resolve_plans(chunks, preset=preset, config=None, changes=changes)
         return [cfg.adapter for cfg in found]
 
     assert adapters(prose) == ["lora", "linear"]
@@ -169,7 +263,7 @@ def test_little_prose_tries_lora_first_and_all_else_the_linear_map() -> None:
     assert adapters(prose, lm="bundled") == adapters(prose, contrastive_weight=0.0) == ["linear"]
     assert adapters(prose, adapter="linear") == ["linear"]
     assert adapters(code, adapter="lora") == adapters(code, preset="published") == ["lora"]
-    first, second = resolve_configs(prose, preset="auto", config=None, changes={"contrastive_pairs": 32})
+    first, second = resolve_plans(prose, preset="auto", config=None, changes={"contrastive_pairs": 32})
     assert (first.self_distillation, second.self_distillation) == (0.5, 0.0)
     assert (first.contrastive_pairs, second.contrastive_pairs) == (32, 32)
 

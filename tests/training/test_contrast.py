@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from revela_training.loop.distributed import World
 from revela_training.loop.model import RevelaModel
 from revela_training.losses import ContrastiveLoss
 from revela_training.objective.lm import load_lm
+from revela_training.plan import RunPlan
+from revela_training.resolve import make_plan
 from revela_training.retriever.backbone import TrainableRetriever
 
 
@@ -27,7 +30,9 @@ def model(base_dir: Path, lm_dir: Path) -> RevelaModel:
     lm, _ = load_lm(str(lm_dir))
     vectors = torch.nn.functional.normalize(torch.randn(12, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
     asked = vectors.flip(0)
-    return RevelaModel(retriever, lm, AdaptConfig(contrastive_temperature=0.1), cached=(vectors, vectors, asked))
+    return RevelaModel(
+        retriever, lm, make_plan(AdaptConfig(contrastive_temperature=0.1), "linear"), cached=(vectors, vectors, asked)
+    )
 
 
 def info_nce(asked: torch.Tensor, answers: torch.Tensor, same: list[tuple[int, int]] = ()) -> torch.Tensor:
@@ -69,7 +74,8 @@ def test_self_distillation_takes_a_share_of_the_target_from_the_base(base_dir: P
     retriever = TrainableRetriever(str(base_dir), adapter=adapter, lora_rank=4, lora_dropout=0.0)
     texts = [f"{word} of day {i}" for i, word in enumerate(["apple", "river", "engine", "window", "garden", "bridge"])]
     cached = (retriever.embed_base(texts, "document"),) * 3 if adapter == "linear" else None
-    model = RevelaModel(retriever, None, AdaptConfig(self_distillation=0.25), cached=cached).train()
+    plan = make_plan(AdaptConfig(self_distillation=0.25), adapter)
+    model = RevelaModel(retriever, None, plan, cached=cached).train()
     model.retriever_learns = True
     with torch.no_grad():
         for parameter in retriever.trainable_parameters():
@@ -136,7 +142,7 @@ def test_lora_encodes_each_text_once_and_queries_with_their_prompt(base_dir: Pat
     pseudo = ([PseudoQuery("span", f"span {i}", i % 2) for i in range(4)], ["passage zero", "passage one"])
     dataset = GroupDataset(units, group_size=4, length=2, extra_pairs=3, extra_negatives=2, pseudo=pseudo)
     texts = [*dataset.texts, *dataset.pseudo_texts]
-    config = AdaptConfig(adapter="lora", revela_weight=0.0)
+    config = make_plan(AdaptConfig(self_distillation=0.0), "lora")
     retriever = TrainableRetriever(str(base_dir), adapter="lora", lora_rank=4, max_length=32)
     retriever.prompts["query"] = "find: "
     model = RevelaModel(retriever, None, config)
@@ -163,8 +169,7 @@ def test_lora_encodes_each_text_once_and_queries_with_their_prompt(base_dir: Pat
 def test_lora_takes_fewer_steps(base_dir: Path) -> None:
     units = [Unit((f"q{i}", f"a{i}"), "d", i, True) for i in range(2000)]
     dataset = GroupDataset(units, group_size=4, length=1, extra_pairs=24)
-    cfg = AdaptConfig(adapter="lora", contrastive_pairs=24, lm_warmup_steps=0)
-    assert plan_steps(dataset, cfg, World()).max_steps == 24
+    assert plan_steps(dataset, make_plan(AdaptConfig(contrastive_pairs=24), "lora"), World()).max_steps == 24
 
 
 @pytest.mark.parametrize(("pairs", "joint"), [(10, 20), (1000, 40), (100_000, 150)])
@@ -174,9 +179,12 @@ def test_steps_follow_the_number_of_pairs(pairs: int, joint: int) -> None:
     dataset = GroupDataset(
         units, group_size=4, length=1, extra_pairs=64, pseudo=(pseudo, [f"p{i}" for i in range(pairs)])
     )
-    cfg = plan_steps(dataset, AdaptConfig(adapter="linear", lm_warmup_steps=50, contrastive_pairs=64), World())
-    assert cfg.max_steps == 50 + joint
+
+    def planned(adapter: Any = "linear", **changes: Any) -> RunPlan:
+        return plan_steps(dataset, make_plan(AdaptConfig(**changes), adapter), World())
+
+    assert planned(revela_weight=1.0, lm_warmup_steps=50, contrastive_pairs=64).max_steps == 50 + joint
     assert len(dataset) == 2 * (50 + joint)
-    assert plan_steps(dataset, AdaptConfig(adapter="lora", contrastive_weight=0.0), World()).max_steps == 150
-    assert plan_steps(dataset, AdaptConfig(max_steps=7), World()).max_steps == 7
-    assert plan_steps(dataset, AdaptConfig(adapter="linear", contrastive_weight=0.0), World()).max_steps == 300
+    assert planned("lora", contrastive_weight=0.0).max_steps == 150
+    assert planned(max_steps=7).max_steps == 7
+    assert planned(contrastive_weight=0.0).max_steps == 300

@@ -23,6 +23,8 @@ from revela_training.assemble import build_retriever, warn_of_one_hot, within_po
 from revela_training.gate import run_gate
 from revela_training.job import AdaptResult
 from revela_training.loop import trainer
+from revela_training.plan import RunPlan
+from revela_training.resolve import make_plan
 from revela_training.retriever.backbone import TrainableRetriever
 
 SMALL = {
@@ -408,11 +410,15 @@ def test_an_interruption_loses_a_block_of_embeddings_not_all(run, monkeypatch: p
     assert whole == 48 and sum(resumed) == sum(embedded) - whole
 
 
+def plan(**changes: object) -> RunPlan:
+    return make_plan(AdaptConfig(**changes), "linear")
+
+
 def test_lora_starts_from_its_seed(base_dir: Path) -> None:
     weights = []
     for state, seed in ((100, 0), (101, 0), (100, 1)):
         torch.manual_seed(state)
-        retriever = build_retriever(AdaptConfig(adapter="lora", seed=seed, base=str(base_dir)))
+        retriever = build_retriever(make_plan(AdaptConfig(seed=seed, base=str(base_dir)), "lora"))
         weights.append(torch.cat([p.flatten() for p in retriever.parameters() if p.requires_grad]))
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
@@ -420,13 +426,13 @@ def test_lora_starts_from_its_seed(base_dir: Path) -> None:
 def test_an_lm_of_few_positions_reads_fewer_tokens(lm_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     reader = AutoModelForCausalLM.from_pretrained(lm_dir)
     reader.config.max_position_embeddings = 32
-    assert within_positions(AdaptConfig(max_tokens=64, read="published"), reader).max_tokens == 32
+    assert within_positions(plan(max_tokens=64, read="published"), reader).max_tokens == 32
     assert "at most 32 tokens" in caplog.text
     for length in (24, 32):
-        cfg = AdaptConfig(max_tokens=length, read="published")
+        cfg = plan(max_tokens=length, read="published")
         assert within_positions(cfg, reader) is cfg
-    assert within_positions(AdaptConfig(max_tokens=32), reader).max_tokens == 16  # neighbours lie in a text's past
-    assert within_positions(AdaptConfig(), None) == AdaptConfig()
+    assert within_positions(plan(max_tokens=32), reader).max_tokens == 16  # neighbours lie in a text's past
+    assert within_positions(plan(), None) == plan()
 
 
 def test_weights_that_stayed_one_hot_are_told(run, caplog: pytest.LogCaptureFixture) -> None:
@@ -437,5 +443,23 @@ def test_weights_that_stayed_one_hot_are_told(run, caplog: pytest.LogCaptureFixt
     )
     caplog.clear()
     for other in ([*log, {"max_weight": 0.9}], [{"contrastive_loss": 1.0}], []):
-        warn_of_one_hot(other, AdaptConfig())
+        warn_of_one_hot(other, plan())
     assert not caplog.text
+
+
+def test_another_retriever_and_another_training_can_be_given(run, base_dir: Path) -> None:
+    built, trained = [], []
+
+    def build(plan: RunPlan) -> TrainableRetriever:
+        built.append(build_retriever(plan))
+        return built[-1]
+
+    def training(model, dataset, collator, plan: RunPlan, **options) -> list[dict[str, float]]:
+        trained.append((model.retriever, plan.max_steps, len(dataset)))
+        with torch.no_grad():
+            model.retriever.adapter.weight.fill_(0.25)
+        return []
+
+    result = run(build=build, trainer=training, adapter="linear", max_steps=4)
+    assert [(retriever, steps) for retriever, steps, _ in trained] == [(built[0], 4)] and len(built) == 1
+    assert result.report["log"] == [] and bool((built[0].adapter.weight == 0.25).all())

@@ -19,10 +19,21 @@ from revela_training.loop.distributed import World
 from revela_training.loop.model import RevelaModel, first_half
 from revela_training.loop.step import Step
 from revela_training.objective.lm import load_lm
+from revela_training.plan import RunPlan
+from revela_training.resolve import make_plan
 from revela_training.retriever.backbone import TrainableRetriever
 
-CONFIG = AdaptConfig(
-    group_size=4, groups_per_step=4, max_tokens=24, retriever_max_tokens=40, temperature=0.05, contrastive_weight=1.0
+CONFIG = make_plan(
+    AdaptConfig(
+        revela_weight=1.0,
+        group_size=4,
+        groups_per_step=4,
+        max_tokens=24,
+        retriever_max_tokens=40,
+        temperature=0.05,
+        contrastive_weight=1.0,
+    ),
+    "linear",
 )
 
 
@@ -30,7 +41,7 @@ CONFIG = AdaptConfig(
 def parts(code_corpus, base_dir: Path, lm_dir: Path):
     """Build (model, batch) with a retriever that has moved: fresh LoRA has no gradient on half of its matrices."""
 
-    def build(config: AdaptConfig, adapter: str, *, queries: bool = False) -> tuple[RevelaModel, dict[str, Any]]:
+    def build(config: RunPlan, adapter: str, *, queries: bool = False) -> tuple[RevelaModel, dict[str, Any]]:
         torch.manual_seed(0)
         units = make_units(code_corpus.chunks)
         dataset = GroupDataset(
@@ -57,7 +68,7 @@ def parts(code_corpus, base_dir: Path, lm_dir: Path):
         with torch.no_grad():
             for parameter in retriever.trainable_parameters():
                 parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(0))
-        reader = tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens or 24)
+        reader = tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens)
         collator = GroupCollator(reader, passages=passages, queries=asked)
         return model, collator([dataset[i] for i in range(config.groups_per_step)])
 
@@ -68,7 +79,7 @@ def gradients(model: RevelaModel) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def step_gradients(model: RevelaModel, batch: dict[str, Any], config: AdaptConfig) -> dict[str, torch.Tensor]:
+def step_gradients(model: RevelaModel, batch: dict[str, Any], config: RunPlan) -> dict[str, torch.Tensor]:
     torch.manual_seed(7)
     model.zero_grad()
     Step(model, config, world=World())(batch)
@@ -84,9 +95,9 @@ def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor])
 
 
 @pytest.mark.parametrize(("adapter", "queries"), [("linear", False), ("lora", False), ("lora", True)])
-@pytest.mark.parametrize(("dual", "distilled"), [(True, None), (False, None), (True, 0.5)])
+@pytest.mark.parametrize(("dual", "distilled"), [(True, 0.0), (False, 0.0), (True, 0.5)])
 def test_pieces_give_the_gradients_of_one_graph(
-    parts, one_graph, adapter: str, queries: bool, dual: bool, distilled: float | None
+    parts, one_graph, adapter: str, queries: bool, dual: bool, distilled: float
 ) -> None:
     config = CONFIG.replace(lora_dropout=0.0, dual=dual, self_distillation=distilled)
     model, batch = parts(config, adapter, queries=queries)

@@ -17,20 +17,26 @@ from revela_training.loop.distributed import wants_shards
 from revela_training.loop.model import RevelaModel, first_half
 from revela_training.loop.trainer import latest_checkpoint, train
 from revela_training.objective.lm import load_lm
+from revela_training.plan import RunPlan
+from revela_training.resolve import make_plan
 from revela_training.retriever.backbone import TrainableRetriever
 
-CONFIG = AdaptConfig(
-    group_size=4,
-    groups_per_step=2,
-    max_tokens=24,
-    max_steps=8,
-    lm_warmup_steps=3,
-    neighbours=0,
-    temperature=0.05,
-    checkpoint_steps=4,
-    contrastive_weight=0.0,
-    lm_lr=1e-2,
-    retriever_lr=1e-2,
+CONFIG = make_plan(
+    AdaptConfig(
+        group_size=4,
+        groups_per_step=2,
+        max_tokens=24,
+        max_steps=8,
+        lm_warmup_steps=3,
+        neighbours=0,
+        temperature=0.05,
+        checkpoint_steps=4,
+        contrastive_weight=0.0,
+        lm_lr=1e-2,
+        retriever_lr=1e-2,
+        revela_weight=1.0,
+    ),
+    "linear",
 )
 
 
@@ -38,7 +44,7 @@ CONFIG = AdaptConfig(
 def parts(code_corpus, base_dir, lm_dir):
     """Build a fresh model of a configuration: (model, dataset, collator)."""
 
-    def build(config: AdaptConfig, adapter: str = "linear"):
+    def build(config: RunPlan, adapter: str = "linear"):
         torch.manual_seed(0)
         dataset = GroupDataset(
             make_units(code_corpus.chunks),
@@ -60,7 +66,7 @@ def parts(code_corpus, base_dir, lm_dir):
     return build
 
 
-def run(parts, config: AdaptConfig, folder: Path, *, adapter: str = "linear", resume: bool = False):
+def run(parts, config: RunPlan, folder: Path, *, adapter: str = "linear", resume: bool = False):
     model, dataset, collator = parts(config, adapter)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     log = train(model, dataset, collator, config, folder=folder, resume=resume, show_progress=False)

@@ -18,6 +18,7 @@ from revela_training.config import AdaptConfig
 from revela_training.data.pseudo_queries import pseudo_queries
 from revela_training.data.units import cropped, make_units
 from revela_training.gate.held_back import evaluation_pairs
+from revela_training.resolve import make_plan
 
 CHINESE = (
     "{verb}{noun}的步骤",
@@ -135,5 +136,5 @@ def test_a_base_that_cannot_read_the_corpus_is_named(
         model=SimpleNamespace(tokenizer=tokenizer), inference_max_length=64, base_name="tiny"
     )
     chunks = loaded(["连接数据库 的 " * 10]).chunks
-    look_for_unknown_tokens(retriever, chunks, AdaptConfig())
+    look_for_unknown_tokens(retriever, chunks, make_plan(AdaptConfig(), "linear"))
     assert ("tiny has no token for 100 % of the corpus" in caplog.text) == warned

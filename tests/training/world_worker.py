@@ -22,6 +22,8 @@ from revela_training.loop.model import RevelaModel
 from revela_training.loop.step import Step
 from revela_training.loop.trainer import train
 from revela_training.objective.lm import load_lm
+from revela_training.plan import RunPlan
+from revela_training.resolve import make_plan
 from revela_training.retriever.backbone import TrainableRetriever
 
 GROUPS = 4  # in one step of all processes
@@ -34,8 +36,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(case: str, world: World) -> AdaptConfig:
-    return AdaptConfig(
+def settings(case: str, world: World) -> RunPlan:
+    chosen = AdaptConfig(
         group_size=4,
         groups_per_step=GROUPS // world.size,
         max_tokens=40,
@@ -48,11 +50,14 @@ def settings(case: str, world: World) -> AdaptConfig:
         lora_dropout=0.0,
         lm_lr=1e-2,
         retriever_lr=2e-3,
+        revela_weight=1.0,
+        self_distillation=0.0,
         **CASES[case],
     )
+    return make_plan(chosen, chosen.adapter)
 
 
-def build(config: AdaptConfig, world: World, base: str, lm: str, corpus: str) -> tuple[Any, ...]:
+def build(config: RunPlan, world: World, base: str, lm: str, corpus: str) -> tuple[Any, ...]:
     torch.manual_seed(world.rank)  # the first process decides how LoRA starts
     # of unequal length, so that the processes have unequal numbers of tokens
     units = make_units(load_corpus(corpus, deduplicate=False).chunks)[: 40 + len(CASES)]
@@ -71,9 +76,7 @@ def build(config: AdaptConfig, world: World, base: str, lm: str, corpus: str) ->
     else:
         passages = tokenize_for_retriever(dataset.texts, retriever, "document")
     model = RevelaModel(retriever, reader, config, cached=cached)
-    collator = GroupCollator(
-        tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens or 40), passages=passages
-    )
+    collator = GroupCollator(tokenize_for_lm(dataset.texts, tokenizer, max_tokens=config.max_tokens), passages=passages)
     return model, dataset, collator
 
 

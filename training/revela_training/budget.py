@@ -15,9 +15,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from revela_rag.corpus import Chunk
-from revela_training.config import AdaptConfig
 from revela_training.loop.distributed import World
 from revela_training.loop.precision import compute_dtype
+from revela_training.plan import RunPlan
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.vectors import VectorRetriever
 
@@ -84,14 +84,14 @@ class Plan:
         """How many are searched."""
         return self.sizes["documents"][0]
 
-    def seconds_of(self, texts: Sequence[str], cfg: AdaptConfig) -> tuple[float | None, float]:
+    def seconds_of(self, texts: Sequence[str], cfg: RunPlan) -> tuple[float | None, float]:
         """How long texts take that are embedded before training, and what comes after that."""
         if not self.rate:
             return None, 0.0
-        steps = _STEP * (cfg.max_steps or 0) if _kind(cfg) == "linear" else 0.0
-        return _tokens(texts, cfg.retriever_max_tokens or 160) / self.rate, steps + self.judging
+        steps = _STEP * cfg.max_steps if _kind(cfg) == "linear" else 0.0
+        return _tokens(texts, cfg.retriever_max_tokens) / self.rate, steps + self.judging
 
-    def applied(self, cfg: AdaptConfig) -> AdaptConfig:
+    def applied(self, cfg: RunPlan) -> RunPlan:
         """The settings with these sizes."""
         if not self.sampled:
             return cfg
@@ -133,7 +133,7 @@ class Budget:
         self,
         folder: Path,
         retriever: TrainableRetriever | VectorRetriever,
-        cfg: AdaptConfig,
+        cfg: RunPlan,
         chunks: Sequence[Chunk],
         work: Work,
         *,
@@ -163,7 +163,7 @@ class Budget:
             stored = json.dumps(asdict(plan))
         return Plan(**json.loads(self._world.text_from_leader(stored)))
 
-    def _fitted(self, work: Work, cfg: AdaptConfig, rate: float, left: float) -> Plan:
+    def _fitted(self, work: Work, cfg: RunPlan, rate: float, left: float) -> Plan:
         there = {"texts": work.texts[0], "pseudo": work.pseudo[0]}
         there |= {"documents": work.documents[0], "queries": work.queries}
         texts, documents = work.texts[1] + work.pseudo[1], work.documents[1] + _asked(work.queries, cfg)
@@ -207,7 +207,7 @@ class Budget:
 
 
 def work_of(
-    texts: Sequence[str], chunks: Sequence[Chunk], pairs: int, cfg: AdaptConfig, *, length: int, times: int
+    texts: Sequence[str], chunks: Sequence[Chunk], pairs: int, cfg: RunPlan, *, length: int, times: int
 ) -> Work:
     """What an adaptation has to do.
 
@@ -220,12 +220,12 @@ def work_of(
         times: how often each text is embedded before training.
     """
     mean = _tokens([chunk.embedding_text for chunk in chunks], length) / max(1, len(chunks))
-    cut = cfg.retriever_max_tokens or 160
+    cut = cfg.retriever_max_tokens
     linear = cfg.adapter == "linear"
     tokens = _tokens(texts, cut) * times if linear else 0.0
     pseudo = min(cfg.pseudo_queries, len(chunks)) if cfg.contrastive_weight else 0
-    documents = min(cfg.max_eval_documents or len(chunks), len(chunks))
-    queries = min(int(pairs * cfg.holdout) // 2, cfg.max_eval_queries or 1000)
+    documents = min(cfg.max_eval_documents, len(chunks))
+    queries = min(int(pairs * cfg.holdout) // 2, cfg.max_eval_queries)
     return Work(
         (len(texts), tokens),
         (pseudo, pseudo * (min(mean, cut) + 2 * _QUERY_TOKENS) * times if linear else 0.0),
@@ -239,16 +239,16 @@ def _tokens(texts: Sequence[str], length: int) -> float:
     return sum(min(len(text) / _CHARACTERS, length) for text in texts)
 
 
-def _kind(cfg: AdaptConfig) -> str:
+def _kind(cfg: RunPlan) -> str:
     return "linear" if cfg.adapter == "linear" and not cfg.revela_weight else "lora"
 
 
-def _models(cfg: AdaptConfig) -> int:
+def _models(cfg: RunPlan) -> int:
     """How many models embed what is judged by: under the linear map one serves all strengths."""
-    return 1 if cfg.adapter == "linear" else 1 + len(cfg.strengths or (1.0,))
+    return 1 if cfg.adapter == "linear" else 1 + len(cfg.strengths)
 
 
-def _asked(queries: int, cfg: AdaptConfig) -> float:
+def _asked(queries: int, cfg: RunPlan) -> float:
     """Tokens of what is asked of the documents; a document that chooses gives at most sixteen further queries."""
     return (2 * queries + min(_WITNESSES, 16 * queries)) * _QUERY_TOKENS * _models(cfg)
 
@@ -257,14 +257,14 @@ def _part(there: int, share: float, fewest: int) -> int:
     return there if share >= 1 else min(there, max(fewest, int(there * share)))
 
 
-def _measure(retriever: TrainableRetriever, cfg: AdaptConfig, chunks: Sequence[Chunk]) -> float:
+def _measure(retriever: TrainableRetriever, cfg: RunPlan, chunks: Sequence[Chunk]) -> float:
     """Tokens that the base embeds in a second, from a few texts drawn at random."""
     drawn = np.random.default_rng((cfg.seed, 8)).permutation(len(chunks))[:_MEASURED].tolist()
     texts = [chunks[i].embedding_text for i in drawn]
-    length = cfg.retriever_max_tokens or 160
+    length = cfg.retriever_max_tokens
 
     def embed(some: list[str]) -> float:
-        retriever.embed_base(some, "document", max_length=length, compute_dtype=compute_dtype(cfg)).cpu()
+        retriever.embed_base(some, "document", max_length=length, compute_dtype=compute_dtype(cfg.precision)).cpu()
         return _tokens(some, length)
 
     embed(texts[:_AT_ONCE])  # the first pass makes what later ones use

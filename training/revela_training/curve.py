@@ -26,6 +26,8 @@ from revela_training.loop.model import RevelaModel
 from revela_training.loop.precision import compute_dtype, use_bf16
 from revela_training.loop.step import Step
 from revela_training.loop.workspace import Workspace
+from revela_training.plan import RunPlan
+from revela_training.resolve import make_plan
 from revela_training.retriever.backbone import TrainableRetriever
 
 __all__ = ["Curve", "Point"]
@@ -64,7 +66,7 @@ class Curve:
     Args:
         chunks: the corpus that trains.
         data: documents, queries and judgements that score and never train.
-        config: settings; the adapter must be "lora".
+        config: settings; LoRA trains whatever their ``adapter`` says.
         folder: for what is kept while it runs; removed at the end.
         structure: whether the parts of a chunk (title and text, docstring and body, halves) are texts of their own that
             always share a group. False leaves every chunk whole, so that nothing but BM25 says what belongs together.
@@ -100,19 +102,20 @@ class Curve:
             at_start: evaluate the base, too.
         """
         units = make_units(self.chunks) if self.structure else _whole(self.chunks)
-        dataset = build_dataset(units, self.chunks, set(), self.config, World())
-        self.config = plan_steps(dataset, self.config, World())
-        self.retriever = retriever = build_retriever(self.config)
-        reader, tokenizer = build_lm(self.config)
+        plan = make_plan(self.config, "lora")
+        dataset = build_dataset(units, self.chunks, set(), plan, World())
+        plan = plan_steps(dataset, plan, World())
+        self.retriever = retriever = build_retriever(plan)
+        reader, tokenizer = build_lm(plan)
         work = Workspace(self.folder, identity={}, resume=False, world=World())
         try:
-            collator = build_collator(retriever, tokenizer, dataset, self.config, work)
-            model = RevelaModel(retriever, reader, self.config).to(retriever.device).train()
+            collator = build_collator(retriever, tokenizer, dataset, plan, work)
+            model = RevelaModel(retriever, reader, plan).to(retriever.device).train()
             model.retriever_learns = True
             if at_start:
                 yield self._evaluated(retriever, 0, [])
             losses: list[dict[str, float]] = []
-            for step, metrics, last in self._steps(model, dataset, collator, minutes):
+            for step, metrics, last in self._steps(model, dataset, collator, plan, minutes):
                 losses.append(metrics)
                 if step % _LOGGED == 0:
                     logger.info("step %d, %.0f s: %s", step, self._seconds, _means(losses[-_LOGGED:]))
@@ -124,14 +127,13 @@ class Curve:
             work.close()
 
     def _steps(
-        self, model: RevelaModel, dataset: GroupDataset, collator: GroupCollator, minutes: float | None
+        self, model: RevelaModel, dataset: GroupDataset, collator: GroupCollator, plan: RunPlan, minutes: float | None
     ) -> Iterator[tuple[int, dict[str, float], bool]]:
         """Step, its metrics, and whether it was the last."""
-        config = self.config
-        total, together, peak = config.max_steps or 1, config.groups_per_step, config.retriever_lr or 0.0
+        total, together, peak = plan.max_steps, plan.groups_per_step, plan.retriever_lr
         parameters = model.retriever.trainable_parameters()
-        optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-        compute = Step(model, config, world=World(), bf16=use_bf16(config))
+        optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=plan.weight_decay)
+        compute = Step(model, plan, world=World(), bf16=use_bf16(plan.precision))
         for step in range(1, total + 1):
             start = time.perf_counter()
             done = max((step - 1) / total, self._seconds / (60 * minutes) if minutes else 0.0)
@@ -153,7 +155,10 @@ class Curve:
 
         def embed(texts: list[str], role: Role) -> np.ndarray:
             made = retriever.embed(
-                texts, role, max_length=self.evaluated_tokens, compute_dtype=compute_dtype(self.config)
+                texts,
+                role,
+                max_length=self.evaluated_tokens,
+                compute_dtype=compute_dtype(self.config.machine.precision),
             )
             return made.float().numpy(force=True)
 

@@ -35,7 +35,7 @@ from revela_training.assemble import (
     within_positions,
 )
 from revela_training.budget import Budget, Plan, work_of
-from revela_training.config import AdaptConfig, load_config
+from revela_training.config import AdaptConfig, flat_settings, load_config
 from revela_training.data.units import make_units, split_pairs
 from revela_training.gate import FEWEST_TO_CHOOSE, Embed, Gate, keep_base, run_gate
 from revela_training.gate.held_back import EvaluationSet, evaluation_pairs, make_evaluation_set
@@ -44,7 +44,8 @@ from revela_training.loop.model import RevelaModel
 from revela_training.loop.precision import compute_dtype
 from revela_training.loop.trainer import train
 from revela_training.loop.workspace import EMBEDDED_AT_ONCE, Workspace, digest
-from revela_training.resolve import resolve_configs
+from revela_training.plan import RunPlan
+from revela_training.resolve import resolve_plans
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.export import check_output, export_model
 from revela_training.retriever.export_map import export_map
@@ -97,6 +98,8 @@ def adapt(
     show_progress: bool = True,
     cache: str | Path | bool | None = None,
     confirm: Confirm | None = None,
+    build: Callable[[RunPlan], TrainableRetriever] | None = None,
+    trainer: Callable[..., list[dict[str, float]]] | None = None,
     **settings: Any,
 ) -> AdaptResult:
     """Adapt a retriever to a corpus without labels (Cai et al., ICLR 2026).
@@ -123,6 +126,10 @@ def adapt(
             nowhere.
         confirm: asked with a :class:`~revela_rag.api.CostEstimate` before anything of the source is sent to an API,
             unless it is all in the cache; where it gives False, nothing is sent. None sends.
+        build: makes the retriever that is adapted, its adapter included; for experiments, such as one that keeps
+            embeddings between runs. None is :func:`revela_training.assemble.build_retriever`.
+        trainer: trains it in place, to compare methods on the same texts, held-back queries and gate; called as what
+            None stands for, :func:`revela_training.loop.trainer.train`.
         **settings: any other field of :class:`AdaptConfig`, ``adapter`` among them: by default tool catalogues
             and other small corpora of prose are adapted inside the model with LoRA, and all else, or what
             LoRA does no good, with a linear map.
@@ -153,22 +160,22 @@ def adapt(
             output,
         )
     show_progress = show_progress and world.leads
-    build: Callable[[AdaptConfig], Retriever] = build_retriever
+    made_by: Callable[[RunPlan], Retriever] = build or build_retriever
     served = isinstance(base, ApiVectors) or is_api(base)
     if served:
-        build, base = _over_api(base, cache=cache, confirm=confirm)
+        made_by, base = _over_api(base, cache=cache, confirm=confirm)
     given = {"base": base, "lm": lm, "max_steps": max_steps, "time_limit": time_limit}
-    chosen = {**settings, **{name: value for name, value in given.items() if value is not None}}
+    chosen = {**flat_settings(settings), **{name: value for name, value in given.items() if value is not None}}
     stored = config.as_dict() if isinstance(config, AdaptConfig) else load_config(config) if config else {}
     if served:
         chosen["adapter"] = _outside({**stored, **chosen}.get("adapter"), base)
-    max_words = {"max_words": AdaptConfig().max_words, **stored, **chosen}["max_words"]
+    max_words = {"max_words": AdaptConfig().training.max_words, **stored, **chosen}["max_words"]
     corpus = (
         source if isinstance(source, Corpus) else load_corpus(source, max_words=max_words, show_progress=show_progress)
     )
     logger.info("%s", corpus.report.summary())
     pairs, weak = evaluation_pairs(corpus.chunks)
-    configs = resolve_configs(corpus.chunks, preset=preset, config=config, changes=chosen, served=served)
+    configs = resolve_plans(corpus.chunks, preset=preset, config=config, changes=chosen, served=served)
     tried = {"adapter": "auto"} if len(configs) > 1 else {}
     work = Workspace(
         output,
@@ -183,7 +190,7 @@ def adapt(
     )
     try:
         budget = Budget(configs[0].time_limit, started=started, world=world, show=show_progress)
-        job = _Job(corpus, pairs, weak, world, show_progress, budget, build)
+        job = _Job(corpus, pairs, weak, world, show_progress, budget, made_by, trainer or train)
         result = job.run(configs, output, work, started=started)
     except (CorpusError, ModelError, TrainingError):
         work.remove()  # going on from there would only fail again
@@ -205,9 +212,10 @@ class _Job:
     world: World
     show_progress: bool
     budget: Budget
-    build: Callable[[AdaptConfig], Retriever] = build_retriever
+    build: Callable[[RunPlan], Retriever]
+    trainer: Callable[..., list[dict[str, float]]]
 
-    def run(self, configs: Sequence[AdaptConfig], output: Path, work: Workspace, *, started: float) -> AdaptResult:
+    def run(self, configs: Sequence[RunPlan], output: Path, work: Workspace, *, started: float) -> AdaptResult:
         """Adapt with the first settings whose adapter the gate accepts, or else those that come last."""
         refused: list[dict[str, str]] = []
         told: dict[str, Any]
@@ -259,11 +267,11 @@ class _Job:
         told = proof["gate"]
         return AdaptResult(output, told["strength"] > 0, told["strength"], told["summary"], {**report, **proof})
 
-    def _held_back(self, cfg: AdaptConfig) -> tuple[list[StructuralPair], list[StructuralPair]]:
+    def _held_back(self, cfg: RunPlan) -> tuple[list[StructuralPair], list[StructuralPair]]:
         """The pairs that choose and those that report."""
-        return split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries or 1000)
+        return split_pairs(self.pairs, holdout=cfg.holdout, max_queries=cfg.max_eval_queries)
 
-    def _is_too_small(self, cfg: AdaptConfig) -> bool:
+    def _is_too_small(self, cfg: RunPlan) -> bool:
         """Whether too few documents would choose a strength, so that all else is in vain.
 
         Raises:
@@ -276,7 +284,7 @@ class _Job:
             raise CorpusError(f"There is too little to adapt to: {self._too_few(cfg)}")
         return True
 
-    def _too_few(self, cfg: AdaptConfig) -> str:
+    def _too_few(self, cfg: RunPlan) -> str:
         skipped = self.corpus.report.skipped_summary()
         needed = math.ceil(2 * FEWEST_TO_CHOOSE / cfg.holdout)
         return (
@@ -287,14 +295,14 @@ class _Job:
             f"{f' Skipped: {skipped}' if skipped else ''}"
         )
 
-    def _keep(self, cfg: AdaptConfig, output: Path, *, started: float) -> AdaptResult:
+    def _keep(self, cfg: RunPlan, output: Path, *, started: float) -> AdaptResult:
         """The base as it is, where nothing could show whether another model is better."""
         training = {"units": 0, "texts": 0, "pairs": 0, "pseudo_texts": 0, "processes": self.world.size}
         told = {"config": cfg.as_dict(), "corpus": self.corpus.report.as_dict(), "training": training, "log": []}
         gate = keep_base(self._too_few(cfg)) if self.world.leads else None
         return self._written(self.build(cfg), output, gate, told, started, {"queries": [], "refused": []})
 
-    def _planned(self, retriever: Retriever, cfg: AdaptConfig, work: Workspace, share: float) -> Plan:
+    def _planned(self, retriever: Retriever, cfg: RunPlan, work: Workspace, share: float) -> Plan:
         """What fits into the time that is left, or all."""
         chunks = self.corpus.chunks
         length = retriever.inference_max_length if isinstance(retriever, TrainableRetriever) else _API_LENGTH
@@ -304,7 +312,7 @@ class _Job:
         return self.budget.plan(work.folder, retriever, cfg, chunks, todo, share=share)
 
     def _train(
-        self, retriever: Retriever, cfg: AdaptConfig, work: Workspace, share: float
+        self, retriever: Retriever, cfg: RunPlan, work: Workspace, share: float
     ) -> tuple[dict[str, Any], EvaluationSet]:
         """Train the adapter; what to report of it, and the queries held back from it."""
         chunks = self.corpus.chunks
@@ -334,7 +342,7 @@ class _Job:
         cached = cache(retriever, dataset, cfg, work, self.show_progress) if cfg.adapter == "linear" else None
         plan = self.budget.for_training(plan, work.folder, share=share)
         self.budget.say(f"Training for {cfg.max_steps} steps", plan.training, after=plan.judging)
-        log = train(
+        log = self.trainer(
             RevelaModel(retriever, reader, cfg, cached=cached),
             dataset,
             build_collator(retriever, tokenizer, dataset, cfg, work),
@@ -345,7 +353,6 @@ class _Job:
             world=self.world,
         )
         warn_of_one_hot(log, cfg)
-        assert cfg.max_steps is not None
         documents = self.budget.for_judging(plan, share=share)
         data = judged_by(documents)
         searched = (len(data.documents), plan.sizes["documents"][1])
@@ -369,7 +376,7 @@ class _Job:
         self.budget.say(f"Judging by {queries:,} queries among {len(data.documents):,} texts", about)
         return report, data
 
-    def _choose(self, retriever: Retriever, data: EvaluationSet, cfg: AdaptConfig, work: Workspace) -> Gate | None:
+    def _choose(self, retriever: Retriever, data: EvaluationSet, cfg: RunPlan, work: Workspace) -> Gate | None:
         """What the gate makes of it, in the first process alone."""
         if not self.world.leads:
             return None
@@ -377,12 +384,12 @@ class _Job:
         embed = _embedder(retriever, work, cfg, self.show_progress)
         held = bool(cfg.self_distillation and cfg.contrastive_weight)
         strict = cfg.adapter == "lora" or data.terse
-        return run_gate(data, embed, cfg.strengths or (1.0,), strict=strict, gentle=not held)
+        return run_gate(data, embed, cfg.strengths, strict=strict, gentle=not held)
 
 
 def _over_api(
     embeddings: Any, *, cache: str | Path | bool | None, confirm: Confirm | None
-) -> tuple[Callable[[AdaptConfig], Retriever], str]:
+) -> tuple[Callable[[RunPlan], Retriever], str]:
     """What builds a retriever over embeddings behind an API, and their name."""
     vectors = embeddings if isinstance(embeddings, ApiVectors) else ApiVectors(embeddings, cache=cache)
     return lambda cfg: VectorRetriever(vectors, confirm=confirm), vectors.name
@@ -419,9 +426,9 @@ def _is_slow(retriever: TrainableRetriever) -> bool:
     return retriever.device.type == "cpu" and layers > _LARGEST_ON_CPU
 
 
-def _embedder(retriever: Retriever, work: Workspace, cfg: AdaptConfig, show_progress: bool) -> Embed:
+def _embedder(retriever: Retriever, work: Workspace, cfg: RunPlan, show_progress: bool) -> Embed:
     """Vectors at the model's full inference length. Under a linear adapter the backbone runs once for all strengths."""
-    work, compute = work.alone(), compute_dtype(cfg)
+    work, compute = work.alone(), compute_dtype(cfg.precision)
     trained = digest(str(value.tolist()) for value in retriever.trainable_parameters())
 
     def kept(name: str, texts: Sequence[str], make: Callable[[Sequence[str]], torch.Tensor]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From what a user said to settings without a gap: presets, files, and what suits the corpus and the machine."""
+"""From what a user said to plans without a gap: presets, files, and what suits the corpus and the machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from revela_rag.corpus import Chunk
 from revela_rag.errors import TrainingError
 from revela_rag.model.find import fetch_model, resolve_model
 from revela_rag.model.raw import is_raw_decoder
-from revela_training.config import PRESETS, RAW_DECODER, AdaptConfig, load_config
+from revela_training.config import PRESETS, RAW_DECODER, AdaptConfig, flat_settings, load_config
 from revela_training.objective.lm import BUNDLED
+from revela_training.plan import RunPlan
 
-__all__ = ["resolve_configs"]
+__all__ = ["make_plan", "resolve_plans"]
 
 logger = logging.getLogger(__name__)
 
 _CPU_TEXTS = 8_000
 _EIGHTHS = tuple(eighth / 8 for eighth in range(1, 9))
+_JOINT_STEPS = {"linear": (20, 150), "lora": (20, 24)}
+_STEPS_WITHOUT_CONTRAST = {"linear": 300, "lora": 150}
 _LARGEST_FOR_LORA = 1_500  # chunks: as many as `pseudo_queries` takes, so that each gives queries
 #: What only an LM that reads the texts makes use of.
 _OF_THE_OBJECTIVE = (
@@ -30,15 +33,15 @@ _OF_THE_OBJECTIVE = (
 )
 
 
-def resolve_configs(
+def resolve_plans(
     chunks: Sequence[Chunk],
     *,
     preset: str,
     config: AdaptConfig | str | Path | None,
     changes: dict[str, Any],
     served: bool = False,
-) -> list[AdaptConfig]:
-    """Settings in force: defaults, then the preset, then the file or object, then what the call says.
+) -> list[RunPlan]:
+    """Plans of what to try: defaults, then the preset, then the file or object, then what the call says.
 
     With ``adapter="auto"`` small corpora of prose, tool catalogues above all, try LoRA first: its few steps show most
     of their pairs, and it gained more there than the linear map, for which those are too few. On larger ones and on
@@ -54,7 +57,7 @@ def resolve_configs(
         served: whether the base is embeddings behind an API, and its name none of a model.
 
     Returns:
-        One for each adapter to try, none of them "auto", each after the first for when the gate refuses the one before.
+        One for each adapter to try, each after the first for when the gate refuses the one before.
 
     Raises:
         TrainingError: an unknown preset or setting, or a preset beside settings that leave it nothing to say.
@@ -69,6 +72,7 @@ def resolve_configs(
         preset = "code" if code else "prose"
     if preset not in PRESETS:
         raise TrainingError(f"Unknown preset {preset!r}. Presets are: auto, {', '.join(PRESETS)}")
+    changes = flat_settings(changes)
     if isinstance(config, AdaptConfig):
         cfg = config.replace(**changes)
         defaults = AdaptConfig().as_dict()
@@ -78,17 +82,15 @@ def resolve_configs(
         base, trusted = values.get("base"), bool(values.get("trust_remote_code"))
         found = fetch_model(resolve_model(base, trust_remote_code=trusted)) if base and not served else None
         raw = {**RAW_DECODER, "lm": base} if found and is_raw_decoder(found) else {}
-        cfg = AdaptConfig().replace(**{**PRESETS[preset], **raw, **values})
-    if cfg.revela_weight is None:
-        cfg = cfg.replace(revela_weight=0.0 if cfg.lm is None and cfg.contrastive_weight else 1.0)
-        if cfg.revela_weight == 0:
-            _warn_of_idle([name for name, value in values.items() if value is not None])
-    adapters: Sequence[Literal["auto", "linear", "lora"]] = [cfg.adapter]
-    if cfg.adapter == "auto":
-        prose = not code and preset != "code"
-        inside = prose and len(chunks) <= _LARGEST_FOR_LORA and cfg.revela_weight == 0
-        adapters = ["lora", "linear"] if inside else ["linear"]
-    return [_filled(cfg.replace(adapter=adapter)) for adapter in adapters]
+        cfg = AdaptConfig(**{**PRESETS[preset], **raw, **values})
+    weight = _revela_weight(cfg)
+    if cfg.objective.revela_weight is None and weight == 0:
+        _warn_of_idle([name for name, value in values.items() if value is not None])
+    if cfg.adapter != "auto":
+        return [make_plan(cfg, cfg.adapter)]
+    prose = not code and preset != "code"
+    inside = prose and len(chunks) <= _LARGEST_FOR_LORA and weight == 0
+    return [make_plan(cfg, "lora"), make_plan(cfg, "linear")] if inside else [make_plan(cfg, "linear")]
 
 
 def _warn_of_idle(given: Collection[str]) -> None:
@@ -100,11 +102,25 @@ def _warn_of_idle(given: Collection[str]) -> None:
         )
 
 
-def _filled(cfg: AdaptConfig) -> AdaptConfig:
-    """What was left open, by adapter, LM and machine."""
+def _revela_weight(cfg: AdaptConfig) -> float:
+    given = cfg.objective.revela_weight
+    if given is None:
+        return 0.0 if cfg.lm is None and cfg.contrastive.contrastive_weight else 1.0
+    return given
+
+
+def make_plan(cfg: AdaptConfig, adapter: Literal["linear", "lora"]) -> RunPlan:
+    """Fill in what was left open, by adapter, LM and machine.
+
+    Args:
+        cfg: settings, whose own adapter is not looked at.
+        adapter: what trains.
+    """
     gpu = torch.cuda.is_available()
-    linear = cfg.adapter == "linear"
+    linear = adapter == "linear"
     slow = not linear and not gpu
+    weight = _revela_weight(cfg)
+    warmup, fewest, most = _steps(cfg, adapter, weight)
     by_default: dict[str, Any] = {
         "retriever_lr": 1e-3 if linear else 5e-4,
         "retriever_max_tokens": 96 if slow else 160,
@@ -118,10 +134,29 @@ def _filled(cfg: AdaptConfig) -> AdaptConfig:
         "max_tokens": 160 if gpu else 64,
         "max_training_texts": None if gpu else _CPU_TEXTS,
         "checkpoint_steps": 25 if linear else 5,
+        "groups_at_once": cfg.training.groups_per_step,
+        "retriever_chunk": None,
+        "time_limit": None,
     }
-    cfg = cfg.replace(**{name: value for name, value in by_default.items() if getattr(cfg, name) is None})
-    if cfg.revela_weight == 0 or cfg.lm_training == "frozen":
-        cfg = cfg.replace(lm_warmup_steps=0)
-    if cfg.max_steps is not None and cfg.max_steps <= cfg.lm_warmup_steps:
-        cfg = cfg.replace(lm_warmup_steps=cfg.max_steps // 3)
-    return cfg
+    decided = {
+        "adapter": adapter,
+        "revela_weight": weight,
+        "lm": (cfg.lm or BUNDLED) if weight else None,
+        "lm_warmup_steps": warmup,
+        "fewest_steps": fewest,
+        "max_steps": most,
+    }
+    given = {name: value for name, value in cfg.as_dict().items() if value is not None}
+    return RunPlan(**{**by_default, **given, **decided})
+
+
+def _steps(cfg: AdaptConfig, adapter: Literal["linear", "lora"], weight: float) -> tuple[int, int, int]:
+    """Steps of warm-up, and the fewest and the most in all."""
+    warmup = cfg.objective.lm_warmup_steps
+    if weight == 0 or cfg.objective.lm_training == "frozen":
+        warmup = 0
+    if cfg.max_steps is not None:
+        return min(warmup, cfg.max_steps // 3) if cfg.max_steps <= warmup else warmup, cfg.max_steps, cfg.max_steps
+    joint = _STEPS_WITHOUT_CONTRAST[adapter]
+    fewest, most = _JOINT_STEPS[adapter] if cfg.contrastive.contrastive_weight else (joint, joint)
+    return warmup, warmup + fewest, warmup + most

@@ -87,7 +87,8 @@ def train(
     bm25 = score_run(lexical_run(list(data.queries.values()), texts, list(data.queries), list(data.corpus)), data.qrels)
     chunks = load_corpus([{"_id": i, "title": t, "text": x} for i, (t, x) in data.corpus.items()]).chunks
     sizes = ON_GPU if torch.cuda.is_available() else ON_CPU
-    settings = {**RAW_DECODER, **sizes, **SIGNALS[signal], "base": model, "lm": model, "batching": "related"}
+    alone = {"contrastive_pairs": 0, "contrastive_negatives": 0}  # but for the pairs of the groups
+    settings = {**alone, **RAW_DECODER, **sizes, **SIGNALS[signal], "base": model, "lm": model, "batching": "related"}
     curve = Curve(chunks, data, AdaptConfig(**settings), args.output / "work")
     points = []
     for point in curve.points(every=every, minutes=minutes, at_start=True):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from revela_training.config import AdaptConfig
 from revela_training.loop.distributed import full_tensor
 from revela_training.objective import RevelaObjective
 from revela_training.objective.weights import similarity_weights
+from revela_training.plan import RunPlan
 from revela_training.retriever.backbone import TrainableRetriever
 from revela_training.retriever.embedding import pool
 from revela_training.retriever.vectors import VectorRetriever
@@ -69,7 +69,7 @@ class RevelaModel(nn.Module):
         self,
         retriever: TrainableRetriever | VectorRetriever,
         lm: PreTrainedModel | None,
-        config: AdaptConfig,
+        config: RunPlan,
         *,
         cached: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
@@ -144,7 +144,7 @@ class RevelaModel(nn.Module):
         weights = similarity_weights(
             queries, passages, temperature=settings.temperature, standardize=settings.standardize
         )
-        scale = 1.0 if settings.revela_weight is None else settings.revela_weight
+        scale = settings.revela_weight
         if scale != 1.0:  # the LM's own loss stays whole, only what reaches the retriever is scaled
             weights = scale * weights + (1 - scale) * weights.detach()
         output = self.objective(input_ids, attention_mask, weights=weights)

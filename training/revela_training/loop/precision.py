@@ -10,21 +10,22 @@ from typing import Any, Literal
 
 import torch
 
-from revela_training.config import AdaptConfig
-
 __all__ = ["compute_dtype", "use_bf16"]
 
+#: The setting of that name.
+Precision = Literal["auto", "fp32", "bf16"]
 
-def use_bf16(config: AdaptConfig) -> bool:
+
+def use_bf16(precision: Precision) -> bool:
     """Whether LM and backbone run under bfloat16 autocast."""
-    if config.precision == "auto":
+    if precision == "auto":
         if torch.cuda.is_available():
             return torch.cuda.is_bf16_supported()
         able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return config.precision == "bf16"
+    return precision == "bf16"
 
 
-def compute_dtype(config: AdaptConfig) -> Literal["bfloat16", "float32"]:
+def compute_dtype(precision: Precision) -> Literal["bfloat16", "float32"]:
     """The same as a name, for embedding without gradient."""
-    return "bfloat16" if use_bf16(config) else "float32"
+    return "bfloat16" if use_bf16(precision) else "float32"

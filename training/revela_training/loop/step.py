@@ -19,11 +19,11 @@ from torch import Tensor
 
 from revela_rag.errors import TrainingError
 from revela_rag.memory import available_memory, is_out_of_memory
-from revela_training.config import AdaptConfig
 from revela_training.data.tokens import trim
 from revela_training.loop.distributed import World
 from revela_training.loop.model import RevelaModel
 from revela_training.losses import ContrastiveLoss
+from revela_training.plan import RunPlan
 from revela_training.retriever.embedding import like_length, rows_of
 from revela_training.retriever.vectors import VectorRetriever
 
@@ -58,19 +58,19 @@ class Step:
         bf16: run LM and backbone under bfloat16 autocast; similarities and losses stay float32.
 
     Attributes:
-        groups_at_once: groups the LM reads at once now; None is all.
+        groups_at_once: groups the LM reads at once now.
         chunk: texts the retriever encodes at once, without keeping activations, now; None is all of them, kept.
     """
 
     def __init__(
-        self, model: RevelaModel, config: AdaptConfig, *, world: World, split: bool = False, bf16: bool = False
+        self, model: RevelaModel, config: RunPlan, *, world: World, split: bool = False, bf16: bool = False
     ) -> None:
         self._model = model
         self._config = config
         self._world = world
         self._split = split
         self._bf16 = bf16
-        contrastive = ContrastiveLoss(config.contrastive_temperature, config.self_distillation or 0.0)
+        contrastive = ContrastiveLoss(config.contrastive_temperature, config.self_distillation)
         self._terms: dict[str, tuple[float, Term]] = {  # what is a loss over pairs, by the name it is logged under
             "contrastive_loss": (config.contrastive_weight, contrastive.over_kinds),
         }
@@ -141,14 +141,14 @@ class Step:
         if self._split:
             raise TrainingError(
                 f"Out of memory with the LM split between {self._world.size} processes, where a step cannot be "
-                f"repeated in smaller pieces. Set groups_at_once below {self.groups_at_once or 'groups_per_step'}"
+                f"repeated in smaller pieces. Set groups_at_once below {self.groups_at_once}"
                 " or retriever_chunk, or use more processes."
             ) from error
         return True
 
     def _shrink(self, groups: int, size: int) -> None:
         """Halve what is computed at once; the same in all processes."""
-        now = self.groups_at_once or groups
+        now = min(self.groups_at_once, groups)
         chunk = self.chunk
         if now > 1:
             self.groups_at_once = now // 2
@@ -164,7 +164,7 @@ class Step:
         text = "" if self.chunk is None else f", {self.chunk} texts in the retriever"
         logger.warning(
             "Out of memory: going on with %d of %d groups at once%s. The result stays the same; steps take longer.",
-            self.groups_at_once or groups,
+            min(self.groups_at_once, groups),
             groups,
             text,
         )
@@ -195,7 +195,7 @@ class Step:
         model, groups = self._model, len(tokens)
         factor = self._world.size if self._split else 1  # FSDP averages where a sum is wanted
         sums: dict[str, Tensor | float] = {"tokens": float(tokens.sum()), "texts": float(groups)}
-        for rows in _slices(groups, self.groups_at_once or groups):
+        for rows in _slices(groups, self.groups_at_once):
             share = int(tokens[rows].sum())
             if share == 0:
                 continue

@@ -20,7 +20,6 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from revela_rag.errors import TrainingError
-from revela_training.config import AdaptConfig
 from revela_training.data.batching import GroupDataset
 from revela_training.data.collate import GroupCollator
 from revela_training.loop.callbacks import Alarms, Progress, TimeLimit, Warmup
@@ -38,6 +37,7 @@ from revela_training.loop.distributed import World, clip_gradients, copy_whole, 
 from revela_training.loop.model import RevelaModel
 from revela_training.loop.precision import use_bf16
 from revela_training.loop.step import Step
+from revela_training.plan import RunPlan
 
 __all__ = ["RevelaTrainer", "latest_checkpoint", "train"]
 
@@ -57,7 +57,7 @@ class RevelaTrainer(Trainer):
     def __init__(
         self,
         model: RevelaModel,
-        config: AdaptConfig,
+        config: RunPlan,
         args: TrainingArguments,
         *,
         world: World | None = None,
@@ -67,9 +67,9 @@ class RevelaTrainer(Trainer):
         self.config = config
         self.revela = model
         self.world = world or World()
-        self.total_steps = total_steps(config)
+        self.total_steps = config.max_steps
         self.warmup_steps = config.lm_warmup_steps
-        self.step = Step(model, config, world=self.world, split=split, bf16=use_bf16(config))
+        self.step = Step(model, config, world=self.world, split=split, bf16=use_bf16(config.precision))
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._waited, self._since = 0.0, time.perf_counter()
@@ -248,18 +248,11 @@ class RevelaTrainer(Trainer):
             copy_whole(parameter, state[name])
 
 
-def total_steps(config: AdaptConfig) -> int:
-    """Steps in all; they must have been planned, see `assemble.plan_steps`."""
-    if config.max_steps is None:
-        raise TrainingError("max_steps is None, and only a data set can fill it in: use plan_steps, or give a number.")
-    return config.max_steps
-
-
 def train(
     model: RevelaModel,
     dataset: GroupDataset,
     collator: GroupCollator,
-    config: AdaptConfig,
+    config: RunPlan,
     *,
     folder: Path,
     resume: bool = False,
@@ -303,14 +296,14 @@ def train(
     return [dict(entry) for entry in trainer.state.log_history]
 
 
-def _arguments(config: AdaptConfig, folder: Path, *, show_progress: bool) -> TrainingArguments:
+def _arguments(config: RunPlan, folder: Path, *, show_progress: bool) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     args = TrainingArguments(
         output_dir=str(folder),
         use_cpu=not cuda,
-        max_steps=total_steps(config),
+        max_steps=config.max_steps,
         per_device_train_batch_size=config.groups_per_step,
-        save_steps=config.checkpoint_steps or 25,
+        save_steps=config.checkpoint_steps,
         logging_steps=10,
         logging_first_step=True,
         seed=config.seed,
