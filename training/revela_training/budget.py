@@ -155,7 +155,7 @@ class Budget:
             plan = _read(folder / _PLAN_FILE)
             if plan is None:
                 rate = 0.0
-                if isinstance(retriever, TrainableRetriever) and (self.limit is not None or self._show):
+                if not isinstance(retriever, VectorRetriever) and (self.limit is not None or self._show):
                     rate = _measure(retriever, cfg, chunks)
                 left = math.inf if self.limit is None else self.limit - (time.monotonic() - self._started)
                 plan = self._fitted(work, cfg, rate, left * share)
