@@ -18,8 +18,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 #: Options of other programs that the pages name.
 FOREIGN = {"--preload", "--no-deps", "--index-url", "--no-index", "--find-links", "--limit-documents"}
-#: A page that adapts takes the longest.
+#: Pages that adapt a model of the real size, in a folder of their own; what takes many seconds.
 ADAPTING = {"README.md", "docs/adapt.md"}
+SLOW = {*ADAPTING, "docs/api-embeddings.md"}
 API = [
     "revela_rag",
     "revela_rag.agent",
@@ -42,7 +43,7 @@ def blocks(page: str, language: str) -> list[str]:
 def with_python(pages: list[str]) -> Iterator[Any]:
     for page in pages:
         if blocks(page, "python"):
-            yield pytest.param(page, marks=pytest.mark.slow if page in ADAPTING else ())
+            yield pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
 
 
 def test_there_are_examples() -> None:
