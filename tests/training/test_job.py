@@ -320,10 +320,10 @@ def test_a_time_limit_is_one_on_all_of_it(
 
 
 def test_nan_leaves_no_model(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from revela_training.loop import model
+    from revela_training.loop.step import Step
 
-    real = model.similarity_weights
-    monkeypatch.setattr(model, "similarity_weights", lambda *args, **options: real(*args, **options) * float("nan"))
+    real = Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda step, batch: replace(real(step, batch), loss=float("nan")))
     with pytest.raises(TrainingError, match="loss is"):
         run(max_steps=20)
     assert list(tmp_path.iterdir()) == []
