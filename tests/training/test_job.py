@@ -381,13 +381,13 @@ def test_max_words_of_a_settings_file_cut_the_chunks(base_dir: Path, tmp_path: P
     for number in range(12):
         text = " ".join(f"{['alpha', 'beta', 'gamma', 'delta'][i % 4]}{number * i % 17}." for i in range(120))
         (folder / f"{number}.md").write_text(text)
-    (tmp_path / "settings.toml").write_text("max_words = 40\n")
+    (tmp_path / "settings.toml").write_text("max_words = 10\n")
     found = {}
     for config in (None, tmp_path / "settings.toml"):
         small = {name: value for name, value in SMALL.items() if name != "lm_warmup_steps"}
         result = adapt(folder, output=tmp_path / "model", base=str(base_dir), config=config, adapter="linear", **small)
         found[config] = result.report["corpus"]["chunks"]
-    assert found[tmp_path / "settings.toml"] > 2 * found[None]
+    assert found[tmp_path / "settings.toml"] > 1.5 * found[None]  # which the window of the base cuts, too
 
 
 def test_an_interruption_loses_a_block_of_embeddings_not_all(run, monkeypatch: pytest.MonkeyPatch) -> None:
