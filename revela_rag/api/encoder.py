@@ -76,6 +76,11 @@ class ApiEncoder(Encoder):
         return None
 
     @property
+    def token_window(self) -> None:
+        """None: its tokenizer is not here."""
+        return None
+
+    @property
     def model(self) -> SentenceTransformer:
         """There is none.
 

@@ -15,6 +15,7 @@ from revela_rag.cli.durations import duration_option, parse_duration
 from revela_rag.cli.embeddings import Embeddings, Yes, confirmed, load_embeddings
 from revela_rag.cli.fields import IdField, TextField, TitleField, with_fields
 from revela_rag.errors import MissingExtraError
+from revela_rag.model.find import DEFAULT_BASE
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -111,7 +112,7 @@ def command(
     fields = {"text_field": text_field, "title_field": title_field, "id_field": id_field}
     with results_last():
         result = run(
-            with_fields(source, fields, deduplicate=True, show_progress=show_progress),
+            with_fields(source, fields, model=base or DEFAULT_BASE, deduplicate=True, show_progress=show_progress),
             output=output,
             base=base if embeddings is None else load_embeddings(embeddings),
             lm=lm,

@@ -113,15 +113,16 @@ def command(
         raise typer.BadParameter("--engine ray loads a model in every worker, leave --embeddings out")
     if sync and overwrite:
         raise typer.BadParameter("--sync and --overwrite exclude each other, give one of them")
-    from revela_rag.index.manifest import MANIFEST_FILE
+    from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 
     there = (output.expanduser() / MANIFEST_FILE).exists()
     on_interrupt(context, f"{'The index is whole' if there else 'There is no index yet'}. Run the same command again.")
     show_progress = settings(context).show_progress
     fields = {"text_field": text_field, "title_field": title_field, "id_field": id_field}
+    named = model or (Manifest.read(output.expanduser()).model.name if there and any(fields.values()) else None)
     with results_last():
         result = index_corpus(
-            with_fields(source, fields, deduplicate=deduplicate, show_progress=show_progress),
+            with_fields(source, fields, model=named, deduplicate=deduplicate, show_progress=show_progress),
             output=output,
             model=model,
             embeddings=embeddings,

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from revela_rag.corpus.code.chunk import chunk_code
+from revela_rag.corpus.code.fit import fitted
 from revela_rag.corpus.code.grammars import GRAMMARS
 from revela_rag.corpus.draft import Draft
 from revela_rag.corpus.formats.front_matter import front_matter
@@ -16,14 +17,15 @@ from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.prose.chunk import chunk_prose
 from revela_rag.corpus.text import clean_text
 from revela_rag.corpus.types import Chunk, Document, Part, chunk_id
+from revela_rag.corpus.window import Window
 
-__all__ = ["Pieces", "chunk_document"]
+__all__ = ["Pieces", "chunk_document", "cut_document"]
 
 #: Code up to this length is parsed in this process: it cannot be nested deeply enough to end it.
 _SMALL_CODE = 50_000
 
 
-def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
+def chunk_document(document: Document, *, max_words: int = 120, window: Window | None = None) -> list[Chunk]:
     """Cut a document into chunks with their parts.
 
     Args:
@@ -31,6 +33,9 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
             by headings, paragraphs and sentences.
         max_words: upper bound on the words of a prose chunk (default 120); a piece of code may hold twice as many, and
             at most 60 lines.
+        window: what the model reads, :attr:`revela_rag.Encoder.token_window`; what has more tokens is cut further,
+            prose at sentences, code at inner statements, with the heading or the signature in the title of every part.
+            None cuts by words alone.
 
     Returns:
         Chunks in source order; empty when the document holds no text. Metadata: ``source`` (the document's id),
@@ -41,27 +46,36 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
         ValueError: if ``max_words`` is below 8.
         Unreadable: HTML that the parser cannot take within its budget.
     """
+    return cut_document(document, max_words=max_words, window=window)[0]
+
+
+def cut_document(
+    document: Document, *, max_words: int = 120, window: Window | None = None
+) -> tuple[list[Chunk], set[str]]:
+    """The chunks of :func:`chunk_document`, and the ids of those that are longer than the window all the same."""
     if max_words < 8:
         raise ValueError(f"max_words is {max_words}; use at least 8 words per chunk")
     document = replace(document, text=clean_text(document.text), title=" ".join(clean_text(document.title).split()))
     if document.format not in PROSE_FORMATS:
         drafts = _code_drafts(document, max_words)
+        drafts = drafts if window is None else list(fitted(drafts, window))
     elif page := read_page(document):
         metadata = {**page.metadata, **document.metadata}
         document = replace(document, text=page.text, title=document.title or page.title, metadata=metadata)
-        drafts = chunk_prose(document, max_words=max_words, outline=page.outline())
+        drafts = chunk_prose(document, max_words=max_words, outline=page.outline(), window=window)
         if document.format == "html":  # its lines are not those of the file
             drafts = [replace(draft, metadata={}) for draft in drafts]
     elif document.format == "markdown":
         front = front_matter(document.text)
         document = replace(document, text=front.text, metadata={**front.metadata, **document.metadata})
-        drafts = chunk_prose(document, max_words=max_words, heading=front.title)
+        drafts = chunk_prose(document, max_words=max_words, heading=front.title, window=window)
     else:
-        drafts = chunk_prose(document, max_words=max_words)
+        drafts = chunk_prose(document, max_words=max_words, window=window)
     if not drafts and document.title and not document.text.strip():
         drafts = [Draft("prose", document.title)]
     seen: Counter[str] = Counter()
     chunks: list[Chunk] = []
+    truncated: set[str] = set()
     for draft in drafts:
         if not draft.text.strip():
             continue
@@ -80,10 +94,12 @@ def chunk_document(document: Document, *, max_words: int = 120) -> list[Chunk]:
                 origin=document.origin,
             )
         )
+        if draft.truncated:
+            truncated.add(chunks[-1].id)
     if len(chunks) > 1 and "id" in document.origin and "node" not in document.origin:
         rest = {name: value for name, value in document.origin.items() if name != "id"}
-        return [replace(chunk, origin=rest) for chunk in chunks]  # an id that several have names none of them
-    return chunks
+        chunks = [replace(chunk, origin=rest) for chunk in chunks]  # an id that several have names none of them
+    return chunks, truncated
 
 
 def _code_drafts(document: Document, max_words: int) -> list[Draft]:

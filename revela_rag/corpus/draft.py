@@ -15,6 +15,9 @@ class Draft:
 
     Attributes:
         first_row: row of its first line, to put drafts of one file in order.
+        rows: of code, the row of each of its lines.
+        signature: of code, what its definition begins with, on one line.
+        truncated: whether it is longer than the model's window, which was given, and could not be cut.
     """
 
     kind: Kind
@@ -23,3 +26,6 @@ class Draft:
     parts: tuple[Part, ...] = ()
     metadata: Metadata = field(default_factory=dict)
     first_row: int = 0
+    rows: tuple[int, ...] = ()
+    signature: str = ""
+    truncated: bool = False

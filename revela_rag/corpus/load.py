@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from revela_rag.corpus.chunking import Pieces, chunk_document
+from revela_rag.corpus.chunking import Pieces, cut_document
 from revela_rag.corpus.duplicates import find_duplicates
 from revela_rag.corpus.formats.readers import Unreadable
 from revela_rag.corpus.metadata import MOST_VALUES
@@ -16,6 +16,7 @@ from revela_rag.corpus.report import Corpus, CorpusReport
 from revela_rag.corpus.sources.paths import MAX_FILE_BYTES, Source, open_source
 from revela_rag.corpus.sources.shapes import Fields
 from revela_rag.corpus.types import Chunk
+from revela_rag.corpus.window import Window
 from revela_rag.errors import CorpusError
 
 __all__ = ["load_corpus"]
@@ -27,6 +28,7 @@ def load_corpus(
     source: Source,
     *,
     max_words: int = 120,
+    window: Window | None = None,
     deduplicate: bool = True,
     near_duplicate_threshold: float = 0.9,
     max_file_bytes: int = MAX_FILE_BYTES,
@@ -40,6 +42,8 @@ def load_corpus(
     Args:
         source: see :func:`~revela_rag.corpus.iter_documents`.
         max_words: upper bound on the words of a prose chunk; code may hold twice as many (default 120).
+        window: what the model reads, :attr:`revela_rag.Encoder.token_window`: chunks of more tokens are cut further, as
+            what lies behind does not reach their vectors; None cuts by words alone.
         deduplicate: drop chunks that equal or nearly equal an earlier one (default True), as training wants it; False
             for an index, where every source should be found.
         near_duplicate_threshold: Jaccard similarity of four-word shingles from which two chunks are near duplicates, in
@@ -65,15 +69,16 @@ def load_corpus(
         raise ValueError(f"max_words is {max_words}; use at least 8 words per chunk")
     if max_file_bytes < 1:
         raise ValueError(f"max_file_bytes is {max_file_bytes}; it must be positive")
-    report = CorpusReport()
+    report = CorpusReport(window=window.tokens if window else None)
     chunks: list[Chunk] = []
+    truncated: set[str] = set()
     pieces = Pieces()
     with _progress(show_progress) as progress:
         documents, total = open_source(source, max_file_bytes, report, Fields(text_field, title_field, id_field))
         task = progress.add_task("Reading", total=total)
         for document in documents:
             try:
-                found = chunk_document(document, max_words=max_words)
+                found, long = cut_document(document, max_words=max_words, window=window)
             except Unreadable as reason:
                 report.skip(str(reason), document.id)
                 continue
@@ -81,7 +86,9 @@ def load_corpus(
                 report.skip("no text", document.id)
                 continue
             report.documents += 1
-            chunks.extend(map(pieces.named, found) if document.is_piece else found)
+            named = list(map(pieces.named, found)) if document.is_piece else found
+            truncated.update(chunk.id for chunk, before in zip(named, found, strict=True) if before.id in long)
+            chunks += named
             progress.update(task, completed=report.documents + sum(map(len, report.skipped.values())))
         progress.update(task, total=total or report.documents, completed=total or report.documents)
         if not chunks:
@@ -98,6 +105,7 @@ def load_corpus(
             dropped = {*duplicates.exact, *duplicates.near}
             chunks = [chunk for position, chunk in enumerate(chunks) if position not in dropped]
     report.chunks = len(chunks)
+    report.truncated = sum(chunk.id in truncated for chunk in chunks) if truncated else 0
     _logger.info("%s", report.summary())
     if report.left_out:
         _logger.warning(

@@ -28,6 +28,8 @@ class CorpusReport:
             documents had them.
         unreadable: files and folders that are there but could not be read this time → the system's reason; ``skipped``
             has them too.
+        window: tokens of the model that chunks were cut for; None where they were cut by words alone.
+        truncated: chunks that are longer all the same, and lose what lies behind.
     """
 
     documents: int = 0
@@ -37,6 +39,8 @@ class CorpusReport:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    window: int | None = None
+    truncated: int = 0
 
     def skip(self, reason: str, source_id: str) -> None:
         """Count one source that was not read."""
@@ -77,6 +81,8 @@ class CorpusReport:
         line = f"{self.chunks:,} chunks from {self.documents:,} documents"
         if self.exact_duplicates or self.near_duplicates:
             line += f"; dropped {self.exact_duplicates:,} exact and {self.near_duplicates:,} near duplicates"
+        if self.truncated:
+            line += f"; {self.truncated:,} are longer than the {self.window} tokens the model reads"
         return f"{line}; skipped {self.skipped_summary()}" if self.skipped else line
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,6 +95,8 @@ class CorpusReport:
             "skipped": {reason: list(ids) for reason, ids in self.skipped.items()},
             "left_out": dict(self.left_out),
             "unreadable": dict(self.unreadable),
+            "window": self.window,
+            "truncated": self.truncated,
         }
 
 

@@ -94,7 +94,8 @@ def evaluate(
 
         hybrid = text_model is not None and text_model.startswith("hybrid:")
         encoder = model if isinstance(model, Encoder) else Encoder(_bare(model), **encoder_options)
-        texts, document_ids = passages(data.corpus, window=encoder.max_length or None if chunk else None)
+        window = getattr(encoder, "token_window", None) or encoder.max_length or None
+        texts, document_ids = passages(data.corpus, window=window if chunk else None)
         queries, documents = _vectors(encoder, data, texts, cache_dir=cache_dir, show_progress=show_progress)
         details.update(vectors=len(texts), fingerprint=encoder.fingerprint)
         if hybrid:

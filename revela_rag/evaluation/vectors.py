@@ -13,6 +13,7 @@ import numpy as np
 
 from revela_rag.corpus.text import about_tokens
 from revela_rag.corpus.types import titled
+from revela_rag.corpus.window import Window
 from revela_rag.errors import DiskError
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ __all__ = ["cached_vectors", "passages"]
 logger = logging.getLogger(__name__)
 
 
-def passages(corpus: Mapping[str, tuple[str, str]], *, window: int | None) -> tuple[list[str], list[str]]:
+def passages(corpus: Mapping[str, tuple[str, str]], *, window: Window | int | None) -> tuple[list[str], list[str]]:
     """Texts to embed and the document each belongs to.
 
     Args:
         corpus: document id to (title, text).
-        window: tokens the model reads at once; longer documents become several chunks. None keeps all whole.
+        window: what the model reads at once, or about how many tokens where its tokenizer cannot be used; longer
+            documents become several chunks. None keeps all whole.
 
     Returns:
         N texts and their N document ids, the chunks of one document adjacent and in order.
@@ -38,19 +40,25 @@ def passages(corpus: Mapping[str, tuple[str, str]], *, window: int | None) -> tu
     for document_id, (title, text) in corpus.items():
         whole = titled(title, text)
         pieces = [whole]
-        if window is not None and about_tokens(whole) > window:
-            pieces = _chunks(document_id, title, text) or pieces
+        if not _holds(window, whole):
+            pieces = _chunks(document_id, title, text, window if isinstance(window, Window) else None) or pieces
         texts += pieces
         document_ids += [document_id] * len(pieces)
     return texts, document_ids
 
 
-def _chunks(document_id: str, title: str, text: str) -> list[str]:
+def _holds(window: Window | int | None, text: str) -> bool:
+    if isinstance(window, Window):
+        return window.surely_holds(text) or window.count(text) <= window.room
+    return window is None or about_tokens(text) <= window
+
+
+def _chunks(document_id: str, title: str, text: str, window: Window | None) -> list[str]:
     from revela_rag.corpus import Document, chunk_document
     from revela_rag.corpus.code.detect import detect_format
 
     document = Document(document_id, text, title, detect_format(text, (title, document_id)))
-    return [chunk.embedding_text for chunk in chunk_document(document)]
+    return [chunk.embedding_text for chunk in chunk_document(document, window=window)]
 
 
 def cached_vectors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
 
 __all__ = ["index_source", "sync_source"]
+
+logger = logging.getLogger(__name__)
 
 
 def index_source(
@@ -36,7 +39,7 @@ def index_source(
     if overwrite or not (folder / MANIFEST_FILE).exists():
         if encoder is None:
             raise IndexingError(f"A new index in {str(folder)!r} needs a model; pass encoder=Encoder(model).")
-        corpus = _read(source, deduplicate, show_progress)
+        corpus = _read(source, encoder, deduplicate, show_progress)
         chosen = {"store": store or "faiss", "kind": kind or "flat", "dimensions": dimensions}
         options = {**chosen, "overwrite": overwrite}
         given: dict[str, Any] = {"encoder": encoder, "show_progress": show_progress, **options, **opening}
@@ -60,7 +63,7 @@ def index_source(
 
 def sync_source(index: Index, source: Any, *, deduplicate: bool, show_progress: bool) -> tuple[Corpus, SyncReport]:
     """See :meth:`revela_rag.Index.sync_source`; gives also what was read."""
-    corpus = _read(source, deduplicate, show_progress)
+    corpus = _read(source, index.encoder, deduplicate, show_progress)
     _refuse_another(index, corpus, source)
     keep = corpus.report.is_unreadable
     return corpus, index.sync(corpus, keep=keep, show_progress=show_progress)
@@ -69,12 +72,22 @@ def sync_source(index: Index, source: Any, *, deduplicate: bool, show_progress: 
 _ANEW = "Build it anew in its place with overwrite=True (--overwrite), or choose another path."
 
 
-def _read(source: Any, deduplicate: bool, show_progress: bool) -> Corpus:
+def _read(source: Any, encoder: Encoder, deduplicate: bool, show_progress: bool) -> Corpus:
+    """The corpus of a source, its chunks cut for the model; one that was read stays as it is."""
     from revela_rag.corpus import load_corpus
 
-    if isinstance(source, Corpus):
-        return source
-    return load_corpus(source, deduplicate=deduplicate, show_progress=show_progress)
+    window = getattr(encoder, "token_window", None)
+    if not isinstance(source, Corpus):
+        return load_corpus(source, window=window, deduplicate=deduplicate, show_progress=show_progress)
+    cut = source.report.window
+    if window is not None and cut is not None and cut > window.tokens:
+        logger.warning(
+            "The corpus was cut for a model of %d tokens and this one reads %d, so longer chunks lose their ends: read "
+            "it with load_corpus(..., window=encoder.token_window).",
+            cut,
+            window.tokens,
+        )
+    return source
 
 
 def _refuse_another(index: Index, corpus: Corpus, source: Any) -> None:

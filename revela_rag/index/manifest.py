@@ -105,6 +105,8 @@ class Manifest:
 
     ``identity`` is drawn when an index is built and kept by everything that is written to it, so that another index
     that came to lie in its place is told from it; ``""`` in indexes of earlier versions, until they are written.
+    ``window`` is how many tokens of the model its chunks were cut for, as the corpus said that it was built from or
+    synced with last; None where they were cut by words alone.
 
     ``dimension`` is the length of the vectors that are stored, ``model_dimension`` that of the model's where fewer are
     kept (:mod:`revela_rag.index.rotation`), and None where they are stored whole.
@@ -120,6 +122,7 @@ class Manifest:
     created: str
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     identity: str = ""
+    window: int | None = None
     model_dimension: int | None = None
 
     @property
@@ -186,6 +189,7 @@ class Manifest:
             files={_safe(name): _file(entry) for name, entry in files.items()},
             identity=_of(data, "identity", str) if "identity" in data else "",
             model_dimension=None if data.get("model_dimension") is None else _of(data, "model_dimension", int),
+            window=None if data.get("window") is None else _of(data, "window", int),
         )
         if not GENERATION.fullmatch(manifest.generation):
             raise ValueError(f"generation {manifest.generation!r} is not the name of a generation")

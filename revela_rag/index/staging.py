@@ -127,6 +127,7 @@ class Staged:
         root: directory of the index.
         generation: what the batches were compared with.
         batches: consumed at once.
+        window: tokens that the chunks were cut for.
 
     Attributes:
         ids: of all chunks.
@@ -137,8 +138,9 @@ class Staged:
         DiskError: there is no room for them.
     """
 
-    def __init__(self, root: Path, generation: str, batches: Iterable[Batch]) -> None:
+    def __init__(self, root: Path, generation: str, batches: Iterable[Batch], *, window: int | None = None) -> None:
         self.generation = generation
+        self.window = window
         self.ids: set[str] = set()
         self.documents: set[str] = set()
         self.same = 0

@@ -72,6 +72,7 @@ def build(
                 "or replace it with overwrite=True."
             )
         job = _Job(workspace, encoder, store, kind, fresh=True)
+        job.window = _cut_for(chunks)
         with KeptVectors(root, encoder) as kept:
             options: dict[str, Any] = {"vectors": vectors, "show_progress": show_progress}
             batches = prepare(chunks, lambda ids: {}, encode=kept.encode, size=_window(encoder), **options)
@@ -100,7 +101,7 @@ def stage(
     with KeptVectors(root, encoder) as kept:
         options: dict[str, Any] = {"vectors": vectors, "show_progress": show_progress}
         batches = prepare(chunks, before.texts.records, encode=kept.encode, size=_window(encoder), **options)
-        return Staged(root, before.manifest.generation, batches)
+        return Staged(root, before.manifest.generation, batches, window=_cut_for(chunks))
 
 
 def merge(
@@ -134,11 +135,17 @@ def merge(
         job.consume(staged)
         if scope == "index":
             job.prune(staged, keep)
+            job.window = staged.window
         elif scope == "documents":
             job.replace(staged)
         report = job.finish(stale_words=scope == "index")
         forget(root, encoder.fingerprint)
         return report
+
+
+def _cut_for(chunks: Iterable[Chunk]) -> int | None:
+    """Tokens that a corpus was cut for; other chunks do not say."""
+    return getattr(getattr(chunks, "report", None), "window", None)
 
 
 def _window(encoder: Encoder) -> int:
@@ -215,6 +222,7 @@ class _Job:
         self._vectors: VectorStore | None = None
         self._dimension = self._old.dimension if self._old else None
         self._counts = _Counts()
+        self.window = self._old.window if self._old else None
         self._altered: list[int] = []  # rows that have another embedded text than before
 
     # -- reading what comes in ---------------------------------------------------------------------------------
@@ -360,7 +368,8 @@ class _Job:
         counts = self._counts
         report = SyncReport(**asdict(counts))
         stale = stale_words and self._old_folder is not None and not self._has_words(self._old_folder)
-        if not (report.changed or stale) and self._old is not None and self._model() == self._old.model:
+        same = self._old is not None and (self._model(), self.window) == (self._old.model, self._old.window)
+        if same and not (report.changed or stale):
             self._close()
             return report
         with disk_errors(self._workspace.root):
@@ -395,6 +404,7 @@ class _Job:
             files=describe_files(
                 self._workspace.folder, known=self._old_folder, entries=self._old.files if self._old else None
             ),
+            window=self.window,
             identity=(current.identity if (current := self._workspace.current) else "") or uuid4().hex,
             model_dimension=None if self._rotation is None else self._rotation.length,
         )
@@ -425,9 +435,10 @@ def check_identity(root: Path, opened: Manifest, found: Manifest | None) -> None
 def mismatch(root: Path, manifest: Manifest, encoder: Any) -> IndexMismatchError:
     """The error for an index that another model built; names both."""
     name = getattr(encoder, "name", None) or encoder.model_path
+    cut = f", its chunks cut for the {manifest.window} tokens that reads" if manifest.window else ""
     return IndexMismatchError(
         f"The index {str(root)!r} was built by the model {manifest.model.name!r} (fingerprint "
-        f"{manifest.model.fingerprint[:12]}), not by {name!r} (fingerprint {encoder.fingerprint[:12]}). Open it with "
-        "the model it was built by, or build it again with this one: "
+        f"{manifest.model.fingerprint[:12]}){cut}, not by {name!r} (fingerprint {encoder.fingerprint[:12]}). Open it "
+        "with the model it was built by, or build it again with this one: "
         f"revela index SOURCE --model {name} --output {root} --overwrite."
     )

@@ -18,13 +18,15 @@ from revela_rag.memory import is_out_of_memory
 from revela_rag.model.backends import Backend, Wrapped
 from revela_rag.model.find import fetch_model, resolve_model
 from revela_rag.model.fingerprint import fingerprint, memory_fingerprint
-from revela_rag.model.open import Dtype, check_device, open_model, resolve_dtype, set_length
+from revela_rag.model.open import Dtype, check_device, input_module, open_model, resolve_dtype, set_length
 from revela_rag.model.safety import check_model, model_errors
 from revela_rag.model.st_format import Role
 from revela_rag.model.unknown_tokens import SAMPLED
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from revela_rag.corpus.window import Window
 
 __all__ = ["Dtype", "Encoder"]
 
@@ -99,6 +101,7 @@ class Encoder:
         self._batch_tokens = batch_tokens
         self._backend: Backend | None = None
         self._fingerprint: str | None = None
+        self._window_read: tuple[Window | None] | None = None
         self._unseen = SAMPLED  # documents yet to be looked at for tokens that the model does not have
         self._load_lock = threading.RLock()
 
@@ -219,6 +222,32 @@ class Encoder:
     def max_length(self) -> int:
         """Tokens kept of a document, special tokens and prompt included; 0 for all."""
         return self._max_length or self._ready.max_length
+
+    @property
+    def token_window(self) -> Window | None:
+        """What the model reads of a document, to cut chunks for (``load_corpus(source, window=...)``).
+
+        Needs no loaded model when the model is a directory. None where its tokenizer cannot be used alone.
+        """
+        with self._load_lock:
+            if self._window_read is None:
+                self._window_read = (self._read_window(),)
+            return self._window_read[0]
+
+    def _read_window(self) -> Window | None:
+        from revela_rag.model.window import read_window, tokenizer_window
+
+        directory = self._directory()
+        if directory is not None:
+            trusted = self._options["trust_remote_code"]
+            return read_window(directory, max_length=self._max_length, trust_remote_code=trusted)
+        from tokenizers import Tokenizer
+
+        module = input_module(self.model, "document")
+        tokenizer = getattr(getattr(module, "tokenizer", None), "backend_tokenizer", None)
+        if tokenizer is None or not self.max_length:
+            return None
+        return tokenizer_window(Tokenizer.from_str(tokenizer.to_str()), self.max_length, self.document_prompt)
 
     @property
     def query_prompt(self) -> str:
@@ -377,11 +406,11 @@ class Encoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs to load the model again, from where it is; one that was handed over goes along."""
-        left = ("_backend", "_load_lock")
+        left = ("_backend", "_load_lock", "_window_read")
         return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _backend=None, _load_lock=threading.RLock())
+        self.__dict__.update(state, _backend=None, _load_lock=threading.RLock(), _window_read=None)
 
     def __copy__(self) -> Self:
         return self

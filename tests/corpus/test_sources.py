@@ -86,11 +86,11 @@ def test_a_single_file_is_named_by_itself(tmp_path):
 
 @pytest.mark.parametrize("field", ["text", "content", "body", "page_content"])
 def test_jsonl_fields(tmp_path, field):
-    record = {field: "hello there world", "id": 7, "title": "T", "metadata": {"a": 1, "deep": {}}, "lang": "en"}
+    record = {field: "hello there world", "id": 7, "title": "T", "metadata": {"a": 1, "deep": {"b": 2}}, "lang": "en"}
     write(tmp_path, {"d.jsonl": jsonl(record, {field: "second"})})
     first, second = iter_documents(tmp_path / "d.jsonl")
     assert (first.id, first.title, first.text) == ("7", "T", "hello there world")
-    assert first.metadata == {"a": 1, "lang": "en"}
+    assert first.metadata == {"a": 1, "deep": {"b": 2}, "lang": "en"}
     assert second.id == "d.jsonl:2"
 
 

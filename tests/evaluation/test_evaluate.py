@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from revela_rag.corpus.types import Chunk
+from revela_rag.corpus.window import Window
 from revela_rag.errors import CorpusError, ModelError
 from revela_rag.evaluation import RetrievalData, evaluate, load_beir
 from revela_rag.evaluation.vectors import cached_vectors, passages
@@ -148,3 +149,10 @@ def test_a_damaged_cache_is_computed_again(tmp_path: Path, encoder: WordEncoder)
     file.write_bytes(file.read_bytes()[:40])
     assert np.array_equal(cached_vectors(encoder, "document", ["a b"], cache_dir=tmp_path), first)
     assert np.array_equal(np.load(file), first)
+
+
+def test_documents_are_cut_for_the_models_tokenizer() -> None:
+    window = Window(32, 30, lambda text: 2 * len(text.split()))
+    corpus = {"a": ("t", "one two three four. " * 3), "b": ("t", "one two three four. " * 6)}
+    texts, ids = passages(corpus, window=window)
+    assert ids == ["a", "b", "b"] and all(window.count(text) <= 30 for text in texts)

@@ -20,7 +20,7 @@ from revela_rag.index.stores.segments import read_faiss
 
 from .support import change
 
-OTHER_KINDS = ["Flat", "IDMap2,Flat", "PQ4x4", "SQ8", "IDMap,SQ8", "IDMap,HNSW8,SQ8", "IVF4,Flat", "IVF4,PQ4x4"]
+OTHER_KINDS = ["Flat", "IDMap2,Flat", "PQ4x4", "SQ8", "IDMap,SQ6", "IDMap,HNSW8,SQ8", "IVF4,Flat", "IVF4,PQ4x4"]
 OTHER_KINDS += ["PCA8,Flat", "IDMap,NSG8", "IVF4,SQ4"]
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from revela_rag import load_corpus
+from revela_rag.corpus.window import Window
 from revela_rag.errors import CorpusError, IndexingError, IndexMismatchError
 from revela_rag.index import Index
 
-from .support import FakeEncoder
+from .support import FakeEncoder, chunk
 
 
 @pytest.fixture
@@ -92,3 +93,39 @@ def test_arguments_must_fit_what_is_there(docs, path, encoder, tmp_path):
         Index.from_source(docs, path=path, encoder=encoder, kind="flat")
     with pytest.raises(IndexMismatchError):
         Index.from_source(docs, path=path, encoder=FakeEncoder("e" * 64))
+
+
+class Narrow(FakeEncoder):
+    """Reads eight tokens, which are words here."""
+
+    @property
+    def token_window(self):
+        return Window(8, 8, lambda text: len(text.split()))
+
+
+LONG = " ".join(f"Owl number {i} hunts mice in the barn at night." for i in range(4))
+
+
+def test_chunks_are_cut_for_the_model_and_the_index_says_so(docs, path, encoder):
+    (docs / "owls.md").write_text(LONG, encoding="utf-8")
+    with Index.from_source(docs, path=path, encoder=encoder) as index:
+        assert len(index) == 2 and index.manifest.window is None
+    narrow = Narrow()
+    with Index.from_source(docs, path=path, encoder=narrow) as index:  # of the same fingerprint
+        assert index.manifest.window == 8 and all(len(text.split()) <= 8 for text in texts(index))
+        before = index.manifest.generation
+        index.sync_source(docs)
+        assert index.manifest.generation == before, "nothing changed"
+        index.add([chunk(1)])
+        assert index.manifest.window == 8
+    other = Narrow("0" * 64)
+    with pytest.raises(IndexMismatchError, match=r"its chunks cut for the 8 tokens that reads, not by"):
+        Index.open(path, encoder=other)
+
+
+def test_a_corpus_that_was_cut_for_a_wider_model_is_told(docs, path, caplog):
+    wide = Window(512, 510, lambda text: len(text.split()))
+    corpus = load_corpus(docs, window=wide)
+    with Index.from_source(corpus, path=path, encoder=Narrow()) as index:
+        assert index.manifest.window == 512
+    assert "cut for a model of 512 tokens and this one reads 8, so longer chunks lose their ends" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from revela_rag.errors import IndexMismatchError
 from revela_rag.evaluation import RetrievalData, evaluate, fused_run, score_run
-from revela_rag.fusion import cosine_step, fused_scores
+from revela_rag.fusion import cosine_step, dense_share, fused_scores
 from revela_rag.index import Index, facade, snapshot, writer
 from revela_rag.index.words import WordIndex
 from revela_rag.lexical import LexicalIndex
@@ -41,7 +41,8 @@ def expected(encoder, texts, query, keep=lambda chunk: True, depth=100, vector=N
     words = sorted((i for i in kept if scores[i] > 0), key=lambda i: -scores[i])[:depth]
     candidates = list(dict.fromkeys([*near, *words]))
     step = cosine_step(len(vectors), vectors.__getitem__)
-    fused = fused_scores(around[candidates], scores[candidates], cosine_step=step)
+    share = dense_share(np.unique([chunk.document_id for chunk in texts], return_inverse=True)[1], vectors.__getitem__)
+    fused = fused_scores(around[candidates], scores[candidates], cosine_step=step, share=share)
     order = np.argsort(-fused, kind="stable").tolist()
     return [texts[candidates[i]].metadata["number"] for i in order], fused[order].tolist()
 

@@ -319,9 +319,13 @@ def test_a_time_limit_is_one_on_all_of_it(
     assert result.report["config"]["time_limit"] == 30.0 and not caplog.text.count("more than is left")
 
 
-def test_nan_leaves_no_model(run, tmp_path: Path) -> None:
+def test_nan_leaves_no_model(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from revela_training.loop.step import Step
+
+    real = Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda step, batch: replace(real(step, batch), loss=float("nan")))
     with pytest.raises(TrainingError, match="loss is"):
-        run(read="published", lm_lr=float("inf"), max_steps=20)
+        run(max_steps=20)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -377,13 +381,13 @@ def test_max_words_of_a_settings_file_cut_the_chunks(base_dir: Path, tmp_path: P
     for number in range(12):
         text = " ".join(f"{['alpha', 'beta', 'gamma', 'delta'][i % 4]}{number * i % 17}." for i in range(120))
         (folder / f"{number}.md").write_text(text)
-    (tmp_path / "settings.toml").write_text("max_words = 40\n")
+    (tmp_path / "settings.toml").write_text("max_words = 10\n")
     found = {}
     for config in (None, tmp_path / "settings.toml"):
         small = {name: value for name, value in SMALL.items() if name != "lm_warmup_steps"}
         result = adapt(folder, output=tmp_path / "model", base=str(base_dir), config=config, adapter="linear", **small)
         found[config] = result.report["corpus"]["chunks"]
-    assert found[tmp_path / "settings.toml"] > 2 * found[None]
+    assert found[tmp_path / "settings.toml"] > 1.5 * found[None]  # which the window of the base cuts, too
 
 
 def test_an_interruption_loses_a_block_of_embeddings_not_all(run, monkeypatch: pytest.MonkeyPatch) -> None:

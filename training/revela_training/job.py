@@ -20,6 +20,7 @@ from revela_rag.api.vectors import ApiVectors
 from revela_rag.corpus import Corpus, StructuralPair, load_corpus
 from revela_rag.errors import CorpusError, ModelError, TrainingError
 from revela_rag.model.st_format import Role
+from revela_rag.model.window import read_window
 from revela_training.assemble import (
     build_collator,
     build_dataset,
@@ -169,10 +170,13 @@ def adapt(
     stored = config.as_dict() if isinstance(config, AdaptConfig) else load_config(config) if config else {}
     if served:
         chosen["adapter"] = _outside({**stored, **chosen}.get("adapter"), base)
-    max_words = {"max_words": AdaptConfig().training.max_words, **stored, **chosen}["max_words"]
-    corpus = (
-        source if isinstance(source, Corpus) else load_corpus(source, max_words=max_words, show_progress=show_progress)
-    )
+    values = {**AdaptConfig().as_dict(), **stored, **chosen}
+    if isinstance(source, Corpus):
+        corpus = source
+    else:  # what lies behind the model's window would neither train nor be found
+        trusted = bool(values["trust_remote_code"])
+        window = None if served else read_window(values["base"], trust_remote_code=trusted)
+        corpus = load_corpus(source, max_words=values["max_words"], window=window, show_progress=show_progress)
     logger.info("%s", corpus.report.summary())
     pairs, weak = evaluation_pairs(corpus.chunks)
     configs = resolve_plans(corpus.chunks, preset=preset, config=config, changes=chosen, served=served)
@@ -189,7 +193,7 @@ def adapt(
         world=world,
     )
     try:
-        budget = Budget(configs[0].time_limit, started=started, world=world, show=show_progress)
+        budget = Budget(configs[0].time_limit, started=started, world=world, show=show_progress and not served)
         job = _Job(corpus, pairs, weak, world, show_progress, budget, made_by, trainer or train)
         result = job.run(configs, output, work, started=started)
     except (CorpusError, ModelError, TrainingError):

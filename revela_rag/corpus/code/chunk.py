@@ -81,7 +81,14 @@ def chunk_code(document: Document, *, max_words: int = 120, parse: bool = True) 
         pieces = [(piece, "") for piece in split_lines(lines, max_words=limit, max_lines=MAX_CODE_LINES)]
     title = _document_title(document)
     return [
-        Draft("code", join_lines(piece), " ".join(filter(None, (title, name))), (), _where(document, piece, name))
+        Draft(
+            "code",
+            join_lines(piece),
+            " ".join(filter(None, (title, name))),
+            (),
+            _where(document, piece, name),
+            rows=_rows(piece),
+        )
         for piece, name in pieces
     ]
 
@@ -116,7 +123,8 @@ def _define(
             parts = _parts(document, item, join_lines(first_body))
         symbol = item.symbol if item.scope or number else ""
         title = " ".join(filter(None, (_spoken_title(document), symbol)))
-        yield Draft("code", join_lines(piece), title, parts, _where(document, piece, item.symbol), piece[0].row)
+        where, rows = _where(document, piece, item.symbol), _rows(piece)
+        yield Draft("code", join_lines(piece), title, parts, where, piece[0].row, rows, item.signature)
 
 
 def _own_lines(lines: list[Line], item: Definition, own: list[Definition]) -> Iterator[Line]:
@@ -186,7 +194,7 @@ def _leftovers(
         text = join_lines(piece)
         if parsed.definitions and not _says_something(piece, document.format):
             continue
-        yield Draft("code", text, _document_title(document), (), _where(document, piece), piece[0].row)
+        yield Draft("code", text, _document_title(document), (), _where(document, piece), piece[0].row, _rows(piece))
 
 
 def _says_something(piece: list[Line], language: str) -> bool:
@@ -204,6 +212,12 @@ def _document_title(document: Document) -> str:
 def _spoken_title(document: Document) -> str:
     """The title where it is language rather than a path or an identifier."""
     return document.title if len(document.title.split()) > 1 else ""
+
+
+def _rows(piece: Iterable[Line]) -> tuple[int, ...]:
+    """The rows of the lines that `join_lines` leaves."""
+    lines = list(dropwhile(lambda line: not line.text.strip(), piece))
+    return tuple(line.row for line in reversed(list(dropwhile(lambda line: not line.text.strip(), reversed(lines)))))
 
 
 def _where(document: Document, piece: Iterable[Line], symbol: str = "") -> dict[str, str | int | float | bool]:

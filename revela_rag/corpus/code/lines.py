@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from revela_rag.corpus.text import SIGNS, count_words
@@ -37,11 +37,11 @@ def join_lines(lines: Iterable[Line]) -> str:
     return text
 
 
-def split_words(text: str, max_words: int) -> Iterator[tuple[int, int]]:
-    """Spans of at most ``max_words`` words each; words beyond 100 characters are cut."""
+def split_words(text: str, max_words: int, measure: Callable[[str], int] = count_words) -> Iterator[tuple[int, int]]:
+    """Spans of at most ``max_words`` words each, as ``measure`` counts; words beyond 100 characters are cut."""
     start, end, words = -1, 0, 0
     for match in _TOKEN.finditer(text):
-        weight = count_words(match.group())
+        weight = measure(match.group())
         if start >= 0 and words + weight > max_words:
             yield start, end
             start, words = -1, 0
@@ -52,19 +52,23 @@ def split_words(text: str, max_words: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def split_lines(lines: Sequence[Line], *, max_words: int, max_lines: int) -> list[list[Line]]:
+def split_lines(
+    lines: Sequence[Line], *, max_words: int, max_lines: int, measure: Callable[[str], int] = count_words
+) -> list[list[Line]]:
     """Cut lines into consecutive pieces of about equal size within both limits; blank pieces are dropped.
 
     Each cut goes before the least indented line of the second half of its window, blank lines before it counting in
-    its favour and closing brackets against it. A line over the limit is cut between words.
+    its favour and closing brackets against it. A line over the limit is cut between words. Words are what ``measure``
+    counts.
     """
     rest: list[Line] = []
     for line in lines:
-        if count_words(line.text) <= max_words:
+        if measure(line.text) <= max_words:
             rest.append(line)
         else:
-            rest.extend(Line(line.row, line.text[start:end]) for start, end in split_words(line.text, max_words))
-    weights = [count_words(line.text) for line in rest]
+            spans = split_words(line.text, max_words, measure)
+            rest.extend(Line(line.row, line.text[start:end]) for start, end in spans)
+    weights = [measure(line.text) for line in rest]
     left_words, left_lines = sum(weights), len(rest)
     pieces: list[list[Line]] = []
     start = 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from revela_rag.corpus.code.lines import split_words
 from revela_rag.corpus.draft import Draft
@@ -15,6 +15,7 @@ from revela_rag.corpus.prose.sections import Outline, Section, markdown_outline,
 from revela_rag.corpus.prose.sentences import sentence_spans
 from revela_rag.corpus.text import count_words
 from revela_rag.corpus.types import Document
+from revela_rag.corpus.window import Window
 
 __all__ = ["chunk_prose"]
 
@@ -38,18 +39,32 @@ _NOISE = re.compile(
 )
 
 
+#: How long a text is, in words or what takes their place.
+_Measure = Callable[[str], int]
+_Span = tuple[int, int]
+
+
 @dataclass(slots=True)
 class _Unit:
-    """A piece that is not cut further; ``head`` are the rows that name the columns of the table it is a row of."""
+    """A piece that is not cut further; ``head`` are the rows that name the columns of the table it is a row of.
+
+    Of the first of a chunk, ``truncated`` says that the chunk is longer than what the model reads.
+    """
 
     start: int
     end: int
     words: int
     head: str = ""
+    truncated: bool = False
 
 
 def chunk_prose(
-    document: Document, *, max_words: int = 120, outline: Outline | None = None, heading: str = ""
+    document: Document,
+    *,
+    max_words: int = 120,
+    outline: Outline | None = None,
+    heading: str = "",
+    window: Window | None = None,
 ) -> list[Draft]:
     """Cut prose into chunks of at most ``max_words`` words.
 
@@ -62,6 +77,7 @@ def chunk_prose(
         max_words: at least 8.
         outline: sections and code of the text, where its format does not say them.
         heading: stands above all headings of Markdown.
+        window: what the model reads of a chunk and its title; chunks of more tokens are cut in the same places.
     """
     text = document.text
     if outline is None:
@@ -73,7 +89,12 @@ def chunk_prose(
     pages = [match.start() for match in re.finditer("\f", text)]
     drafts = []
     for section in sections:
-        for number, group in enumerate(_pack(list(_units(text, section, outline.verbatim, max_words)), max_words)):
+        title = _title(document, section)
+        units = list(_units(text, section, outline.verbatim, max_words))
+        groups = _pack(units, max_words)
+        if window is not None and not window.surely_holds(title, text[section.start : section.end]):
+            groups = _fitted(groups, text, title, outline.verbatim, max_words, window)
+        for number, group in enumerate(groups):
             start, end = group[0].start, group[-1].end
             chunk = _join(text, group)
             where: dict[str, str | int | float | bool] = {
@@ -82,7 +103,6 @@ def chunk_prose(
             }
             if pages:
                 where["page"] = bisect_right(pages, start) + 1
-            title = _title(document, section)
             parts = prose_parts(
                 chunk.strip(),
                 path=section.path,
@@ -90,8 +110,38 @@ def chunk_prose(
                 first=number == 0,
                 is_tool="tool" in document.metadata,
             )
-            drafts.append(Draft("prose", chunk, title, parts, where))
+            drafts.append(Draft("prose", chunk, title, parts, where, truncated=group[0].truncated))
     return drafts
+
+
+def _fitted(
+    groups: Iterable[list[_Unit]], text: str, title: str, verbatim: list[_Span], max_words: int, window: Window
+) -> Iterator[list[_Unit]]:
+    """The groups, those that have more tokens than fit cut further into parts of about equal size."""
+    above = window.count(title) if title else 0
+    measure = window.words(title, max_words)
+    for group in groups:
+        whole = _join(text, group)
+        if window.surely_holds(title, whole) or above + window.count(whole) <= window.room:
+            yield group
+            continue
+        units = [smaller for unit in group for smaller in _smaller(unit, text, verbatim, max_words, measure)]
+        total = sum(unit.words for unit in units)
+        limit = min(max_words, int(1.2 * total / -(-total // max_words)) + 1)
+        for part in _pack(units, limit, measure):
+            part[0].truncated = above + window.count(_join(text, part)) > window.room
+            yield part
+
+
+def _smaller(unit: _Unit, text: str, verbatim: list[_Span], max_words: int, measure: _Measure) -> Iterator[_Unit]:
+    """A unit as ``measure`` sees it, cut where it is too long by that."""
+    words = measure(text[unit.start : unit.end])
+    if words <= max_words:
+        yield replace(unit, words=words)
+        return
+    for a, b, is_code in _parts(unit.start, unit.end, verbatim):
+        for smaller in _cut(text, a, b, is_code, max_words, measure):
+            yield replace(smaller, head=smaller.head or unit.head)
 
 
 def _title(document: Document, section: Section) -> str:
@@ -103,7 +153,7 @@ def _title(document: Document, section: Section) -> str:
     return " > ".join(names)[:300]
 
 
-def _units(text: str, section: Section, verbatim: list[tuple[int, int]], max_words: int) -> Iterator[_Unit]:
+def _units(text: str, section: Section, verbatim: list[_Span], max_words: int) -> Iterator[_Unit]:
     for start, end in _paragraphs(text, section, verbatim):
         paragraph = text[start:end]
         if _NOISE.fullmatch(paragraph.strip()):
@@ -113,7 +163,7 @@ def _units(text: str, section: Section, verbatim: list[tuple[int, int]], max_wor
             yield _Unit(start, end, words)
             continue
         for a, b, is_code in _parts(start, end, verbatim):
-            yield from _cut(text, a, b, is_code, max_words)
+            yield from _cut(text, a, b, is_code, max_words, count_words)
 
 
 def _parts(start: int, end: int, verbatim: list[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
@@ -131,26 +181,29 @@ def _parts(start: int, end: int, verbatim: list[tuple[int, int]]) -> Iterator[tu
         yield start, end, False
 
 
-def _cut(text: str, start: int, end: int, is_code: bool, max_words: int) -> Iterator[_Unit]:
+def _cut(text: str, start: int, end: int, is_code: bool, max_words: int, measure: _Measure) -> Iterator[_Unit]:
     """Units of a paragraph beyond the limit."""
     paragraph = text[start:end]
     head = "" if is_code else table_head(paragraph)
-    if head and 2 * count_words(head) > max_words:
+    if head and 2 * measure(head) > max_words:
         head = ""
     in_lines = is_code or is_lines(paragraph)
-    for a, b in line_spans(paragraph) if in_lines else _sentences(paragraph, max_words):
-        words = count_words(paragraph[a:b])
-        spans = [(a, b)] if words <= max_words else [(a + x, a + y) for x, y in split_words(paragraph[a:b], max_words)]
-        for x, y in spans:
-            yield _Unit(start + x, start + y, count_words(paragraph[x:y]), head if x >= len(head) else "")
+    for a, b in line_spans(paragraph) if in_lines else _sentences(paragraph, max_words, measure):
+        words = measure(paragraph[a:b])
+        if words <= max_words:
+            yield _Unit(start + a, start + b, words, head if a >= len(head) else "")
+            continue
+        for x, y in split_words(paragraph[a:b], max_words, measure):
+            words = measure(paragraph[a + x : a + y])
+            yield _Unit(start + a + x, start + a + y, words, head if a + x >= len(head) else "")
 
 
-def _sentences(paragraph: str, max_words: int) -> Iterator[tuple[int, int]]:
+def _sentences(paragraph: str, max_words: int, measure: _Measure) -> Iterator[tuple[int, int]]:
     """Sentences, the first with its indentation; of one beyond the limit its lines."""
     first = True
     for a, b in sentence_spans(paragraph):
         a, first = 0 if first else a, False
-        if count_words(paragraph[a:b]) <= max_words:
+        if measure(paragraph[a:b]) <= max_words:
             yield a, b
         else:
             yield from ((a + x, a + y) for x, y in line_spans(paragraph[a:b]))
@@ -179,7 +232,7 @@ def _indent(text: str) -> int:
     return text.rfind("\n", 0, len(text) - len(text.lstrip())) + 1 or len(text) - len(text.lstrip("\f"))
 
 
-def _pack(units: list[_Unit], max_words: int) -> Iterator[list[_Unit]]:
+def _pack(units: list[_Unit], max_words: int, measure: _Measure = count_words) -> Iterator[list[_Unit]]:
     group: list[_Unit] = []
     words = 0
     for unit in units:
@@ -187,7 +240,7 @@ def _pack(units: list[_Unit], max_words: int) -> Iterator[list[_Unit]]:
             yield group
             group, words = [], 0
         if not group and unit.head:
-            words = count_words(unit.head)
+            words = measure(unit.head)
         group.append(unit)
         words += unit.words
     if group:
