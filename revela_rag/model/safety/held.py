@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from revela_rag.errors import ModelError
 from revela_rag.model.safety.door import check_model
+from revela_rag.model.safety.files import json_object
 
 __all__ = ["checked"]
 
@@ -47,6 +49,7 @@ def checked(path: str | Path, *, trust_remote_code: bool = False, plain: bool = 
         held = Path(folder) / root.name
         try:
             _copy(root, held, 0)
+            _move_paths(root, held)
         except OSError as error:
             if not root.is_dir():
                 raise ModelError(f"The model directory {str(root)!r} is gone ({error}).") from error
@@ -69,6 +72,21 @@ def _copy(source: Path, target: Path, level: int) -> None:
             (target / entry.name).symlink_to(entry.resolve())
         elif not entry.name.endswith(_LEFT):
             _copy_file(entry, target / entry.name)
+
+
+def _move_paths(source: Path, target: Path) -> None:
+    """Let a tokenizer's settings that name files of the model by their paths name the copies."""
+    root = os.path.abspath(source)  # noqa: PTH100
+    for file in target.rglob("tokenizer_config.json"):
+        settings = json_object(file)
+        moved = {}
+        for key, value in settings.items():
+            if key.endswith("_file") and isinstance(value, str) and value:
+                place = Path(os.path.abspath(value))  # noqa: PTH100
+                if place.is_relative_to(root):
+                    moved[key] = str(target / place.relative_to(root))
+        if moved:
+            file.write_text(json.dumps({**settings, **moved}), encoding="utf-8")
 
 
 def _copy_file(source: Path, target: Path) -> None:
