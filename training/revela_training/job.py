@@ -437,7 +437,7 @@ def _embedder(retriever: Retriever, work: Workspace, cfg: RunPlan, show_progress
 
     def kept(name: str, texts: Sequence[str], make: Callable[[Sequence[str]], torch.Tensor]) -> np.ndarray:
         show = show_progress and len(texts) > EMBEDDED_AT_ONCE
-        with tqdm(total=len(texts), desc="judge", unit="text", disable=not show) as bar:
+        with tqdm(total=len(texts), desc="judge", unit="text", delay=1, disable=not show) as bar:  # most are kept
             return work.vectors(name, texts, lambda some: make(some).numpy(force=True), bar=bar)
 
     def embed(texts: Sequence[str], role: Role, strength: float) -> np.ndarray:
