@@ -153,19 +153,19 @@ def twins(count: int, apart: float) -> np.ndarray:
 def test_a_model_that_sees_sharply_counts_more():
     own = np.arange(400)
     sharp, blurred = (twins(200, apart) for apart in (0.3, 3.0))
-    assert dense_share(own, sharp.__getitem__) == 0.7
+    assert dense_share(own, sharp.__getitem__) == 0.55
     assert dense_share(own, blurred.__getitem__) == 0.45
     # what is near within one document says nothing of how well the model tells documents apart
     assert dense_share(own // 2, sharp.__getitem__) == 0.45
     # a model whose cosines all lie close together is as sharp as its nearest texts stand out
     bunched = np.concatenate([sharp, np.full((400, 1), 2.0, dtype=np.float32)], axis=1) / math.sqrt(5)
-    assert dense_share(own, bunched.__getitem__) == 0.7
+    assert dense_share(own, bunched.__getitem__) == 0.55
 
 
 def test_the_share_follows_the_sharpness():
-    own, shares = np.arange(400), [dense_share(np.arange(400), twins(200, a).__getitem__) for a in (0.8, 0.9, 1.0)]
-    assert 0.7 > shares[0] > shares[1] > shares[2] > 0.45
-    vectors = twins(200, 0.9)
+    own, shares = np.arange(400), [dense_share(np.arange(400), twins(200, a).__getitem__) for a in (0.95, 1.0, 1.02)]
+    assert 0.55 > shares[0] > shares[1] > shares[2] > 0.45
+    vectors = twins(200, 1.0)
     cosines = vectors @ vectors.T
     apart = cosines[~np.eye(400, dtype=bool)]
     nearest = np.where(np.eye(400, dtype=bool), -1, cosines).max(axis=1)
@@ -187,6 +187,6 @@ def test_the_share_reads_a_sample():
         asked.append(places)
         return vectors[places]
 
-    assert 0.45 <= dense_share(np.arange(9000), read) <= 0.7
+    assert 0.45 <= dense_share(np.arange(9000), read) <= 0.55
     (places,) = asked
     assert len(np.unique(places)) == 4096 and places[0] == 0 and places[-1] == 8999
