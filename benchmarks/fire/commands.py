@@ -129,7 +129,7 @@ def signals(
         tally["other status"] += code not in expected
         tally["tracebacks"] += "Traceback" in words
         if index.exists():
-            tally["broken"] += any(check.status == "failed" for check in in_child(lambda: list(verify_index(index))))
+            tally["broken"] += in_child(lambda: any(check.status == "failed" for check in verify_index(index)))
     tally["failed after"] += in_child(lambda: _whole_run(arguments)) != 0
     names = ("ended before", "other status", "tracebacks", "broken", "failed after")
     return {"command": name, "stops": 2 * count, **{key: tally[key] for key in names}, "slowest s": round(slowest, 1)}
@@ -178,7 +178,7 @@ def main() -> None:
     draw, rows = random.Random(arguments.seed), []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        model, docs, index = in_child(lambda: tiny_model(folder)), corpus(folder / "docs"), folder / "index"
+        model, docs, index = Path(in_child(lambda: str(tiny_model(folder)))), corpus(folder / "docs"), folder / "index"
         if arguments.adapt:
             show([killed_adapt(docs, model, folder, arguments.adapt, draw)], None)
         built = ["index", str(docs), "--model", str(model), "--output", str(index), "--overwrite"]

@@ -6,11 +6,11 @@ second. Nothing here opens an index in that process itself.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import json
 import os
-import pickle
 import shutil
 import signal
 import sys
@@ -127,10 +127,10 @@ def killed(work: Callable[[Callable[[str], None]], None], after: float) -> list[
 
 
 def in_child(work: Callable[[], Any], seconds: float = 300) -> Any:
-    """The result of some work that is done in a child."""
+    """The result of some work that is done in a child: what a literal of Python can say, such as sets of numbers."""
 
     def send(say: Callable[[str], None]) -> None:
-        say("value " + pickle.dumps(work()).hex())
+        say("value " + repr(work()).encode().hex())
 
     child, read = started(send)
     signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
@@ -140,7 +140,7 @@ def in_child(work: Callable[[], Any], seconds: float = 300) -> Any:
     os.waitpid(child, 0)
     if not lines or not lines[-1].startswith("value "):
         raise RuntimeError("\n".join(lines) or "the child ended without a word")
-    return pickle.loads(bytes.fromhex(lines[-1][6:]))  # noqa: S301  of our own child
+    return ast.literal_eval(bytes.fromhex(lines[-1][6:]).decode())
 
 
 def found(root: Path, *, verify: bool = True) -> set[int]:
