@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from functools import cache
@@ -26,4 +27,6 @@ def _start_anew() -> None:
     if (faiss := sys.modules.get("faiss")) is not None:
         faiss.omp_set_num_threads(1)
     if (chroma := sys.modules.get("chromadb.api.shared_system_client")) is not None:
-        chroma.SharedSystemClient.clear_system_cache()  # it would give the child the parent's, whose threads are gone
+        # it would give the child its parent's, and letting go of those, at exit too, waits for threads that are gone
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(chroma.SharedSystemClient._identifier_to_system))
+        chroma.SharedSystemClient.clear_system_cache()

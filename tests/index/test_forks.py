@@ -73,3 +73,22 @@ def test_a_graph_of_chroma_is_opened_again_by_a_child(tmp_path, monkeypatch):
     """
     found = in_children(code, tmp_path / "index").splitlines()
     assert len(found) == 5 and set(found) == {found[0]}
+
+
+def test_a_child_that_ends_without_a_search_leaves_its_parents_store_alone(tmp_path):
+    pytest.importorskip("chromadb")
+    code = """
+        from revela_rag.index.stores import chroma_store
+        chroma_store.EXACT_BELOW = 10
+        chroma_store._writable = lambda data: False  # a private copy, which is removed when its store is closed
+        index = Index.build(chunks(60), encoder=FakeEncoder(), path=sys.argv[1], store="chroma")
+        def search(index):
+            return numbers(index.search("q", k=5))
+        print(search(index), flush=True)
+        child = os.fork()
+        if not child:
+            sys.exit(0)  # as a worker of a server does: whatever is to be done at exit is done
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    found = in_children(code, tmp_path / "index").splitlines()
+    assert len(found) == 6 and set(found) == {found[0]}

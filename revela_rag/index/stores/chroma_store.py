@@ -47,7 +47,6 @@ _FOLDER = "chroma"
 _COLLECTION = "revela"
 _HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 256, "max_neighbors": 32}
 _WRITING, _SETTLED = 1_000_000, 2  # values of sync_threshold
-_OF_PARENTS: list[Any] = []
 
 
 class ChromaStore:
@@ -62,7 +61,7 @@ class ChromaStore:
         self._client = client
         self._collection = collection
         self._data = data  # None: read only
-        self._close = weakref.finalize(self, _close, client, private)
+        self._close = weakref.finalize(self, _close, client, private, os.getpid())
         self._exact: Segment | None = None
         self._lock = threading.Lock()
 
@@ -189,10 +188,9 @@ class ChromaStore:
         """The collection; a forked child connects again, as the threads of Chroma stayed in the parent."""
         with self._lock:
             if self._opened is not None and self._opened[0] != os.getpid():
-                self._close.detach()
-                _OF_PARENTS.append(self._client)  # closing it would wait for those threads
-                self._client, self._collection = _connect(self._opened[1])
-                self._close = weakref.finalize(self, _close, self._client, None)
+                self._close.detach()  # it is for the parent to close
+                self._client, self._collection = _connect(self._opened[1], migrate=False)  # as it was opened
+                self._close = weakref.finalize(self, _close, self._client, None, os.getpid())
                 self._opened = os.getpid(), self._opened[1]
             return self._collection
 
@@ -316,7 +314,9 @@ def _set_threshold(data: Path, value: int) -> None:
     client.close()
 
 
-def _close(client: Any, private: Path | None) -> None:
+def _close(client: Any, private: Path | None, opened_by: int) -> None:
+    if os.getpid() != opened_by:  # a forked child ends: the files are its parent's, and so are the threads of Chroma
+        return
     client.close()
     _remove(private)
 
