@@ -68,6 +68,7 @@ class DocumentContext:
         vectors: Callable[[np.ndarray], np.ndarray],
         *,
         share: float = DOCUMENT_SHARE,
+        trust: float | None = None,
     ) -> DocumentContext:
         """Read every vector of documents with several chunks, twice, some thousands at a time, and a sample of all.
 
@@ -76,6 +77,7 @@ class DocumentContext:
             documents: n ids.
             vectors: gives the (b, d) unit vectors of (b,) rows.
             share: of the document, between 0, the chunk alone, and 1, the document alone.
+            trust: how much cosines count beside BM25; None measures it, see :func:`revela_rag.fusion.dense_share`.
 
         Raises:
             ValueError: the numbers of vectors and ids differ, or the share is out of range.
@@ -87,7 +89,8 @@ class DocumentContext:
         owners = np.fromiter((names.setdefault(name, len(names)) for name in around), dtype=np.int64)
         if len(owners) != len(rows):
             raise ValueError(f"{len(rows)} vectors need as many document ids, got {len(owners)}.")
-        trust = dense_share(owners, lambda places: vectors(rows[places]))
+        if trust is None:
+            trust = dense_share(owners, lambda places: vectors(rows[places]))
         several = np.bincount(owners, minlength=len(names)) > 1
         owners = np.where(several[owners], np.cumsum(several)[owners] - 1, -1)
         many, lengths = np.flatnonzero(owners >= 0), np.ones(len(rows), dtype=np.float32)

@@ -31,8 +31,8 @@ class _Ranked:
     lexical: LexicalIndex
 
     @classmethod
-    def of(cls, texts: dict[str, str], vectors: np.ndarray) -> _Ranked:
-        context = DocumentContext.build(np.arange(len(texts)), texts, vectors.__getitem__)
+    def of(cls, texts: dict[str, str], vectors: np.ndarray, trust: float | None = None) -> _Ranked:
+        context = DocumentContext.build(np.arange(len(texts)), texts, vectors.__getitem__, trust=trust)
         return cls(texts, vectors, context, LexicalIndex.build(texts, texts.values()))
 
 
@@ -89,7 +89,7 @@ class Ranker:
                 added = self._encoder.encode_documents(list(new.values()))
                 vectors = np.concatenate([vectors, added]) if held else added
             if new or len(held) < len(self):
-                self._ranked = _Ranked.of(held | new, vectors)
+                self._ranked = _Ranked.of(held | new, vectors, getattr(self._encoder, "trust", None))
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove texts by id, passing over unknown ones; gives how many were removed."""
@@ -97,7 +97,7 @@ class Ranker:
             before = len(self)
             held, vectors = self._without(ids)
             if len(held) < before:
-                self._ranked = _Ranked.of(held, vectors)
+                self._ranked = _Ranked.of(held, vectors, getattr(self._encoder, "trust", None))
             return before - len(held)
 
     def _without(self, ids: Iterable[str]) -> tuple[dict[str, str], np.ndarray]:

@@ -17,9 +17,11 @@ import torch
 from cache import VectorCache
 from sets import Task
 
+from revela_rag.context import surroundings
 from revela_rag.corpus.types import titled
 from revela_rag.evaluation import Run, dense_run, fused_run, lexical_run, score_run
 from revela_rag.evaluation.vectors import passages
+from revela_rag.fusion import dense_share
 from revela_rag.index.words import WordIndex
 from revela_rag.model.st_format import Role
 from revela_training import adapt
@@ -189,6 +191,13 @@ class Bench:
         return passages(self.task.data.corpus, window=self._retriever.inference_max_length)
 
     @cached_property
+    def _trust(self) -> float:
+        """What an adapted model has from its base."""
+        texts, document_ids = self._passages
+        owners = np.unique(surroundings(document_ids), return_inverse=True)[1]
+        return dense_share(owners, self._base_vectors(texts, "document").__getitem__)
+
+    @cached_property
     def _words(self) -> WordIndex:
         texts, document_ids = self._passages
         return WordIndex.build(range(len(texts)), texts, document_ids)
@@ -204,7 +213,7 @@ class Bench:
         texts, document_ids = self._passages
         queries, vectors = embed(list(data.queries.values()), "query", strength), embed(texts, "document", strength)
         dense = dense_run(queries, vectors, list(data.queries), document_ids)
-        return dense, fused_run(queries, vectors, data.queries, document_ids, self._words)
+        return dense, fused_run(queries, vectors, data.queries, document_ids, self._words, trust=self._trust)
 
     def _score(self, run: Run) -> Scores:
         return score_run(run, self.task.data.qrels).per_query

@@ -15,6 +15,7 @@ from revela_rag.api.vectors import ApiVectors
 from revela_rag.errors import EmbeddingError, ModelError
 from revela_rag.model.encoder import Encoder
 from revela_rag.model.find import API
+from revela_rag.model.record import recorded_trust
 from revela_rag.model.st_format import Role
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ApiEncoder(Encoder):
         self.vectors = ApiVectors(embeddings, cache=cache)
         self._map = None if adapted is None else EmbeddingMap.read(adapted)
         self._folder = "" if adapted is None else str(Path(adapted).expanduser().absolute())
+        self.trust = recorded_trust(self._folder) if self._folder else None
         self._load_lock = threading.RLock()
         if self._map is not None:
             settings = self.vectors.embeddings

@@ -100,7 +100,8 @@ def evaluate(
         details.update(vectors=len(texts), fingerprint=encoder.fingerprint)
         if hybrid:
             words = WordIndex.build(range(len(texts)), texts, document_ids, analyzer=analyzer)
-            run = fused_run(queries, documents, data.queries, document_ids, words, k=depth)
+            trust = getattr(encoder, "trust", None)
+            run = fused_run(queries, documents, data.queries, document_ids, words, k=depth, trust=trust)
         else:
             run = dense_run(queries, documents, list(data.queries), document_ids, k=depth)
     run = {

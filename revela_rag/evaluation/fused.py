@@ -26,6 +26,7 @@ def fused_run(
     *,
     chunk_ids: Sequence[str] | None = None,
     k: int = 100,
+    trust: float | None = None,
 ) -> Run:
     """Hybrid search as an index does it: the best by cosine and the best by BM25, fused by how sure each side is.
 
@@ -41,6 +42,8 @@ def fused_run(
         words: BM25 over the same chunks and documents, its rows 0 to N - 1.
         chunk_ids: N different ids, to find chunks and not documents.
         k: documents (chunks) per query.
+        trust: how much cosines count beside BM25, as an adapted model has it from its base; None measures it, see
+            :func:`revela_rag.fusion.dense_share`.
 
     Raises:
         ValueError: the shapes do not fit, ``words`` has other chunks, or ``k`` is below 1.
@@ -52,7 +55,9 @@ def fused_run(
     run: Run = {query_id: {} for query_id in queries}
     context: DocumentContext | None = None
     for some, vectors, cosines in inner_products(query_vectors, chunk_vectors, list(queries), document_ids):
-        context = context or DocumentContext.build(rows, document_ids, np.asarray(chunk_vectors).__getitem__)
+        context = context or DocumentContext.build(
+            rows, document_ids, np.asarray(chunk_vectors).__getitem__, trust=trust
+        )
         for query_id, vector, own in zip(some, vectors, np.clip(cosines, -1.0, 1.0), strict=True):
             bm25, depth = words.scores_in_context(queries[query_id]), 2 * k
             while len(run[query_id]) < k:

@@ -39,6 +39,7 @@ class ModelEntry:
         max_length: tokens, when the user chose them; None when the model did.
         query_prompt: for information; the model's own prompt is what is applied.
         document_prompt: likewise.
+        trust: how much its cosines count beside BM25, where it was adapted; None where that is measured.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelEntry:
     max_length: int | None = None
     query_prompt: str = ""
     document_prompt: str = ""
+    trust: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ class Manifest:
                 max_length=None if longest is None else _of(model, "max_length", int),
                 query_prompt=_of(model, "query_prompt", str),
                 document_prompt=_of(model, "document_prompt", str),
+                trust=None if model.get("trust") is None else _of(model, "trust", float),
             ),
             library=_of(data, "library", str),
             created=_of(data, "created", str),
@@ -199,6 +202,8 @@ class Manifest:
             raise ValueError(f"kind {manifest.kind!r} is not one of {', '.join(kinds)}")
         if not 1 <= manifest.dimension <= 1_000_000 or manifest.count < 0:
             raise ValueError(f"dimension {manifest.dimension} or count {manifest.count} is out of range")
+        if manifest.model.trust is not None and not 0 < manifest.model.trust < 1:
+            raise ValueError(f"trust {manifest.model.trust} is not between 0 and 1")
         if manifest.model_dimension is not None and not manifest.dimension < manifest.model_dimension <= 1_000_000:
             raise ValueError(f"model_dimension {manifest.model_dimension} does not fit dimension {manifest.dimension}")
         return manifest

@@ -160,7 +160,9 @@ class Snapshot:
         with self._lock:
             if self._context is None:
                 rows, documents = self.texts.rows(), self.texts.documents()
-                self._context = DocumentContext.build(rows, documents, self.vectors.vectors)
+                self._context = DocumentContext.build(
+                    rows, documents, self.vectors.vectors, trust=self.manifest.model.trust
+                )
             return self._context
 
     def _hits(self, found: Sequence[tuple[int, float]], cosines: Mapping[int, float] | None = None) -> list[Hit]:

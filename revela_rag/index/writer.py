@@ -183,6 +183,7 @@ def model_entry(encoder: Encoder, *, prompts: bool = True) -> ModelEntry:
         max_length=getattr(encoder, "chosen_max_length", None),
         query_prompt=encoder.query_prompt if prompts else "",
         document_prompt=encoder.document_prompt if prompts else "",
+        trust=getattr(encoder, "trust", None),
     )
 
 

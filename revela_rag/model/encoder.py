@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -19,6 +20,7 @@ from revela_rag.model.backends import Backend, Wrapped
 from revela_rag.model.find import fetch_model, resolve_model
 from revela_rag.model.fingerprint import fingerprint, memory_fingerprint
 from revela_rag.model.open import Dtype, check_device, input_module, open_model, resolve_dtype, set_length
+from revela_rag.model.record import recorded_trust
 from revela_rag.model.safety import check_model, model_errors
 from revela_rag.model.st_format import Role
 from revela_rag.model.unknown_tokens import SAMPLED
@@ -258,6 +260,12 @@ class Encoder:
     def document_prompt(self) -> str:
         """What is put before every document."""
         return self._ready.prompts["document"]
+
+    @cached_property
+    def trust(self) -> float | None:
+        """How much cosines count beside BM25, where the model was adapted; None where each corpus says it itself."""
+        folder = self._directory()
+        return None if folder is None else recorded_trust(folder)
 
     @property
     def fingerprint(self) -> str:

@@ -1,11 +1,12 @@
 """Hybrid search: the best of each side, with both scores of all of them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from revela_rag.errors import IndexMismatchError
+from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.evaluation import RetrievalData, evaluate, fused_run, score_run
 from revela_rag.fusion import cosine_step, dense_share, fused_scores
 from revela_rag.index import Index, facade, snapshot, writer
@@ -229,3 +230,26 @@ def test_a_fused_run_finds_what_an_index_does(path, documents):
     run = fused_run(vectors[1], vectors[0], queries, owners, words, chunk_ids=[one.id for one in several], k=75)
     assert list(run["q7"]) == [hit.chunk.id for hit in near][:75]
     np.testing.assert_allclose(list(run["q7"].values()), [hit.score for hit in near][:75], rtol=1e-4)
+
+
+def test_an_index_trusts_an_adapted_model_as_far_as_its_record_says(tmp_path, encoder):
+    texts = chunks(30)
+    encoder.trust = 0.61
+    index = Index.build(texts, encoder=encoder, path=tmp_path / "index")
+    plain = Index.build(texts, encoder=FakeEncoder(), path=tmp_path / "plain")
+    del encoder.trust  # as in an encoder that does not know the model's record
+    index.add(chunks(31)[30:])
+    for found, trust in ((index, 0.61), (Index.open(index.path, encoder=FakeEncoder()), 0.61), (plain, 0.5)):
+        found.search("calls getUser3Name", mode="hybrid")
+        assert found._current()._context.trust == trust
+
+
+@pytest.mark.parametrize("trust", [0, 1, 1.5, -0.5, True, "0.5"])
+def test_a_trust_that_is_no_share_is_refused(tmp_path, encoder, trust):
+    index = Index.build(chunks(5), encoder=encoder, path=tmp_path / "index")
+    file = index.path / "manifest.json"
+    said = json.loads(file.read_text())
+    said["model"]["trust"] = trust
+    file.write_text(json.dumps(said))
+    with pytest.raises(IndexingError, match="trust"):
+        Index.open(index.path, encoder=encoder)

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from revela_rag.errors import ModelError
 from revela_rag.model.encoder import Encoder
 from revela_rag.model.fingerprint import fingerprint
+from revela_rag.model.record import recorded_trust
 
 TEXTS = ["how do i open a file", "def f ( x )", "one", "two three four five one two three", "file"]
 
@@ -282,3 +283,24 @@ def test_the_real_model_gives_the_vectors_of_sentence_transformers():
     vectors = encoder.encode_documents(texts)
     np.testing.assert_allclose(vectors, plain.encode(texts), atol=1e-6)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+
+
+@pytest.mark.parametrize(
+    ("record", "trust"),
+    [
+        ('{"trust": 0.61}', 0.61),
+        ("{}", None),
+        ('{"trust": 1}', None),
+        ('{"trust": "0.6"}', None),
+        ("[]", None),
+        ("{", None),
+    ],
+)
+def test_an_adapted_model_says_how_far_to_trust_it(tmp_path, record, trust):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "revela.json").write_text(record)
+    assert recorded_trust(tmp_path) == trust
+
+
+def test_a_model_without_a_record_has_no_trust_of_its_own(model_dir):
+    assert Encoder(model_dir).trust is None

@@ -129,6 +129,9 @@ def test_the_folder_is_small_and_says_all(code_corpus: Corpus, function: Functio
     }
     told = json.loads((result.path / "revela.json").read_text())
     assert (told["summary"], told["base"], told["config"]["base"]) == (result.summary, "tiny", "tiny")
+    trust = told["trust"] if result.adapted else None
+    assert trust == (result.report["gate"]["trust"] if result.adapted else None)
+    assert Encoder.over(function.embeddings(), result.path, cache=False).trust == trust
     assert told["cost"] == result.report["cost"] and told["cost"]["texts"] > 100
     assert told["fingerprint"] == Encoder.over(function.embeddings(), result.path, cache=False).fingerprint
     assert {path.name for path in tmp_path.iterdir()} == {"map", "vectors.sqlite"}, "work folders are removed"

@@ -83,8 +83,19 @@ def test_hybrid_search_is_that_of_an_index_of_chunks() -> None:
         run = fused_run(*vectors, asked, sources, words, chunk_ids=DATA.document_ids)
         expected = score_run(run, {str(i): {pair.chunk_id: 1} for i, pair in enumerate(report)})
         assert gate.evaluations[name].per_query == expected.per_query
+    assert gate.trust == 0.5  # of fewer than a hundred texts
     alone = run_gate(replace(data, sources=None), numberless, [0.5])
     assert alone.evaluations["hybrid"].per_query != gate.evaluations["hybrid"].per_query
+
+
+def test_hybrid_search_trusts_an_adapted_model_as_far_as_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    embed, asked = embedder({0.0: 0.2, 0.5: 0.4}), []
+    monkeypatch.setattr(rule, "dense_share", lambda owners, vectors: asked.append(vectors([0, 1, 2])) or 0.61)
+    trusts = []
+    monkeypatch.setattr(rule, "fused_run", lambda *a, trust, **k: trusts.append(trust) or fused_run(*a, **k))
+    gate = run_gate(DATA, embed, [0.5])
+    assert gate.trust == 0.61 and trusts == [0.61, 0.61] and gate.as_dict()["trust"] == 0.61
+    assert np.array_equal(asked, [embed(DATA.documents, "document", 0.0)[:3]])
 
 
 def test_a_harmful_adapter_keeps_the_base() -> None:

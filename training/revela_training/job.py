@@ -457,6 +457,7 @@ def _write(retriever: Retriever, output: Path, gate: Gate, report: dict[str, Any
     stored = {
         "summary": gate.summary,
         "strength": gate.strength,
+        **({"trust": gate.trust} if gate.trust and gate.strength else {}),
         "config": _jsonable(report["config"]),
         "corpus": report["corpus"],
         "training": report["training"],

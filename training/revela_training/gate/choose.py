@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from revela_rag.context import surroundings
 from revela_rag.corpus import StructuralPair
 from revela_rag.evaluation import (
     Comparison,
@@ -25,6 +26,7 @@ from revela_rag.evaluation import (
     lexical_run,
     score_run,
 )
+from revela_rag.fusion import dense_share
 from revela_rag.index.words import WordIndex
 from revela_rag.model.st_format import Role
 from revela_training.gate.held_back import EvaluationSet
@@ -60,6 +62,8 @@ class Gate:
         comparison: adapted against base on the reporting half; None when no strength was chosen.
         hybrid_comparison: the same of hybrid search.
         summary: one plain sentence.
+        trust: how much the base's cosines count beside BM25, which the returned model keeps; None where nothing was
+            judged.
     """
 
     strength: float
@@ -69,6 +73,7 @@ class Gate:
     hybrid_comparison: Comparison | None
     summary: str
     details: dict[str, Any] = field(default_factory=dict)
+    trust: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; per-query values included."""
@@ -79,6 +84,7 @@ class Gate:
             "evaluations": {name: evaluation.as_dict() for name, evaluation in self.evaluations.items()},
             "comparison": self.comparison.as_dict() if self.comparison else None,
             "hybrid_comparison": self.hybrid_comparison.as_dict() if self.hybrid_comparison else None,
+            "trust": self.trust,
             **self.details,
         }
 
@@ -124,9 +130,11 @@ def run_gate(
     sources = data.document_ids if data.sources is None else data.sources
     words = WordIndex.build(range(len(sources)), data.documents, sources)
 
+    trust = dense_share(np.unique(surroundings(sources), return_inverse=True)[1], documents(0.0).__getitem__)
+
     def hybrid(strength: float) -> Evaluation:
-        vectors = embed(list(queries.values()), "query", strength)
-        run = fused_run(vectors, documents(strength), queries, sources, words, chunk_ids=data.document_ids, k=_DEPTH)
+        ids, found = data.document_ids, embed(list(queries.values()), "query", strength)
+        run = fused_run(found, documents(strength), queries, sources, words, chunk_ids=ids, k=_DEPTH, trust=trust)
         return score_run(run, _qrels(data.report))
 
     bm25 = lexical_run(list(queries.values()), data.documents, list(queries), data.document_ids, k=_DEPTH)
@@ -143,7 +151,8 @@ def run_gate(
             together = adapted_together
     evaluations["hybrid"] = together
     summary = choice.refusal() if dense is None or both is None else _verdict(choice, dense, both, accepted)
-    return Gate(choice.best if accepted else 0.0, choice.choosing, evaluations, dense, both, summary, choice.details())
+    strength = choice.best if accepted else 0.0
+    return Gate(strength, choice.choosing, evaluations, dense, both, summary, choice.details(), trust)
 
 
 @dataclass(frozen=True)
