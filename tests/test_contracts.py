@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {
     "revela_rag": ROOT / "revela_rag",
     "revela_training": ROOT / "training" / "revela_training",
+    "chroma_revela": ROOT / "integrations" / "chroma_revela",
     "langchain_revela": ROOT / "integrations" / "langchain_revela",
     "llama_index": ROOT / "integrations" / "llama_index",
 }
@@ -63,6 +64,7 @@ def test_packages_depend_on_revela_rag_and_never_on_each_other(package: str) -> 
         "revela_rag.index",
         "revela_rag.evaluation",
         "revela_training",
+        "chroma_revela",
         "langchain_revela",
         "llama_index.embeddings.revela",
         "llama_index.retrievers.revela",

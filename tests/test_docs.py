@@ -25,7 +25,7 @@ API = [
     "revela_rag",
     "revela_rag.agent",
     "revela_rag.api",
-    "revela_rag.index.chroma_function",
+    "chroma_revela",
     "revela_training",
     "langchain_revela",
     *(f"llama_index.{part}.revela" for part in ("embeddings", "retrievers")),

@@ -27,7 +27,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIB
 from harness import in_child, said, show, started
 
 from revela_rag.errors import ModelError
-from revela_rag.index.verify import verify_index
+from revela_rag.index.checks.verify import verify_index
 from revela_rag.model.encoder import Encoder
 from revela_rag.model.fingerprint import fingerprint
 

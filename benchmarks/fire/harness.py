@@ -27,8 +27,8 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk, chunk_id
 from revela_rag.index import Index
+from revela_rag.index.checks.verify import verify_index
 from revela_rag.index.manifest import MANIFEST_FILE
-from revela_rag.index.verify import verify_index
 
 for module in ("faiss", "chromadb", *(f"revela_rag.index.stores.{store}_store" for store in ("faiss", "chroma"))):
     importlib.import_module(module)  # once, here, and not in every child

@@ -25,7 +25,8 @@ from typing import Any
 
 from harness import RandomEncoder, chunk, chunks, found, fresh, in_child, killed, leftovers, said, show, started
 
-from revela_rag.index import Index, generations
+from revela_rag.index import Index
+from revela_rag.index.writing import generations
 
 Say = Callable[[str], None]
 _EVENTS = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "shutil.copyfile", "sqlite3.connect")

@@ -15,8 +15,8 @@ from revela_rag.corpus import load_corpus
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import Filter, check_filter
-from revela_rag.index.generations import LOCK_TIMEOUT
 from revela_rag.index.types import check_k, check_mode
+from revela_rag.index.writing.generations import LOCK_TIMEOUT
 from revela_rag.model.encoder import Encoder
 from revela_rag.retriever import Retriever, open_index
 

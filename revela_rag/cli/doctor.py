@@ -40,7 +40,7 @@ def command(
 
             checks = diagnose()
         else:
-            from revela_rag.index.verify import open_index, verify_index
+            from revela_rag.index.checks.verify import open_index, verify_index
 
             checks = list(verify_index(index) if verify else open_index(index))
     healthy = all(check.status != "failed" for check in checks)

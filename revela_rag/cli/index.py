@@ -193,9 +193,9 @@ def index_corpus(
 
     Returns:
         ``index``, ``model``, ``store``, ``kind``, ``dimensions``, ``chunks``, ``parts`` (bytes on ``disk`` and in
-        ``memory`` of each, see :class:`revela_rag.index.sizes.Part`), ``corpus`` (counts), ``summary``, ``seconds`` and
-        ``sync`` (added, updated, deleted, unchanged, embedded and kept chunks, or None for a new index). Kept are
-        those of files and folders that could not be read this time.
+        ``memory`` of each, see :class:`revela_rag.index.checks.sizes.Part`), ``corpus`` (counts), ``summary``,
+        ``seconds`` and ``sync`` (added, updated, deleted, unchanged, embedded and kept chunks, or None for a new
+        index). Kept are those of files and folders that could not be read this time.
 
     Raises:
         IndexingError: the arguments do not fit what is there, or nothing of what is there would be left.
@@ -240,7 +240,7 @@ def index_corpus(
 
 
 def _describe(index: Any) -> dict[str, Any]:
-    from revela_rag.index.sizes import index_parts
+    from revela_rag.index.checks.sizes import index_parts
 
     return {
         "index": str(index.path),

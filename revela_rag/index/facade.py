@@ -11,16 +11,17 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
-from revela_rag.index import writer
 from revela_rag.index.filters import Filter, parse_filter
 from revela_rag.index.from_source import index_source, sync_source
-from revela_rag.index.generations import LOCK_TIMEOUT
+from revela_rag.index.identity import mismatch
 from revela_rag.index.manifest import Manifest
 from revela_rag.index.queries import find_encoder, unit_queries
 from revela_rag.index.serving import Serving, reopen
 from revela_rag.index.snapshot import Snapshot
 from revela_rag.index.types import Hit, Mode, SyncReport, check_k, check_mode, listed_ids
 from revela_rag.index.words import LEXICAL_LIMIT
+from revela_rag.index.writing import writer
+from revela_rag.index.writing.generations import LOCK_TIMEOUT
 
 if TYPE_CHECKING:
     from revela_rag.corpus.load import Source
@@ -133,7 +134,7 @@ class Index:
         snapshot = Snapshot.open(root, verify=verify)
         if encoder is not None and encoder.fingerprint != snapshot.manifest.model.fingerprint:
             snapshot.close()
-            raise writer.mismatch(root, snapshot.manifest, encoder)
+            raise mismatch(root, snapshot.manifest, encoder)
         return cls(root, snapshot, encoder, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
 
     @classmethod
@@ -460,7 +461,7 @@ class Index:
 
     def _check_model(self, manifest: Manifest) -> None:
         if self._encoder is not None and self._encoder.fingerprint != manifest.model.fingerprint:
-            raise writer.mismatch(self.path, manifest, self._encoder)
+            raise mismatch(self.path, manifest, self._encoder)
 
     def _merge(
         self,

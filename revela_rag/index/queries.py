@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
-from revela_rag.index import writer
+from revela_rag.index.identity import mismatch
 from revela_rag.index.manifest import Manifest
 from revela_rag.model.find import API
 
@@ -47,7 +47,7 @@ def find_encoder(path: Path, manifest: Manifest) -> Encoder:
             "Index.open(path, encoder=Encoder(directory)), or --model DIRECTORY on the command line."
         ) from error
     if encoder.fingerprint != recorded.fingerprint:
-        raise writer.mismatch(path, manifest, encoder)
+        raise mismatch(path, manifest, encoder)
     return encoder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from revela_rag.errors import IndexingError, RevelaError
-from revela_rag.index import writer
+from revela_rag.index.identity import check_identity
 from revela_rag.index.manifest import Manifest, pointer
 from revela_rag.index.snapshot import Snapshot
 
@@ -65,12 +65,12 @@ class Serving:
             current = self.current()
             self._pointer = pointer(self._path)
             found = Manifest.read(self._path)
-            writer.check_identity(self._path, current.manifest, found)
+            check_identity(self._path, current.manifest, found)
             if found.generation == current.manifest.generation:
                 return False
             fresh = Snapshot.open(self._path)
             try:
-                writer.check_identity(self._path, current.manifest, fresh.manifest)
+                check_identity(self._path, current.manifest, fresh.manifest)
                 self._check(fresh.manifest)
                 if warm:
                     fresh.warm(current)
@@ -120,7 +120,7 @@ def reopen(cls: type[Index], path: Path, manifest: Manifest, settings: dict[str,
     """The index that another process had open, which must be the same still."""
     index = cls.open(path, **settings)
     try:
-        writer.check_identity(path, manifest, index.manifest)
+        check_identity(path, manifest, index.manifest)
     except BaseException:
         index.close()
         raise

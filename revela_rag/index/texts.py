@@ -22,9 +22,9 @@ from revela_rag.corpus.metadata import is_missing, plain
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Chunk, Part, titled
 from revela_rag.errors import DiskError, IndexingError
-from revela_rag.index.attributes import Attributes, described
-from revela_rag.index.databases import check_schema, open_immutable
+from revela_rag.index.checks.databases import check_schema, open_immutable
 from revela_rag.index.filters import Condition, attributes_of, clean
+from revela_rag.index.filters.attributes import Attributes, described
 
 __all__ = ["TEXTS_FILE", "Record", "TextStore", "embedded", "record"]
 

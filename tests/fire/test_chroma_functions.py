@@ -250,7 +250,7 @@ def test_what_chroma_writes_without_a_function_passes(path):
 
 
 def test_a_collection_for_our_function_names_no_other(tmp_path, attacker, canary):
-    from revela_rag.index.chroma_function import RevelaEmbeddingFunction
+    from chroma_revela import RevelaEmbeddingFunction
 
     function = RevelaEmbeddingFunction(sentence_transformer(tmp_path / "model"))
     folder = tmp_path / "generation-1" / "chroma"

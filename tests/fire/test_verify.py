@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from revela_rag.cli.app import app
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
+from revela_rag.index.checks.verify import open_index, verify_index
 from revela_rag.index.manifest import Manifest
-from revela_rag.index.verify import open_index, verify_index
 
 from .support import change
 

@@ -12,8 +12,8 @@ import pytest
 
 from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.index import Index
+from revela_rag.index.checks.sizes import index_parts
 from revela_rag.index.rotation import ROTATION_FILE, Rotation
-from revela_rag.index.sizes import index_parts
 
 from .support import DIMENSION, FakeEncoder, chunk, chunks, contents, numbers
 
@@ -282,7 +282,8 @@ def test_read_only_media(path, encoder):
 
 KILLED = """
 import os, sys
-from revela_rag.index import Index, writer
+from revela_rag.index import Index
+from revela_rag.index.writing import writer
 from revela_rag.index.stores import approximate, faiss_store
 from index.support import FakeEncoder, chunks
 faiss_store.LEAST = 100

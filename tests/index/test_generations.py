@@ -17,8 +17,9 @@ import pytest
 from filelock import FileLock
 
 from revela_rag.errors import DiskError, IndexingError
-from revela_rag.index import Index, generations
-from revela_rag.index.generations import LOCK_FILE
+from revela_rag.index import Index
+from revela_rag.index.writing import generations
+from revela_rag.index.writing.generations import LOCK_FILE
 
 from .support import FakeEncoder, chunk, chunks, contents, numbers
 
@@ -203,11 +204,11 @@ def test_a_kill_at_any_moment_leaves_the_old_index(tmp_path, encoder, store):
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 WRITERS = [
-    "revela_rag.index.writer.shutil.copyfile",
+    "revela_rag.index.writing.writer.shutil.copyfile",
     "revela_rag.index.stores.faiss_store.FaissStore.save",
     "revela_rag.postings.np.save",
-    "revela_rag.index.writer.describe_files",
-    "revela_rag.index.generations._sync",
+    "revela_rag.index.writing.writer.describe_files",
+    "revela_rag.index.writing.generations._sync",
     "revela_rag.index.manifest.Manifest.to_json",
 ]
 

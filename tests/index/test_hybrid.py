@@ -9,8 +9,9 @@ import pytest
 from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.evaluation import RetrievalData, evaluate, fused_run, score_run
 from revela_rag.fusion import cosine_step, dense_share, fused_scores
-from revela_rag.index import Index, facade, snapshot, writer
+from revela_rag.index import Index, facade, snapshot
 from revela_rag.index.words import WordIndex
+from revela_rag.index.writing import writer
 from revela_rag.lexical import LexicalIndex
 from revela_rag.retriever import Retriever
 

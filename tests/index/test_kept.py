@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from revela_rag.errors import IndexingError
-from revela_rag.index import Index, kept
-from revela_rag.index.kept import KeptVectors, forget
+from revela_rag.index import Index
+from revela_rag.index.writing import kept
+from revela_rag.index.writing.kept import KeptVectors, forget
 
 from .support import FakeEncoder, chunk, chunks, contents
 
@@ -26,7 +27,7 @@ WORK = """
             print(len(self.embedded), flush=True)
             time.sleep(0.001)
             return super().encode_documents(texts, **options)
-    from revela_rag.index import kept
+    from revela_rag.index.writing import kept
     kept._WORTH_KEEPING, kept._FIRST, kept._QUICK = 0.0, 16, 0.0
     if {build}:
         Index.build(chunks(4000), encoder=Slow(), path=sys.argv[1])

@@ -23,7 +23,7 @@ def kind(request, monkeypatch) -> str:
     """Small segments, and structures from a hundred vectors on."""
     monkeypatch.setattr(f"{STORE}.SEGMENT", 64)
     monkeypatch.setattr(f"{STORE}.LEAST", 100)
-    monkeypatch.setattr("revela_rag.index.writer._BATCH", 32)
+    monkeypatch.setattr("revela_rag.index.writing.writer._BATCH", 32)
     return request.param
 
 
@@ -153,7 +153,7 @@ def test_kinds_are_checked(path, encoder):
 def test_missing_files_are_an_error(path, encoder, monkeypatch, name):
     monkeypatch.setattr(f"{STORE}.SEGMENT", 64)
     monkeypatch.setattr(f"{STORE}.LEAST", 100)
-    monkeypatch.setattr("revela_rag.index.writer._BATCH", 32)
+    monkeypatch.setattr("revela_rag.index.writing.writer._BATCH", 32)
     Index.build(chunks(200), encoder=encoder, path=path, kind="hnsw").close()
     (path / "generation-000001" / name).unlink()
     with pytest.raises(IndexingError, match=name.replace(".", r"\.")):

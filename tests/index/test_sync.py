@@ -224,7 +224,7 @@ def test_lone_surrogates_do_not_stop_a_build(path, encoder):
 
 
 def test_memory_holds_one_batch_of_chunks(path, encoder, monkeypatch):
-    monkeypatch.setattr("revela_rag.index.writer._BATCH", 8)
+    monkeypatch.setattr("revela_rag.index.writing.writer._BATCH", 8)
     taken = [0]
 
     def source():

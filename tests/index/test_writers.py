@@ -10,7 +10,7 @@ import pytest
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, SyncReport
-from revela_rag.index.generations import writing
+from revela_rag.index.writing.generations import writing
 
 from .support import FakeEncoder, chunk, chunks, contents, numbers
 
@@ -55,8 +55,8 @@ def test_threads_of_one_index_do_not_wait_for_its_embedding(plain):
 @pytest.mark.parametrize("in_memory", [1, 2**20])
 def test_what_a_write_brings_wins_whatever_happened_while_it_embedded(path, store, monkeypatch, in_memory):
     """Any change to any chunk, then a sync that was compared with the index before."""
-    monkeypatch.setattr("revela_rag.index.staging._IN_MEMORY", in_memory)
-    monkeypatch.setattr("revela_rag.index.writer._BATCH", 7)
+    monkeypatch.setattr("revela_rag.index.writing.staging._IN_MEMORY", in_memory)
+    monkeypatch.setattr("revela_rag.index.writing.writer._BATCH", 7)
     random = np.random.default_rng(0)
     wanted = [state(number, 2) for number in range(30)]
     for _ in range(4):

@@ -17,6 +17,7 @@ import {module}
 @pytest.mark.parametrize(
     ("module", "blocked", "extra"),
     [
+        ("chroma_revela", "chromadb", "chroma"),
         ("langchain_revela", "langchain_core", "langchain"),
         ("llama_index.embeddings.revela", "llama_index.core", "llama-index"),
         ("llama_index.retrievers.revela", "llama_index.core", "llama-index"),

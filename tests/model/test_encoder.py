@@ -106,7 +106,7 @@ def test_a_relative_folder_stays_what_it_was_in_another_directory(model_dir, enc
     (tmp_path / "two" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "one")
     relative = Encoder("model", device="cpu")
-    function = pytest.importorskip("revela_rag.index.chroma_function").RevelaEmbeddingFunction("model")
+    function = pytest.importorskip("chroma_revela").RevelaEmbeddingFunction("model")
     monkeypatch.chdir(tmp_path / "two")
     assert relative.model_path == relative.name == str(tmp_path / "one" / "model")
     np.testing.assert_array_equal(relative.encode_queries(["how do i"]), encoder.encode_queries(["how do i"]))

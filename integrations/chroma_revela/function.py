@@ -1,10 +1,4 @@
-"""The model as an embedding function of Chroma, for collections that are used without :class:`revela_rag.Index`.
-
-Importing this module registers it, so that Chroma finds it again when a collection is opened:
-
-    from revela_rag.index.chroma_function import RevelaEmbeddingFunction
-    client.create_collection("docs", embedding_function=RevelaEmbeddingFunction("my-model"))
-"""
+"""The embedding function itself, as Chroma registers it."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from revela_rag.index.filters import Column, attributes_of
-from revela_rag.index.filters.columns import Values
+from revela_rag.index.filters.columns import Column, Values
+from revela_rag.index.filters.values import attributes_of
 
 __all__ = ["Attributes", "described"]
 

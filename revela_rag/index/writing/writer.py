@@ -1,8 +1,8 @@
 """Writes to an index: build, sync, add, upsert and delete, each as one new generation.
 
 Chunks are taken in batches, so memory holds the vectors of the store and one batch of texts, not the corpus. What is
-written to an index that is there is embedded beforehand (:mod:`revela_rag.index.staging`), so that writers hold the
-lock for moments.
+written to an index that is there is embedded beforehand (:mod:`revela_rag.index.writing.staging`), so that writers
+hold the lock for moments.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ import numpy as np
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.index.filters import Filter, clean, parse_filter
-from revela_rag.index.generations import Workspace, disk_errors, publish, writing
-from revela_rag.index.kept import KeptVectors, forget
+from revela_rag.index.identity import check_identity, mismatch
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.rotation import ROTATION_FILE, Rotation
 from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
-from revela_rag.index.staging import Batch, Staged, prepare
 from revela_rag.index.stores import check_kind, store_class
 from revela_rag.index.stores.segments import link
 from revela_rag.index.texts import TEXTS_FILE, Record, TextStore, embedded
 from revela_rag.index.types import SyncReport, VectorStore, check_k
 from revela_rag.index.words import LEXICAL_LIMIT, are_current, write_words
+from revela_rag.index.writing.generations import Workspace, disk_errors, publish, writing
+from revela_rag.index.writing.kept import KeptVectors, forget
+from revela_rag.index.writing.staging import Batch, Staged, prepare
 
 if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
 
-__all__ = ["Scope", "build", "check_identity", "delete", "merge", "mismatch", "model_entry", "stage"]
+__all__ = ["Scope", "build", "delete", "merge", "model_entry", "stage"]
 
 logger = logging.getLogger(__name__)
 
@@ -422,24 +423,3 @@ class _Job:
     def _close(self) -> None:
         if self._before is not None:
             self._before.close()
-
-
-def check_identity(root: Path, opened: Manifest, found: Manifest | None) -> None:
-    """IndexMismatchError unless ``found`` is a later state of the index that was ``opened`` in ``root``."""
-    if found is not None and not opened.is_same_index(found):
-        raise IndexMismatchError(
-            f"{str(root)!r} holds another index (identity {found.identity[:12] or 'unknown'}) than the one that was "
-            f"opened (identity {opened.identity[:12]}); open it again if that is the one you mean."
-        )
-
-
-def mismatch(root: Path, manifest: Manifest, encoder: Any) -> IndexMismatchError:
-    """The error for an index that another model built; names both."""
-    name = getattr(encoder, "name", None) or encoder.model_path
-    cut = f", its chunks cut for the {manifest.window} tokens that reads" if manifest.window else ""
-    return IndexMismatchError(
-        f"The index {str(root)!r} was built by the model {manifest.model.name!r} (fingerprint "
-        f"{manifest.model.fingerprint[:12]}){cut}, not by {name!r} (fingerprint {encoder.fingerprint[:12]}). Open it "
-        "with the model it was built by, or build it again with this one: "
-        f"revela index SOURCE --model {name} --output {root} --overwrite."
-    )

@@ -2,7 +2,7 @@
 
 Readers need no lock: they see the old manifest or the new one. Writers take turns by a file lock. A killed writer
 leaves a directory that no manifest names; the next writer removes it. The embeddings it made stay for that one
-(:mod:`revela_rag.index.kept`).
+(:mod:`revela_rag.index.writing.kept`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from revela_rag.errors import DiskError, IndexingError
-from revela_rag.index.kept import KEPT_FILE, holds_kept
 from revela_rag.index.manifest import GENERATION, MANIFEST_FILE, Manifest
+from revela_rag.index.writing.kept import KEPT_FILE, holds_kept
 
 __all__ = ["LOCK_FILE", "LOCK_TIMEOUT", "QUEUE_FILE", "Workspace", "disk_errors", "publish", "writing"]
 

@@ -9,8 +9,8 @@ chromadb = pytest.importorskip("chromadb")
 from chromadb.config import Settings  # noqa: E402
 from model.conftest import sentence_transformer  # noqa: E402
 
+from chroma_revela import RevelaEmbeddingFunction  # noqa: E402
 from revela_rag.errors import IndexMismatchError, ModelError  # noqa: E402
-from revela_rag.index.chroma_function import RevelaEmbeddingFunction  # noqa: E402
 from revela_rag.model.encoder import Encoder  # noqa: E402
 
 DOCUMENTS = ["def f ( x ) return x", "how do i open a file", "one two three"]

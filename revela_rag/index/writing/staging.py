@@ -17,8 +17,8 @@ import numpy as np
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
-from revela_rag.index.generations import disk_errors
 from revela_rag.index.texts import Record, embedded, record
+from revela_rag.index.writing.generations import disk_errors
 
 __all__ = ["Batch", "Known", "Staged", "prepare"]
 

@@ -11,16 +11,16 @@ import numpy as np
 
 from revela_rag.checks import Check
 from revela_rag.errors import IndexingError, IndexMismatchError, ModelError, RevelaError
-from revela_rag.index.generations import LOCK_FILE, QUEUE_FILE
+from revela_rag.index.checks.sizes import index_parts
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.queries import find_encoder
 from revela_rag.index.rotation import Rotation
-from revela_rag.index.sizes import index_parts
 from revela_rag.index.snapshot import LEXICAL_FOLDER, Snapshot
 from revela_rag.index.stores import store_class
 from revela_rag.index.stores.chroma_file import DATABASE, JOURNAL, check_integrity
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.words import LEXICAL_LIMIT, WordIndex, are_current
+from revela_rag.index.writing.generations import LOCK_FILE, QUEUE_FILE
 from revela_rag.model.find import is_here
 
 __all__ = ["open_index", "verify_index"]
