@@ -27,11 +27,12 @@ from revela_rag.corpus.sources.records import PATH_FIELDS, path_in
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
-from revela_rag.index.diversity import search_diverse
 from revela_rag.index.facade import Kind
 from revela_rag.index.filters import Filter
 from revela_rag.index.manifest import MANIFEST_FILE
+from revela_rag.index.types import check_k
 from revela_rag.model.encoder import Encoder
+from revela_rag.parts import MMR
 from revela_rag.retriever import open_index
 
 __all__ = ["RevelaVectorStore"]
@@ -266,8 +267,7 @@ class RevelaVectorStore(VectorStore):
     ) -> list[Document]:
         """Documents that answer a query and say different things.
 
-        ``fetch_k`` are the candidates and ``lambda_mult`` the balance of
-        :func:`revela_rag.index.diversity.search_diverse`.
+        ``fetch_k`` are the candidates and ``lambda_mult`` the balance of :class:`revela_rag.parts.MMR`.
         """
         _refuse(kwargs)
         return self._diverse(query, None, k, fetch_k, lambda_mult, filter)
@@ -314,8 +314,11 @@ class RevelaVectorStore(VectorStore):
     def _diverse(
         self, query: str, vector: np.ndarray | None, k: int, fetch_k: int, balance: float, filter: Filter | None
     ) -> list[Document]:
-        options: dict[str, Any] = {"k": k, "candidates": fetch_k, "balance": balance, "filter": filter}
-        return [_document(hit.chunk) for hit in search_diverse(self.index, query, vector=vector, **options)]
+        check_k(k)
+        check_k(fetch_k, "fetch_k")
+        select = MMR(balance=balance, candidates=max(k, fetch_k))
+        hits = self.index.search(query, k=k, vector=vector, filter=filter, mode="dense", select=select)
+        return [_document(hit.chunk) for hit in hits]
 
 
 def _encoder(embedding: Embedding) -> Encoder:

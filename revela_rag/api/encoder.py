@@ -96,6 +96,14 @@ class ApiEncoder(Encoder):
             f"{self.vectors.name!r} is behind an API: there is no model here that could be loaded or trained."
         )
 
+    def encode_tokens(self, texts: Sequence[str], *, role: Role = "document") -> list[np.ndarray]:
+        """There are none.
+
+        Raises:
+            ModelError: always.
+        """
+        self._refuse()
+
     @property
     def loaded(self) -> bool:
         """Always: there is nothing to load."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from revela_rag.index.types import Hit, Mode, SyncReport, check_k, check_mode, l
 from revela_rag.index.words import LEXICAL_LIMIT
 from revela_rag.index.writing import writer
 from revela_rag.index.writing.generations import LOCK_TIMEOUT
+from revela_rag.parts.pipeline import PartOptions, Parts
 
 if TYPE_CHECKING:
     from revela_rag.corpus.load import Source
@@ -354,6 +355,7 @@ class Index:
         filter: Filter | None = None,
         mode: Mode = "auto",
         vector: np.ndarray | None = None,
+        **parts: Unpack[PartOptions],
     ) -> list[Hit]:
         """The chunks that answer a query best.
 
@@ -368,18 +370,21 @@ class Index:
                 (docs/results.md), but dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
             vector: the query's embedding, (d,) of any length but zero, where it is not to be made of ``query``, as for
                 a hypothetical answer (HyDE); words are still read from ``query``.
+            parts: ``feedback``, ``rerank``, ``rerank_top`` and ``select``, see :class:`revela_rag.parts.PartOptions`;
+                none by default.
 
         Returns:
             Hits, best first; see :class:`Hit` for what the score means in each mode.
 
         Raises:
-            IndexingError: ``k`` or ``mode`` is out of range, the filter cannot be used, the index is closed.
+            IndexingError: ``k`` or ``mode`` is out of range, the filter or a part cannot be used, a part gives what it
+                must not, the index is closed.
             IndexMismatchError: the vector does not have the index's length.
         """
         if not isinstance(query, str):
             raise IndexingError(f"The query must be a string, got {type(query).__name__}.")
         vectors = None if vector is None else np.asarray(vector, dtype=np.float32).reshape(1, -1)
-        return self._search([query], vectors, k=k, filter=filter, mode=mode)[0]
+        return self._search([query], vectors, Parts.of(**parts), k=k, filter=filter, mode=mode)[0]
 
     def search_many(
         self,
@@ -388,11 +393,12 @@ class Index:
         k: int = 10,
         filter: Filter | None = None,
         mode: Mode = "auto",
+        **parts: Unpack[PartOptions],
     ) -> list[list[Hit]]:
         """:meth:`search` for several queries at once, which is faster; one list of hits per query."""
         if isinstance(queries, str):
             raise IndexingError("queries is one string; pass a list, or use search().")
-        return self._search(queries, None, k=k, filter=filter, mode=mode)
+        return self._search(queries, None, Parts.of(**parts), k=k, filter=filter, mode=mode)
 
     def resolve_mode(self, mode: Mode) -> Mode:
         """What ``"auto"`` means in this index now; the other modes are themselves.
@@ -435,6 +441,7 @@ class Index:
         self,
         queries: Sequence[str],
         vectors: np.ndarray | None,
+        parts: Parts,
         *,
         k: int,
         filter: Filter | None,
@@ -445,13 +452,24 @@ class Index:
         mode = self.resolve_mode(mode)
         if not len(queries) or not self._current().manifest.count:
             return [[] for _ in queries]
-        if mode == "lexical":
-            return self._read(lambda snapshot: snapshot.lexical(queries, k, condition))
-        given = self.encoder.encode_queries(queries) if vectors is None else vectors
-        units = unit_queries(given, self.manifest.query_dimension, self.path)
-        if mode == "dense":
-            return self._read(lambda snapshot: snapshot.dense(units, k, condition))
-        return self._read(lambda snapshot: snapshot.hybrid(queries, units, k, condition))
+        if mode == "lexical" and parts.refiner is not None:
+            raise IndexingError("feedback moves a query's vector, and lexical search has none; use another mode.")
+        units = np.empty(0)
+        if mode != "lexical":
+            given = self.encoder.encode_queries(queries) if vectors is None else vectors
+            units = unit_queries(given, self.manifest.query_dimension, self.path)
+        depth = parts.depth(k)
+
+        def shown(snapshot: Snapshot) -> list[list[Hit]]:
+            if mode == "lexical":
+                found = snapshot.lexical(queries, depth, condition)
+            else:
+                search = snapshot.dense if mode == "dense" else snapshot.hybrid
+                found = search(queries, units, depth, condition, parts.refiner)
+            pairs = zip(queries, found, strict=True)
+            return [parts.applied(query, hits, k, snapshot.vectors_of) for query, hits in pairs]
+
+        return self._read(shown)
 
     def _current(self) -> Snapshot:
         return self._serving.current()

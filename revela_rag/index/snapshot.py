@@ -12,7 +12,6 @@ import numpy as np
 from revela_rag.context import DocumentContext
 from revela_rag.errors import IndexingError
 from revela_rag.fusion import DEPTH, largest
-from revela_rag.index.diversity import most_diverse
 from revela_rag.index.filters import Condition
 from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.rotation import Rotation
@@ -20,6 +19,8 @@ from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit
 from revela_rag.index.words import WordIndex, are_current
+from revela_rag.parts.feedback import refined
+from revela_rag.parts.protocols import Refiner
 
 __all__ = ["LEXICAL_FOLDER", "Snapshot"]
 
@@ -65,32 +66,39 @@ class Snapshot:
                     raise
         raise IndexingError(f"{str(root / MANIFEST_FILE)!r} changes faster than it can be read; try again.")
 
-    def dense(self, queries: np.ndarray, k: int, filter: Condition | None) -> list[list[Hit]]:
-        """Top k by cosine for each of (q, d) unit queries."""
-        found = self.vectors.search(self._shortened(queries), k, self._allowed(filter))
-        return [self._hits(near, dict(near)) for near in found]
+    def dense(
+        self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Condition | None, refiner: Refiner | None
+    ) -> list[list[Hit]]:
+        """Top k by cosine for each of (q, d) unit queries; with a refiner those of a second search with what it made.
 
-    def diverse(
-        self, query: np.ndarray, k: int, candidates: int, balance: float, filter: Condition | None
-    ) -> list[Hit]:
-        """Up to k of the best by cosine for one (d,) unit query, by maximal marginal relevance."""
-        found = self.vectors.search(query.reshape(1, -1), candidates, self._allowed(filter))[0]
-        vectors = self.vectors.vectors(np.array([row for row, _ in found], dtype=np.int64))
-        chosen = [found[place] for place in most_diverse(query, vectors, k, balance)] if found else []
-        return self._hits(chosen, dict(chosen))
+        Scores are then cosines with that, but what hits have as ``cosine`` is always the query's own.
+        """
+        allowed, vectors = self._allowed(filter), self._shortened(vectors)
+        near = self.vectors.search(vectors, k, allowed)
+        if refiner is None:
+            return [self._hits(query, found, dict(found)) for query, found in zip(queries, near, strict=True)]
+        hits = []
+        for query, vector, found in zip(queries, vectors, near, strict=True):
+            again = self.vectors.search(self._refined(refiner, vector, [row for row, _ in found]), k, allowed)[0]
+            hits.append(self._hits(query, again, self._cosines(vector, [row for row, _ in again], dict(found))))
+        return hits
 
     def lexical(self, queries: Sequence[str], k: int, filter: Condition | None) -> list[list[Hit]]:
         """Top k by BM25."""
-        return [self._hits(found) for found in self._rank_lexically(queries, k, self._allowed(filter))]
+        ranked = self._rank_lexically(queries, k, self._allowed(filter))
+        return [self._hits(query, found) for query, found in zip(queries, ranked, strict=True)]
 
-    def hybrid(self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Condition | None) -> list[list[Hit]]:
+    def hybrid(
+        self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Condition | None, refiner: Refiner | None
+    ) -> list[list[Hit]]:
         """Top k of the best by cosine and by words, at least 100 each; see :func:`revela_rag.fusion.fused_scores`.
 
         Words count by the mean of a chunk's BM25 and its document's, cosines by the chunk's vector in the context of
-        its document (:class:`revela_rag.context.DocumentContext`).
+        its document (:class:`revela_rag.context.DocumentContext`). With a refiner the best of that make another vector
+        of the query's, whose cosines are fused with the same BM25.
         """
         allowed, vectors = self._allowed(filter), self._shortened(vectors)
-        words, context = self._load_words(), self._load_context()
+        words = self._load_words()
         rows = words.rows
         mask = np.ones(len(rows), dtype=bool) if allowed is None else np.isin(rows, allowed, assume_unique=True)
         depth = max(k, DEPTH)
@@ -99,18 +107,53 @@ class Snapshot:
         for query, vector, found in zip(queries, vectors, near, strict=True):
             bm25 = words.scores_in_context(query)
             able = np.flatnonzero(mask & (bm25 > 0))
-            best = rows[able[largest(bm25[able], depth)]]
-            cosines = dict(found)
-            missing = [row for row in best.tolist() if row not in cosines]
-            if missing:
-                exact = np.clip(self.vectors.vectors(np.array(missing)) @ vector, -1.0, 1.0)
-                cosines.update(zip(missing, exact.tolist(), strict=True))
-            found_rows, close = np.array(list(cosines), dtype=np.int64), np.array(list(cosines.values()))
-            bm25_of = bm25[np.searchsorted(rows, found_rows).clip(max=len(rows) - 1)]
-            order, scores = context.rank_hybrid(vector, found_rows, close, bm25_of, k)
-            ranked = list(zip(found_rows[order].tolist(), scores.tolist(), strict=True))
-            hits.append(self._hits(ranked, cosines))
+            best = rows[able[largest(bm25[able], depth)]].tolist()
+            ranked, cosines = self._fused(vector, found, bm25, best, k if refiner is None else depth)
+            if refiner is not None and ranked:
+                moved = self._refined(refiner, vector, [row for row, _ in ranked])
+                again = self.vectors.search(moved, depth, allowed)[0]
+                ranked, _ = self._fused(moved[0], again, bm25, best, k)
+                cosines = self._cosines(vector, [row for row, _ in ranked], cosines)
+            hits.append(self._hits(query, ranked, cosines))
         return hits
+
+    def _fused(
+        self, vector: np.ndarray, found: Sequence[tuple[int, float]], bm25: np.ndarray, best: Sequence[int], k: int
+    ) -> tuple[list[tuple[int, float]], dict[int, float]]:
+        """Row and score of the k best for one (d,) query, and the cosines of all candidates.
+
+        Args:
+            vector: the query's.
+            found: row and cosine of the nearest.
+            bm25: of every row of the words.
+            best: rows of the best by that.
+            k: at most this many.
+        """
+        words, context = self._load_words(), self._load_context()
+        cosines = self._cosines(vector, best, dict(found))
+        found_rows, close = np.array(list(cosines), dtype=np.int64), np.array(list(cosines.values()))
+        bm25_of = bm25[np.searchsorted(words.rows, found_rows).clip(max=len(words.rows) - 1)]
+        order, scores = context.rank_hybrid(vector, found_rows, close, bm25_of, k)
+        return list(zip(found_rows[order].tolist(), scores.tolist(), strict=True)), cosines
+
+    def _cosines(self, vector: np.ndarray, rows: Sequence[int], known: Mapping[int, float]) -> dict[int, float]:
+        """The cosines that are known, and those of further rows with a (d,) unit vector."""
+        cosines = dict(known)
+        missing = [row for row in rows if row not in cosines]
+        if missing:
+            exact = np.clip(self.vectors.vectors(np.array(missing)) @ vector, -1.0, 1.0)
+            cosines.update(zip(missing, exact.tolist(), strict=True))
+        return cosines
+
+    def _refined(self, refiner: Refiner, vector: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+        """(1, d), what a refiner makes of a query's vector and those of the first of some rows."""
+        some = np.array(rows[: refiner.count], dtype=np.int64)
+        return (refined(refiner, vector, self.vectors.vectors(some)) if len(some) else vector).reshape(1, -1)
+
+    def vectors_of(self, hits: Sequence[Hit]) -> np.ndarray:
+        """(n, d) float32 unit vectors of the chunks of n hits of this generation."""
+        records = self.texts.records([hit.chunk.id for hit in hits])
+        return self.vectors.vectors(np.array([records[hit.chunk.id][0] for hit in hits], dtype=np.int64))
 
     def warm(self, before: Snapshot) -> None:
         """Load what searches of ``before`` needed, so that others need not wait for it.
@@ -165,11 +208,13 @@ class Snapshot:
                 )
             return self._context
 
-    def _hits(self, found: Sequence[tuple[int, float]], cosines: Mapping[int, float] | None = None) -> list[Hit]:
+    def _hits(
+        self, query: str, found: Sequence[tuple[int, float]], cosines: Mapping[int, float] | None = None
+    ) -> list[Hit]:
         chunks = self.texts.chunks([row for row, _ in found])
         try:
             return [
-                Hit(chunks[row], score, rank, None if cosines is None else cosines[row])
+                Hit(chunks[row], score, rank, None if cosines is None else cosines[row], query)
                 for rank, (row, score) in enumerate(found, start=1)
             ]
         except KeyError as error:

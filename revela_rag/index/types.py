@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
+
+if TYPE_CHECKING:
+    from revela_rag.parts.highlights import Highlight
 
 __all__ = ["Hit", "Mode", "SyncReport", "VectorStore", "check_k", "check_mode", "listed_ids"]
 
@@ -45,15 +48,24 @@ class Hit:
         chunk: the chunk as it was indexed.
         score: higher is better. Dense: cosine in [-1, 1]. Lexical: BM25, above 0. Hybrid: the share
             among the query's candidates, in (0, 1] (:func:`revela_rag.fusion.fused_scores`), which compares no two
-            queries.
+            queries. Reranked: what the reranker gave.
         rank: place in the result, from 1.
         cosine: in [-1, 1], what a threshold can be set on; None in lexical search.
+        query: what it was found by.
     """
 
     chunk: Chunk
     score: float
     rank: int
     cosine: float | None = None
+    query: str = field(default="", repr=False, compare=False)
+
+    @property
+    def highlights(self) -> tuple[Highlight, ...]:
+        """Where in ``chunk.text`` the query's words stand, see :func:`revela_rag.parts.highlights`; looked for now."""
+        from revela_rag.parts.highlights import highlights
+
+        return highlights(self.query, self.chunk.text, kind=self.chunk.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,10 @@ class Backend(Protocol):
         """(n, d) float32 vectors of what :meth:`tokenize` gave, from one forward pass."""
         ...
 
+    def embed_tokens(self, items: Sequence[Any], role: Role) -> list[np.ndarray]:
+        """The (t, d) float32 vectors of the tokens of each of them, special ones too."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Sized:
@@ -123,3 +127,16 @@ class Wrapped:
                 normalize_embeddings=False,
             )
         return np.asarray(vectors, dtype=np.float32)
+
+    def embed_tokens(self, items: Sequence[Any], role: Role) -> list[np.ndarray]:
+        """See :class:`Backend`; the states before the pooling, whatever comes after it."""
+        encode = self.model.encode_query if role == "query" else self.model.encode_document
+        with self._lock:
+            states = encode(
+                [item.text for item in items],
+                prompt=self.prompts[role],
+                batch_size=len(items),
+                show_progress_bar=False,
+                output_value="token_embeddings",
+            )
+        return [np.asarray(of.float().cpu().numpy()) for of in states]

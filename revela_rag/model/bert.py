@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,7 @@ class BertModel:
         dimension = int(config["hidden_size"])
         for kind, folder in zip(kinds[2:], folders[2:], strict=True):
             if kind == "Normalize":
-                after.append(torch.nn.functional.normalize)
+                after.append(partial(torch.nn.functional.normalize, dim=-1))
                 continue
             dense = _dense(folder, place)
             if dense is None:
@@ -232,6 +233,19 @@ class BertModel:
 
     def embed(self, items: Sequence[list[int]], role: Role) -> np.ndarray:
         """Vectors of tokenised texts from one forward pass, (n, d) float32, as the model gives them."""
+        return self._computed(items, self._pooled)
+
+    def embed_tokens(self, items: Sequence[list[int]], role: Role) -> list[np.ndarray]:
+        """The (t, d) float32 vectors of each text's t tokens, special ones too, from one forward pass.
+
+        Whatever comes after the pooling is done to each of them.
+        """
+        states = self._computed(items, lambda states, _: self._finished(states))
+        return [of[: len(item)] for of, item in zip(states, items, strict=True)]
+
+    def _computed(
+        self, items: Sequence[list[int]], finish: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> np.ndarray:
         import torch
 
         width = max(map(len, items))
@@ -240,10 +254,11 @@ class BertModel:
         for row, item in zip(tokens, items, strict=True):
             row[: len(item)] = item
         with torch.inference_mode(), nullcontext() if tokens.size < _SMALL else self._lock:
-            vectors = self._forward(torch.from_numpy(tokens), torch.from_numpy(lengths))
+            vectors = finish(*self._forward(torch.from_numpy(tokens), torch.from_numpy(lengths)))
             return np.asarray(vectors.float().cpu().numpy())
 
-    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """States of the last layer, (n, t, h), and which of them are of tokens, (n, t)."""
         from torch.nn import functional
 
         rows, width = tokens.shape
@@ -261,10 +276,14 @@ class BertModel:
             states = functional.layer_norm(states + mixed, (size,), *after_attention, self._epsilon)
             inner = functional.gelu(functional.linear(states.to(self._dtype), *widen))
             states = functional.layer_norm(states + functional.linear(inner, *narrow), (size,), *after, self._epsilon)
+        return states, kept
+
+    def _pooled(self, states: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         if self._mean:
-            vectors = (states * kept[:, :, None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
-        else:
-            vectors = states[:, 0]
+            return self._finished((states * kept[:, :, None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1))
+        return self._finished(states[:, 0])
+
+    def _finished(self, vectors: torch.Tensor) -> torch.Tensor:
         for layer in self._after:
             vectors = layer(vectors)
         return vectors

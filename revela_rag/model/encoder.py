@@ -298,6 +298,29 @@ class Encoder:
         """Encode documents, each behind the document prompt; otherwise as :meth:`encode_queries`."""
         return self._encode(texts, "document", show_progress)
 
+    def encode_tokens(self, texts: Sequence[str], *, role: Role = "document") -> list[np.ndarray]:
+        """The vectors of each text's tokens, which its own vector is pooled from.
+
+        Args:
+            texts: n texts; may be empty.
+            role: whether they stand behind the query or the document prompt, whose tokens are among them.
+
+        Returns:
+            n arrays, (t, d) float32 with unit rows, of t tokens each, special ones too.
+
+        Raises:
+            ModelError: the model has none, as embeddings behind an API.
+        """
+        backend, found = self._ready, list[np.ndarray]()
+        with model_errors(self._name, "gives no vectors of tokens"):
+            items = backend.tokenize([_clean(text) for text in texts], role)
+            order = sorted(range(len(items)), key=lambda place: -len(items[place]))
+            while len(found) < len(order):
+                size = self._fitting(max(1, len(items[order[len(found)]])), backend)
+                some = [items[place] for place in order[len(found) : len(found) + size]]
+                found += [_unit(of) for of in backend.embed_tokens(some, role)]
+        return [found[place] for place in np.argsort(order)]
+
     def encode_stream(
         self, texts: Iterable[str], *, role: Role = "document", show_progress: bool = False
     ) -> Iterator[np.ndarray]:
