@@ -11,6 +11,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,10 +19,31 @@ import numpy as np
 from revela_rag.postings import Postings
 from revela_rag.terms import Analyzer, analyze, read_terms
 
-__all__ = ["BM25", "LexicalIndex", "best_places"]
+__all__ = ["BM25", "Holdings", "LexicalIndex", "best_places"]
 
 K1, B = 0.8, 0.75
 PAIR_WEIGHT = 0.2  # of a pair's BM25 beside that of its two terms; dev/log, hybrid
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """How many texts and documents there are, and how many hold each term and pair of a query, in its order.
+
+    Those of several collections add up, so that a term is worth the same in all of them.
+    """
+
+    texts: int
+    documents: int
+    of_texts: tuple[int, ...]
+    of_documents: tuple[int, ...]
+
+    def __add__(self, other: Holdings) -> Holdings:
+        return Holdings(
+            self.texts + other.texts,
+            self.documents + other.documents,
+            tuple(a + b for a, b in zip(self.of_texts, other.of_texts, strict=True)),
+            tuple(a + b for a, b in zip(self.of_documents, other.of_documents, strict=True)),
+        )
 
 
 class BM25:
@@ -58,26 +80,45 @@ class BM25:
         self._documents = self._texts if owners is None else _Level(lengths, owners, k1, b)
         self._parts = [_Part(postings, places, self._texts, owners) for postings, places in parts]
 
-    def scores(self, query: str) -> np.ndarray:
-        """BM25 score of every text, (n,) float32; zero where no term is shared."""
-        return self._scores(query, None)
+    def scores(self, query: str, among: Holdings | None = None) -> np.ndarray:
+        """BM25 score of every text, (n,) float32; zero where no term is shared; see :meth:`scores_in_context`."""
+        return self._scores(query, None, among)
 
-    def scores_in_context(self, query: str) -> np.ndarray:
+    def scores_in_context(self, query: str, among: Holdings | None = None) -> np.ndarray:
         """(n,) float32, the mean of a text's BM25 score and its document's.
 
         Two terms are neighbours in a document where they are in one of its texts.
+
+        Args:
+            query: plain text.
+            among: what terms are worth where these texts are some of many; None where they are all.
         """
         if self._owners is None:
-            return self.scores(query)
+            return self._scores(query, None, among)
         around = np.zeros(self._documents.count)
-        own = self._scores(query, around)
+        own = self._scores(query, around, among)
         return ((own + around[self._owners]) / 2).astype(np.float32)
 
-    def _scores(self, query: str, around: np.ndarray | None) -> np.ndarray:
+    def holdings(self, query: str) -> Holdings:
+        """How many texts and documents hold each term and pair of a query."""
+        texts, documents = [], []
+        for found, _, _ in self._columns(query):
+            texts.append(sum(part.living(held) for part, held, _ in found))
+            owners = [part.owners[held] for part, held, _ in found]
+            documents.append(texts[-1] if self._owners is None else self._living(np.unique(np.concatenate(owners))))
+        return Holdings(self._size, self._documents.count, tuple(texts), tuple(documents))
+
+    def _living(self, documents: np.ndarray) -> int:
+        return int((documents < self._documents.count).sum())
+
+    def _scores(self, query: str, around: np.ndarray | None, among: Holdings | None = None) -> np.ndarray:
         """Scores of the texts; those of the documents are added to ``around``."""
         own = [np.zeros(len(part.places)) for part in self._parts]
-        for found, weight, paired in self._columns(query):
-            rarity = weight * self._texts.rarity(sum(part.living(texts) for part, texts, _ in found))
+        for place, (found, weight, paired) in enumerate(self._columns(query)):
+            holding = sum(part.living(texts) for part, texts, _ in found)
+            rarity = weight * (
+                self._texts.rarity(holding) if among is None else worth(among.of_texts[place], among.texts)
+            )
             for scores, (part, texts, counts) in zip(own, found, strict=True):
                 scores[texts] += rarity * counts / (part.norms[paired][texts] + counts)
             if around is not None:
@@ -85,7 +126,11 @@ class BM25:
                 for part, texts, counts in found:
                     held += np.bincount(part.owners[texts], weights=counts, minlength=len(held))
                 there = np.flatnonzero(held[:-1])
-                rarity = weight * self._documents.rarity(len(there))
+                rarity = weight * (
+                    self._documents.rarity(len(there))
+                    if among is None
+                    else worth(among.of_documents[place], among.documents)
+                )
                 around[there] += rarity * held[there] / (self._documents.norms[paired][there] + held[there])
         together = np.zeros(self._size, dtype=np.float32)
         for part, scores in zip(self._parts, own, strict=True):
@@ -102,6 +147,11 @@ class BM25:
             beside = Counter((min(two), max(two)) for two in pairwise(terms))
             for two, times in beside.items():
                 yield [part.find(part.postings.of_pair(*two)) for part in self._parts], times * self._pair_weight, True
+
+
+def worth(holding: int, count: int) -> float:
+    """What a term is worth that ``holding`` of ``count`` texts hold: its inverse document frequency."""
+    return math.log(1 + (count - holding + 0.5) / (holding + 0.5))
 
 
 class _Level:
@@ -122,7 +172,7 @@ class _Level:
 
     def rarity(self, holding: int) -> float:
         """What a term is worth that so many hold."""
-        return math.log(1 + (self.count - holding + 0.5) / (holding + 0.5))
+        return worth(holding, self.count)
 
 
 class _Part:

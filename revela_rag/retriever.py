@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import Filter, check_filter
 from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
+from revela_rag.several import IndexGroup
 
 __all__ = ["Retriever", "open_index"]
 
@@ -59,7 +60,7 @@ class Retriever:
 
     def __init__(
         self,
-        index: Index | str | Path,
+        index: Index | IndexGroup | str | Path,
         *,
         k: int = 5,
         mode: Mode = "auto",
@@ -68,7 +69,42 @@ class Retriever:
         auto_refresh: bool | None = None,
     ) -> None:
         self.k, self.mode, self.filter = k, mode, filter
-        self.index = open_index(index, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
+        self.index: Index | IndexGroup = (
+            index
+            if isinstance(index, IndexGroup)
+            else open_index(index, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
+        )
+
+    @classmethod
+    def over(
+        cls,
+        indexes: Iterable[Index | str | Path],
+        *,
+        k: int = 5,
+        mode: Mode = "auto",
+        filter: Filter | None = None,
+        lock_timeout: float | None = None,
+        auto_refresh: bool | None = None,
+    ) -> Retriever:
+        """A retriever over several indexes at once, each with its own model, ranked together.
+
+        Args:
+            indexes: open indexes, or paths.
+            k: as for one index, and so are the others.
+            mode: likewise.
+            filter: likewise.
+            lock_timeout: likewise.
+            auto_refresh: likewise.
+
+        Raises:
+            IndexingError: an index cannot be opened or is given twice, or a setting is out of range.
+        """
+        if isinstance(indexes, str | Path):
+            raise IndexingError(f"indexes is one path, {str(indexes)!r}; pass a list, or use Retriever(path).")
+        group = IndexGroup(
+            [open_index(index, lock_timeout=lock_timeout, auto_refresh=auto_refresh) for index in indexes]
+        )
+        return cls(group, k=k, mode=mode, filter=filter)
 
     @property
     def k(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,39 @@ from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
 from revela_rag.index.types import Hit
 from revela_rag.index.words import WordIndex, are_current
+from revela_rag.lexical import Holdings
 from revela_rag.parts.feedback import refined
 from revela_rag.parts.protocols import Refiner
 
-__all__ = ["LEXICAL_FOLDER", "Snapshot"]
+__all__ = ["LEXICAL_FOLDER", "Evidence", "Snapshot"]
 
 logger = logging.getLogger(__name__)
 
 LEXICAL_FOLDER = "lexical"
 _RETRIES = 20
+_SAMPLE = 1024
 _QUICK = 20_000  # chunks whose words are read in some seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an index has for a query: (n,) each of its candidates.
+
+    Attributes:
+        rows: of the chunks.
+        own: cosines of the chunks alone.
+        cosines: in the context of their documents.
+        words: BM25, in the context of their documents.
+        step: rise of the cosine that makes a chunk e times as likely.
+        trust: how much cosines count beside BM25.
+    """
+
+    rows: np.ndarray
+    own: np.ndarray
+    cosines: np.ndarray
+    words: np.ndarray
+    step: float
+    trust: float
 
 
 class Snapshot:
@@ -83,9 +107,11 @@ class Snapshot:
             hits.append(self._hits(query, again, self._cosines(vector, [row for row, _ in again], dict(found))))
         return hits
 
-    def lexical(self, queries: Sequence[str], k: int, filter: Condition | None) -> list[list[Hit]]:
-        """Top k by BM25."""
-        ranked = self._rank_lexically(queries, k, self._allowed(filter))
+    def lexical(
+        self, queries: Sequence[str], k: int, filter: Condition | None, among: Holdings | None = None
+    ) -> list[list[Hit]]:
+        """Top k by BM25; ``among`` says what terms are worth where this is one index of several."""
+        ranked = self._rank_lexically(queries, k, self._allowed(filter), among)
         return [self._hits(query, found) for query, found in zip(queries, ranked, strict=True)]
 
     def hybrid(
@@ -116,6 +142,47 @@ class Snapshot:
                 cosines = self._cosines(vector, [row for row, _ in ranked], cosines)
             hits.append(self._hits(query, ranked, cosines))
         return hits
+
+    def evidence(self, query: str, vector: np.ndarray, k: int, filter: Condition | None, among: Holdings) -> Evidence:
+        """What speaks for the best by cosine and by words, at least 100 each, to be compared with other indexes'.
+
+        Args:
+            query: plain text.
+            vector: (d,) unit vector of the query.
+            k: how many are wanted.
+            filter: on the metadata.
+            among: what terms are worth in all indexes together.
+        """
+        allowed, vector = self._allowed(filter), self._shortened(vector.reshape(1, -1))[0]
+        words, context, depth = self._load_words(), self._load_context(), max(k, DEPTH)
+        bm25 = words.scores_in_context(query, among)
+        mask = np.ones(len(words.rows), dtype=bool) if allowed is None else np.isin(words.rows, allowed)
+        able = np.flatnonzero(mask & (bm25 > 0))
+        best = words.rows[able[largest(bm25[able], depth)]].tolist()
+        near = self.vectors.search(vector.reshape(1, -1), depth, allowed)[0]
+        cosines = self._cosines(vector, best, dict(near))
+        rows, own = np.array(list(cosines), dtype=np.int64), np.array(list(cosines.values()))
+        held = bm25[np.searchsorted(words.rows, rows).clip(max=len(words.rows) - 1)]
+        return Evidence(rows, own, context.cosines(vector, rows, own), held, context.step, context.trust)
+
+    def holdings(self, query: str) -> Holdings:
+        """How many chunks and documents hold each term and pair of a query."""
+        return self._load_words().holdings(query)
+
+    def background(self, vectors: np.ndarray) -> float:
+        """The mean cosine of (q, d) unit vectors with the chunks, of which at most 1,024 are read."""
+        rows = self.texts.rows()
+        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64)]
+        return float((self.vectors.vectors(some) @ self._shortened(vectors).T).mean())
+
+    @property
+    def step(self) -> float:
+        """Rise of the cosine that makes a chunk e times as likely."""
+        return self._load_context().step
+
+    def hits(self, query: str, found: Sequence[tuple[int, float]], cosines: Mapping[int, float]) -> list[Hit]:
+        """The chunks of some rows with their scores."""
+        return self._hits(query, found, cosines)
 
     def _fused(
         self, vector: np.ndarray, found: Sequence[tuple[int, float]], bm25: np.ndarray, best: Sequence[int], k: int
@@ -174,11 +241,11 @@ class Snapshot:
         return None if filter is None else self.texts.select(filter)
 
     def _rank_lexically(
-        self, queries: Sequence[str], k: int, allowed: np.ndarray | None
+        self, queries: Sequence[str], k: int, allowed: np.ndarray | None, among: Holdings | None
     ) -> list[list[tuple[int, float]]]:
         words = self._load_words()
         mask = None if allowed is None else np.isin(words.rows, allowed, assume_unique=True)
-        return [words.search(query, k, mask=mask) for query in queries]
+        return [words.search(query, k, mask=mask, among=among) for query in queries]
 
     def _load_words(self, before: WordIndex | None = None) -> WordIndex:
         with self._lock:

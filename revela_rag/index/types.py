@@ -52,6 +52,7 @@ class Hit:
         rank: place in the result, from 1.
         cosine: in [-1, 1], what a threshold can be set on; None in lexical search.
         query: what it was found by.
+        index: directory of the index it is in, where several were searched.
     """
 
     chunk: Chunk
@@ -59,6 +60,7 @@ class Hit:
     rank: int
     cosine: float | None = None
     query: str = field(default="", repr=False, compare=False)
+    index: str = field(default="", compare=False)
 
     @property
     def highlights(self) -> tuple[Highlight, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from revela_rag.context import surroundings
 from revela_rag.errors import IndexingError
 from revela_rag.index.stores.segments import link
-from revela_rag.lexical import BM25, best_places
+from revela_rag.lexical import BM25, Holdings, best_places
 from revela_rag.postings import Postings
 from revela_rag.terms import Analyzer, read_terms
 
@@ -92,15 +92,21 @@ class WordIndex:
         held = np.array(list(rows), dtype=np.int64)
         return cls([_read(0, held, texts, analyzer)], held, documents, analyzer)
 
-    def search(self, query: str, k: int, *, mask: np.ndarray | None = None) -> list[tuple[int, float]]:
+    def search(
+        self, query: str, k: int, *, mask: np.ndarray | None = None, among: Holdings | None = None
+    ) -> list[tuple[int, float]]:
         """Row and BM25 of the chunks that match best; see :func:`revela_rag.lexical.best_places`."""
-        scores = self._bm25.scores(query)
+        scores = self._bm25.scores(query, among)
         best = best_places(scores, k, mask)
         return list(zip(self.rows[best].tolist(), scores[best].tolist(), strict=True))
 
-    def scores_in_context(self, query: str) -> np.ndarray:
-        """(n,) mean of a chunk's BM25 score and its document's."""
-        return self._bm25.scores_in_context(query)
+    def scores_in_context(self, query: str, among: Holdings | None = None) -> np.ndarray:
+        """(n,) mean of a chunk's BM25 score and its document's, see :class:`revela_rag.lexical.BM25`."""
+        return self._bm25.scores_in_context(query, among)
+
+    def holdings(self, query: str) -> Holdings:
+        """How many chunks and documents hold each term and pair of a query."""
+        return self._bm25.holdings(query)
 
     @classmethod
     def load(
