@@ -131,12 +131,13 @@ class Retriever:
             filter: likewise; it replaces the retriever's filter, it is not added to it.
             parts: likewise, each by itself.
         """
+        together: PartOptions = {**self.parts, **parts}
         return self.index.search(
             query,
             k=self.k if k is None else k,
             mode=self.mode if mode is None else mode,
             filter=self.filter if filter is None else filter,
-            **{**self.parts, **parts},
+            **together,
         )
 
     async def asearch(

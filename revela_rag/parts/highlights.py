@@ -70,13 +70,9 @@ def highlights(
     scores = _shared(query, pieces)
     if encoder is not None:
         scores = encoder.encode_documents(pieces) @ encoder.encode_queries([query])[0]
-    order = np.argsort(-scores, kind="stable")[:count].tolist()
-    least = max(_CLOSE * float(scores[order[0]]), 0.0)
-    return tuple(
-        Highlight(*spans[place], float(scores[place]))
-        for place in order
-        if scores[place] >= least and scores[place] > 0
-    )
+    order: list[int] = np.argsort(-scores, kind="stable")[:count].tolist()
+    least = max(_CLOSE * float(scores[order[0]]), np.finfo(float).tiny)
+    return tuple(Highlight(*spans[place], score=float(scores[place])) for place in order if scores[place] >= least)
 
 
 def _spans(text: str, kind: Kind) -> list[tuple[int, int]]:
