@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from revela_rag.errors import IndexingError
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import Filter, check_filter
 from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
+from revela_rag.parts.pipeline import PartOptions, Parts
 from revela_rag.several import IndexGroup
 
 __all__ = ["Retriever", "open_index"]
@@ -53,6 +54,7 @@ class Retriever:
         filter: metadata every hit must have; see :meth:`revela_rag.Index.search`.
         lock_timeout: of an index given as a path, see :meth:`revela_rag.Index.open`; None for its default.
         auto_refresh: likewise.
+        parts: ``feedback``, ``rerank``, ``rerank_top``, ``select``: see :class:`revela_rag.parts.PartOptions`.
 
     Raises:
         IndexingError: the index cannot be opened, or a setting is out of range.
@@ -67,8 +69,9 @@ class Retriever:
         filter: Filter | None = None,
         lock_timeout: float | None = None,
         auto_refresh: bool | None = None,
+        **parts: Unpack[PartOptions],
     ) -> None:
-        self.k, self.mode, self.filter = k, mode, filter
+        self.k, self.mode, self.filter, self.parts = k, mode, filter, parts
         self.index: Index | IndexGroup = (
             index
             if isinstance(index, IndexGroup)
@@ -85,6 +88,7 @@ class Retriever:
         filter: Filter | None = None,
         lock_timeout: float | None = None,
         auto_refresh: bool | None = None,
+        **parts: Unpack[PartOptions],
     ) -> Retriever:
         """A retriever over several indexes at once, each with its own model, ranked together.
 
@@ -95,6 +99,7 @@ class Retriever:
             filter: likewise.
             lock_timeout: likewise.
             auto_refresh: likewise.
+            parts: likewise, but without ``feedback``.
 
         Raises:
             IndexingError: an index cannot be opened or is given twice, or a setting is out of range.
@@ -104,7 +109,7 @@ class Retriever:
         group = IndexGroup(
             [open_index(index, lock_timeout=lock_timeout, auto_refresh=auto_refresh) for index in indexes]
         )
-        return cls(group, k=k, mode=mode, filter=filter)
+        return cls(group, k=k, mode=mode, filter=filter, **parts)
 
     @property
     def k(self) -> int:
@@ -136,6 +141,16 @@ class Retriever:
         check_filter(filter)
         self._filter = (dict(filter) or None) if isinstance(filter, Mapping) else filter
 
+    @property
+    def parts(self) -> PartOptions:
+        """What a search does beside finding; may be set at any time."""
+        return self._parts
+
+    @parts.setter
+    def parts(self, parts: PartOptions) -> None:
+        Parts.of(**parts)  # one that cannot be used is refused now, not by the first query
+        self._parts: PartOptions = {**parts}
+
     def search(
         self,
         query: str,
@@ -143,6 +158,7 @@ class Retriever:
         k: int | None = None,
         mode: Mode | None = None,
         filter: Filter | None = None,
+        **parts: Unpack[PartOptions],
     ) -> list[Hit]:
         """Hits for a query, best first.
 
@@ -151,12 +167,15 @@ class Retriever:
             k: instead of the retriever's own.
             mode: likewise.
             filter: likewise; it replaces the retriever's filter, it is not added to it.
+            parts: likewise, each by itself.
         """
+        together: PartOptions = {**self.parts, **parts}
         return self.index.search(
             query,
             k=self.k if k is None else k,
             mode=self.mode if mode is None else mode,
             filter=self.filter if filter is None else filter,
+            **together,
         )
 
     async def asearch(
@@ -166,9 +185,10 @@ class Retriever:
         k: int | None = None,
         mode: Mode | None = None,
         filter: Filter | None = None,
+        **parts: Unpack[PartOptions],
     ) -> list[Hit]:
         """:meth:`search` in a worker thread, so that the event loop goes on."""
-        return await asyncio.to_thread(self.search, query, k=k, mode=mode, filter=filter)
+        return await asyncio.to_thread(self.search, query, k=k, mode=mode, filter=filter, **parts)
 
     def __repr__(self) -> str:
         return f"Retriever({self.index!r}, k={self.k}, mode={self.mode!r})"

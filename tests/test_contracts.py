@@ -63,6 +63,7 @@ def test_packages_depend_on_revela_rag_and_never_on_each_other(package: str) -> 
         "revela_rag.corpus",
         "revela_rag.index",
         "revela_rag.evaluation",
+        "revela_rag.parts",
         "revela_training",
         "chroma_revela",
         "langchain_revela",

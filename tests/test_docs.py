@@ -25,6 +25,7 @@ API = [
     "revela_rag",
     "revela_rag.agent",
     "revela_rag.api",
+    "revela_rag.parts",
     "chroma_revela",
     "revela_training",
     "langchain_revela",

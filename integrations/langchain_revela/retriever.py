@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,13 +19,20 @@ from revela_rag.index.filters import Filter, check_filter
 from revela_rag.index.types import check_k, check_mode
 from revela_rag.index.writing.generations import LOCK_TIMEOUT
 from revela_rag.model.encoder import Encoder
-from revela_rag.retriever import Retriever, open_index
+from revela_rag.parts import as_reranker
+from revela_rag.parts.rerank import RERANKED
+from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
 
 #: In JSON an index is its path, from which a retriever opens it.
 _AS_PATH = PlainSerializer(lambda index: str(index.path), return_type=str, when_used="json")
 
+#: The modes of an index, and its ways to select.
+SearchType = Mode | Literal["mmr", "coverage"]
+
+#: In JSON a reranker cannot be.
+_Rerank = Annotated[Any, PlainSerializer(lambda _: None, when_used="json"), WithJsonSchema({"type": "null"})]
 
 #: In JSON a filter that is a function cannot be.
 _Filter = Annotated[
@@ -32,6 +40,9 @@ _Filter = Annotated[
     PlainSerializer(lambda filter: None if callable(filter) else filter, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
 ]
+
+
+_SELECTING = ("mmr", "coverage")
 
 
 class RevelaRetriever(BaseRetriever):
@@ -49,7 +60,9 @@ class RevelaRetriever(BaseRetriever):
             built with.
         k: how many documents to return.
         search_type: ``"hybrid"`` (cosine and BM25, fused by how sure each is), ``"dense"`` (cosine), ``"lexical"``
-            (BM25) or ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
+            (BM25) or ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks. ``"mmr"`` and
+            ``"coverage"`` search as ``"auto"`` and choose such as say different things, or such as hold together all
+            that is asked for (:class:`revela_rag.parts.Coverage`).
         filter: metadata that a document must have, such as ``{"team": "hr", "year": {"$gte": 2020}}``, in the language
             of :func:`revela_rag.index.filters.parse_filter`, or a function of the metadata; applied before the best k
             are taken. A function is not kept in JSON.
@@ -58,6 +71,10 @@ class RevelaRetriever(BaseRetriever):
         with_scores: add to the metadata ``score`` (what it is in each type of search says
             :class:`revela_rag.index.Hit`), ``cosine`` (what a threshold can be set on; not in lexical search) and
             ``rank`` (from 1); ``invoke`` takes it, too.
+        feedback: so many of the best move the query's vector towards themselves, and it searches again; 0 is none.
+        rerank: reads the query and the best texts together: a function of both that gives scores, a LangChain
+            compressor, or what else :func:`revela_rag.parts.as_reranker` takes. It is not kept in JSON.
+        rerank_top: how many of the best it reads.
         lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
         auto_refresh: of such an index: whether a search sees what other processes wrote, see
             :meth:`revela_rag.Index.open`.
@@ -79,10 +96,13 @@ class RevelaRetriever(BaseRetriever):
 
     index: Annotated[Index, _AS_PATH, WithJsonSchema({"type": "string", "format": "path"})] = Field(repr=False)
     k: int = Field(default=5, ge=1)
-    search_type: Mode = "auto"
+    search_type: SearchType = "auto"
     filter: _Filter = None
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     with_scores: bool = False
+    feedback: int = Field(default=0, ge=0)
+    rerank: _Rerank = None
+    rerank_top: int = Field(default=RERANKED, ge=1)
 
     def __init__(
         self,
@@ -101,6 +121,13 @@ class RevelaRetriever(BaseRetriever):
     def _usable(cls, filter: Filter | None) -> Filter | None:
         check_filter(filter)
         return filter
+
+    @field_validator("rerank")
+    @classmethod
+    def _reranks(cls, rerank: Any) -> Any:
+        if rerank is not None:
+            as_reranker(rerank)
+        return rerank
 
     @field_validator("search_kwargs")
     @classmethod
@@ -151,10 +178,14 @@ class RevelaRetriever(BaseRetriever):
         index = Index.build(chunks, encoder=encoder, path=path, store=store, overwrite=overwrite, **options)
         return cls(index=index, **kwargs)
 
-    def _retriever(self) -> Retriever:
-        """``search_kwargs`` win over the fields."""
+    def _asked(self, k: int | None, filter: Filter | None, search_type: SearchType | None) -> dict[str, Any]:
+        """What a search is asked; arguments win over ``search_kwargs``, these over the fields."""
         fields = {"k": self.k, "filter": self.filter, "search_type": self.search_type} | _known(self.search_kwargs)
-        return Retriever(self.index, k=fields["k"], filter=fields["filter"], mode=fields["search_type"])
+        given = {"k": k, "filter": filter, "search_type": search_type}
+        asked = fields | {name: value for name, value in given.items() if value is not None}
+        kind = asked.pop("search_type")
+        how = {"mode": "auto", "select": kind} if kind in _SELECTING else {"mode": kind}
+        return {**asked, **how, "feedback": self.feedback, "rerank": self.rerank, "rerank_top": self.rerank_top}
 
     def _get_relevant_documents(
         self,
@@ -163,11 +194,10 @@ class RevelaRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Filter | None = None,
-        search_type: Mode | None = None,
+        search_type: SearchType | None = None,
         with_scores: bool | None = None,
     ) -> list[Document]:
-        hits = self._retriever().search(query, k=k, filter=filter, mode=search_type)
-        return self._documents(hits, with_scores)
+        return self._documents(self.index.search(query, **self._asked(k, filter, search_type)), with_scores)
 
     async def _aget_relevant_documents(
         self,
@@ -176,10 +206,10 @@ class RevelaRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
         filter: Filter | None = None,
-        search_type: Mode | None = None,
+        search_type: SearchType | None = None,
         with_scores: bool | None = None,
     ) -> list[Document]:
-        hits = await self._retriever().asearch(query, k=k, filter=filter, mode=search_type)
+        hits = await asyncio.to_thread(self.index.search, query, **self._asked(k, filter, search_type))
         return self._documents(hits, with_scores)
 
     def _documents(self, hits: list[Hit], with_scores: bool | None) -> list[Document]:
@@ -190,10 +220,15 @@ class RevelaRetriever(BaseRetriever):
 def _known(search_kwargs: dict[str, Any]) -> dict[str, Any]:
     if unknown := set(search_kwargs) - {"k", "filter", "search_type"}:
         raise IndexingError(f"search_kwargs={sorted(unknown)} are unknown; it takes k, filter and search_type.")
-    for name, check in (("k", check_k), ("filter", check_filter), ("search_type", check_mode)):
+    for name, check in (("k", check_k), ("filter", check_filter), ("search_type", _check_type)):
         if search_kwargs.get(name) is not None:
             check(search_kwargs[name])
     return search_kwargs
+
+
+def _check_type(search_type: str) -> None:
+    if search_type not in _SELECTING:
+        check_mode(search_type)
 
 
 def to_document(hit: Hit, *, with_scores: bool = False) -> Document:

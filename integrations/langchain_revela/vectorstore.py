@@ -16,6 +16,7 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import UpsertResponse
+from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
 from langchain_revela.cache import CachedEmbeddings
@@ -286,13 +287,17 @@ class RevelaVectorStore(VectorStore):
         return self._diverse("", np.asarray(embedding), k, fetch_k, lambda_mult, filter)
 
     def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
-        """Search by a type: those of LangChain and ``"hybrid"``."""
+        """Search by a type: those of LangChain, ``"hybrid"``, ``"coverage"`` (:class:`revela_rag.parts.Coverage`)."""
+        if search_type == "coverage":
+            return self._covering(query, **kwargs)
         if search_type == "hybrid":
             return self.similarity_search(query, mode="hybrid", **kwargs)
         return super().search(query, search_type, **kwargs)
 
     async def asearch(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
         """Like :meth:`search`, in a thread."""
+        if search_type == "coverage":
+            return await run_in_executor(None, self._covering, query, **kwargs)
         if search_type == "hybrid":
             return await self.asimilarity_search(query, mode="hybrid", **kwargs)
         return await super().asearch(query, search_type, **kwargs)
@@ -301,7 +306,8 @@ class RevelaVectorStore(VectorStore):
         """A retriever over the store; what it is given is checked now.
 
         Args:
-            kwargs: ``search_type`` (``"similarity"``, ``"mmr"``, ``"similarity_score_threshold"``, ``"hybrid"``),
+            kwargs: ``search_type`` (``"similarity"``, ``"mmr"``, ``"similarity_score_threshold"``, ``"hybrid"``,
+                ``"coverage"``),
                 ``search_kwargs`` (``k``, ``filter``, of mmr ``fetch_k`` and ``lambda_mult``, of the third
                 ``score_threshold``), and ``tags``, ``metadata``, ``name`` of every retriever.
         """
@@ -310,6 +316,10 @@ class RevelaVectorStore(VectorStore):
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: min(1.0, max(0.0, (1.0 + cosine) / 2.0))
+
+    def _covering(self, query: str, k: int = 4, filter: Filter | None = None) -> list[Document]:
+        hits = self.index.search(query, k=k, filter=filter, mode="hybrid", select="coverage")
+        return [_document(hit.chunk) for hit in hits]
 
     def _diverse(
         self, query: str, vector: np.ndarray | None, k: int, fetch_k: int, balance: float, filter: Filter | None

@@ -21,7 +21,9 @@ _KNOWN = {
     "mmr": ("k", "filter", "fetch_k", "lambda_mult"),
     "similarity_score_threshold": ("k", "filter", "score_threshold"),
     "hybrid": ("k", "filter"),
+    "coverage": ("k", "filter"),
 }
+_OWN = ("hybrid", "coverage")
 
 
 class RevelaVectorStoreRetriever(VectorStoreRetriever):
@@ -43,13 +45,13 @@ class RevelaVectorStoreRetriever(VectorStoreRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        if self.search_type == "hybrid":
-            return self.vectorstore.search(query, "hybrid", **self.search_kwargs | kwargs)
+        if self.search_type in _OWN:
+            return self.vectorstore.search(query, self.search_type, **self.search_kwargs | kwargs)
         return super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        if self.search_type == "hybrid":
-            return await self.vectorstore.asearch(query, "hybrid", **self.search_kwargs | kwargs)
+        if self.search_type in _OWN:
+            return await self.vectorstore.asearch(query, self.search_type, **self.search_kwargs | kwargs)
         return await super()._aget_relevant_documents(query, run_manager=run_manager, **kwargs)

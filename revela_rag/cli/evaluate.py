@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from revela_rag.cli.console import note, results_last, settings
+from revela_rag.cli.tables import print_differences, print_moved, print_parts, print_table
 from revela_rag.errors import DiskError
 
 if TYPE_CHECKING:
@@ -22,12 +22,9 @@ Examples:
   revela evaluate bm25 --data beir/scifact
   revela evaluate models/docs --data my-labels/ --split dev --baseline all-MiniLM-L6-v2
   revela evaluate hybrid:models/docs --data my-labels/ --json result.json
+  revela evaluate models/docs --data my-labels/ --parts feedback,coverage
   revela evaluate all-MiniLM-L6-v2 --data beir/scifact --limit-queries 50 --cache .embeddings
 """
-
-_SHOWN = 5
-_FILE_WIDTH = 120
-_MOST_COLUMNS = 3  # of metrics; with more each is a row
 
 
 def command(
@@ -53,6 +50,13 @@ def command(
     cache: Annotated[Path | None, typer.Option(help="Directory to keep embeddings in.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default="the best there is")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per forward pass.")] = 32,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...|all",
+            help="Compare hybrid search of MODEL with and without parts: feedback, mmr, coverage, maxsim.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a model on labelled data: nDCG@10, Recall@100 and MRR@10 with 95 % intervals."""
     from revela_rag.evaluation import compare, evaluate, load_beir
@@ -60,6 +64,12 @@ def command(
     loaded = load_beir(data, split=split)
     if limit_queries is not None:
         loaded = loaded.limited(limit_queries)
+    if parts is not None:
+        if baseline is not None or no_chunk or all_at or model == "bm25":
+            raise typer.BadParameter("--parts compares searches of one MODEL, without --baseline, --no-chunk, --all-at")
+        options = {"device": device, "batch_size": batch_size, "show_progress": settings(context).show_progress}
+        _compare_parts(model.removeprefix("hybrid:"), loaded, parts, json, cache_dir=cache, **options)
+        return
 
     def run(name: str) -> Evaluation:
         with results_last():
@@ -81,10 +91,25 @@ def command(
         _write(json, after, before, comparisons)
     if str(json) == "-":
         return
-    _print_table(loaded, [evaluation for evaluation in (before, after) if evaluation])
+    print_table(loaded, [evaluation for evaluation in (before, after) if evaluation])
     if comparisons:
-        _print_differences(comparisons)
-        _print_moved(next(iter(comparisons.values())), before, after, loaded)
+        print_differences(comparisons)
+        print_moved(next(iter(comparisons.values())), before, after, loaded)
+    if json is not None:
+        note(f"Per-query values: {json}")
+
+
+def _compare_parts(model: str, data: RetrievalData, names: str, json: Path | None, **options: Any) -> None:
+    from revela_rag.evaluation.parts import compare_parts
+
+    chosen = () if names.strip() == "all" else [name.strip() for name in names.split(",")]
+    with results_last():
+        found = compare_parts(model, data, parts=chosen, **options)
+    if json is not None:
+        _write_json(json, {"data": data.name, "model": model, "parts": [part.as_dict() for part in found]})
+    if str(json) == "-":
+        return
+    print_parts(data, found)
     if json is not None:
         note(f"Per-query values: {json}")
 
@@ -94,6 +119,10 @@ def _write(file: Path, after: Evaluation, before: Evaluation | None, comparisons
     if before is not None:
         content["baseline"] = before.as_dict()
         content["comparison"] = {metric: comparison.as_dict() for metric, comparison in comparisons.items()}
+    _write_json(file, content)
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
     text = json_module.dumps(content, indent=2, ensure_ascii=False)
     if str(file) == "-":
         typer.echo(text)
@@ -105,57 +134,3 @@ def _write(file: Path, after: Evaluation, before: Evaluation | None, comparisons
         temporary.replace(file)
     except OSError as error:
         raise DiskError(f"cannot write {file} ({error}). Choose another path for --json") from error
-
-
-def _print_table(data: RetrievalData, rows: list[Evaluation]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    last = rows[-1]
-    excluded = f", {last.excluded} without a relevant document left out" if last.excluded else ""
-    own = f", {len(data.own)} with their query's id ignored as in BEIR" if data.own else ""
-    documents = f"{len(data.corpus)} documents{own}"
-    typer.echo(f"{data.name}: {last.queries} queries{excluded}, {documents}; mean [95 % interval]")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    wide = len(last.metrics) > _MOST_COLUMNS
-    lines = [[escape(evaluation.name), *map(partial(_cell, evaluation), evaluation.metrics)] for evaluation in rows]
-    lines = [["model", *last.metrics], *lines]
-    head, *body = zip(*lines, strict=True) if wide else lines
-    table.add_column(head[0], overflow="fold")
-    for title in head[1:]:
-        table.add_column(title, justify="right", no_wrap=not wide, overflow="fold")
-    for line in body:
-        table.add_row(*line)
-    console = Console()
-    (console if console.is_terminal else Console(width=_FILE_WIDTH)).print(table)
-
-
-def _cell(evaluation: Evaluation, metric: str) -> str:
-    low, high = evaluation.interval(metric)
-    return f"{evaluation.mean(metric):.4f} \\[{low:.3f}, {high:.3f}]"
-
-
-def _print_differences(comparisons: dict[str, Comparison]) -> None:
-    for metric, found in comparisons.items():
-        interval = f"[{found.low:+.4f}, {found.high:+.4f}]"
-        typer.echo(f"difference in {metric:<10} {found.difference:+.4f} {interval}  p {_p_value(found)}")
-
-
-def _p_value(comparison: Comparison) -> str:
-    return "< 0.001" if comparison.p_value < 0.001 else f"= {comparison.p_value:.3f}"
-
-
-def _print_moved(comparison: Comparison, before: Any, after: Evaluation, data: RetrievalData) -> None:
-    """Which queries rose and fell most, best known by their own words."""
-    metric = comparison.metric
-    same = comparison.queries - len(comparison.risen) - len(comparison.fallen)
-    typer.echo(f"{metric}: {len(comparison.risen)} queries rose, {len(comparison.fallen)} fell, {same} unchanged")
-    for title, ids in (("rose most", comparison.risen), ("fell most", comparison.fallen)):
-        if ids:
-            typer.echo(f"  {title}:")
-        for query_id in ids[:_SHOWN]:
-            old, new = before.values(metric)[query_id], after.values(metric)[query_id]
-            words = " ".join(data.queries[query_id].split())
-            typer.echo(f"    {old:.3f} -> {new:.3f}  {words[:80]}  ({query_id})")

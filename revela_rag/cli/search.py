@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from revela_rag.cli.embeddings import Embeddings, encoder_of
 
 if TYPE_CHECKING:
     from revela_rag.index import Hit, Mode
+    from revela_rag.parts import PartOptions
 
 __all__ = ["EXAMPLES", "command", "parse_filter"]
 
@@ -22,6 +23,7 @@ Examples:
   revela search indexes/code "parse a date" -k 10
   revela search indexes/code "parse a date" --filter language=python --filter kind=code
   revela search indexes/docs "rotate keys" --filter '{"$or": [{"team": "it"}, {"year": {"$gte": 2024}}]}'
+  revela search indexes/docs "rotate and revoke keys" --select coverage --feedback 3 --highlights
   revela search indexes/docs "rotate keys" --json | jq '.hits[0].text'
 """
 
@@ -49,6 +51,11 @@ def command(
             """filter in JSON: '{"year": {"$gte": 2020}}'.""",
         ),
     ] = None,
+    select: Annotated[
+        str, typer.Option(metavar="top|mmr|coverage", help="Which are shown: the best, different ones, or a cover.")
+    ] = "top",
+    feedback: Annotated[int, typer.Option(min=0, help="So many of the best refine the query; 3 is usual.")] = 0,
+    highlights: Annotated[bool, typer.Option("--highlights", help="Show the sentences that answer.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Find the chunks that answer a question, best first."""
@@ -59,6 +66,7 @@ def command(
     if not query.strip():
         raise typer.BadParameter("the query is empty")
     conditions = parse_filter(filter or [])
+    parts = _parts(select, feedback, lexical=lexical)
 
     from revela_rag.index import Index
 
@@ -66,15 +74,28 @@ def command(
         encoder = encoder_of(model, embeddings)
         with Index.open(index, encoder=encoder) as opened:
             mode = opened.resolve_mode(chosen[0] if chosen else "auto")
-            hits = opened.search(query, k=k, filter=conditions or None, mode=mode)
+            hits = opened.search(query, k=k, filter=conditions or None, mode=mode, **parts)
     if json:
-        print_json({"query": query, "mode": mode, "hits": [_as_dict(hit) for hit in hits]})
+        print_json({"query": query, "mode": mode, "hits": [_as_dict(hit, highlights=highlights) for hit in hits]})
         return
     if not hits:
         given = "" if mode == "lexical" else " ".join(f"--filter {condition}" for condition in filter or [])
         typer.echo(f"Nothing found: no chunk matches {given}" if given else "Nothing found.", err=True)
     for hit in hits:
-        typer.echo(_shown(hit))
+        typer.echo(_shown(hit, highlights=highlights))
+
+
+def _parts(select: str, feedback: int, *, lexical: bool) -> PartOptions:
+    from revela_rag.errors import IndexingError
+    from revela_rag.parts.selection import as_selector
+
+    if lexical and feedback:
+        raise typer.BadParameter("--feedback moves a query's vector, and --lexical has none")
+    try:
+        selector = as_selector(cast(Any, select))
+    except IndexingError as error:
+        raise typer.BadParameter(f"--select {select!r} is not one of top, mmr, coverage") from error
+    return {"feedback": feedback, **({"select": selector} if selector else {})}
 
 
 def parse_filter(conditions: list[str]) -> dict[str, Any]:
@@ -121,8 +142,9 @@ def _json_filter(condition: str) -> dict[str, Any]:
     return found
 
 
-def _as_dict(hit: Hit) -> dict[str, Any]:
+def _as_dict(hit: Hit, *, highlights: bool) -> dict[str, Any]:
     chunk = hit.chunk
+    spans = {"highlights": [[span.start, span.end] for span in hit.highlights]} if highlights else {}
     return {
         "rank": hit.rank,
         "score": hit.score,
@@ -134,15 +156,20 @@ def _as_dict(hit: Hit) -> dict[str, Any]:
         "kind": chunk.kind,
         "position": chunk.position,
         "metadata": dict(chunk.metadata),
+        **spans,
     }
 
 
-def _shown(hit: Hit) -> str:
-    """Rank, score, place and title on one line, then the first lines of the text."""
+def _shown(hit: Hit, *, highlights: bool) -> str:
+    """Rank, score, place and title on one line, then the first lines of the text, or what is highlighted in it."""
     chunk = hit.chunk
     line = chunk.metadata.get("start_line")
     place = f"{chunk.document_id}:{line}" if line and "tool" not in chunk.metadata else chunk.document_id
     head = f"{hit.rank:>2}  {hit.score:.4f}  {place}" + (f"  {chunk.title}" if chunk.title else "")
+    spans = hit.highlights if highlights else ()
+    if spans:
+        marked = [" ".join(chunk.text[span.start : span.end].split()) for span in spans]
+        return "\n".join([head, *(f"  > {piece}" for piece in marked), ""])
     lines = [line.rstrip() for line in chunk.text.splitlines() if line.strip()]
     shown = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}..." for line in lines[:_LINES]]
     more = ["..."] if len(lines) > _LINES else []

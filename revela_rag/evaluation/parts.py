@@ -58,14 +58,13 @@ class PartResult:
 
 
 def known_parts(tokens: TokenVectors) -> dict[str, PartOptions]:
-    """The parts that need nothing but an index and its model, by name; the last two read tokens, which takes longer."""
-    from revela_rag.parts import Coverage, MaxSim
+    """The parts that need nothing but an index and its model, by name; the last reads tokens, which takes longer."""
+    from revela_rag.parts import MaxSim
 
     return {
         "feedback": {"feedback": 3},
         "mmr": {"select": "mmr"},
         "coverage": {"select": "coverage"},
-        "token-coverage": {"select": Coverage(tokens=tokens)},
         "maxsim": {"rerank": MaxSim(tokens)},
     }
 
@@ -103,7 +102,7 @@ def compare_parts(
 
     if not data.queries:
         raise CorpusError(f"{data.name} has no query, nothing can be compared")
-    encoder = model if isinstance(model, Encoder) else Encoder(model, **encoder_options)
+    encoder = Encoder(model, **encoder_options) if isinstance(model, str | Path) else model
     kept = known_parts(TokenVectors(encoder, keep=_KEPT))
     anew = known_parts(TokenVectors(encoder, keep=0))  # what a query costs whose texts were never seen
     if not isinstance(parts, Mapping):

@@ -370,8 +370,7 @@ class Index:
                 (docs/results.md), but dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
             vector: the query's embedding, (d,) of any length but zero, where it is not to be made of ``query``, as for
                 a hypothetical answer (HyDE); words are still read from ``query``.
-            parts: ``feedback``, ``rerank``, ``rerank_top`` and ``select``, see :class:`revela_rag.parts.PartOptions`;
-                none by default.
+            parts: ``feedback``, ``rerank``, ``rerank_top``, ``select``: see :class:`revela_rag.parts.PartOptions`.
 
         Returns:
             Hits, best first; see :class:`Hit` for what the score means in each mode.

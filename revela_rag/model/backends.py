@@ -132,7 +132,7 @@ class Wrapped:
         """See :class:`Backend`; the states before the pooling, whatever comes after it."""
         encode = self.model.encode_query if role == "query" else self.model.encode_document
         with self._lock:
-            states = encode(
+            states: Any = encode(
                 [item.text for item in items],
                 prompt=self.prompts[role],
                 batch_size=len(items),

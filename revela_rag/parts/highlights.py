@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Highlight", "highlights"]
 
 _LINE = re.compile(r"\S[^\n]*")
+_PARAGRAPH = re.compile(r"\S(?:.|\n(?!\s*\n))*")
+_WORD = re.compile(r"\S+")
+_MOST_WORDS = 30  # of a span; a longer sentence is cut into windows of equal size
 _CLOSE = 0.5  # of the best: what scores less is no answer beside it
 
 
@@ -42,7 +45,7 @@ class Highlight:
 def highlights(
     query: str, text: str, *, kind: Kind = "prose", encoder: Encoder | None = None, count: int = 2
 ) -> tuple[Highlight, ...]:
-    """The sentences of a text, or lines of code, that answer a query.
+    """The sentences of a text, or lines of code, that answer a query; of sentences above 30 words a part.
 
     Args:
         query: plain text.
@@ -67,19 +70,22 @@ def highlights(
     scores = _shared(query, pieces)
     if encoder is not None:
         scores = encoder.encode_documents(pieces) @ encoder.encode_queries([query])[0]
-    order = np.argsort(-scores, kind="stable")[:count].tolist()
-    least = max(_CLOSE * float(scores[order[0]]), 0.0)
-    return tuple(
-        Highlight(*spans[place], float(scores[place]))
-        for place in order
-        if scores[place] >= least and scores[place] > 0
-    )
+    order: list[int] = np.argsort(-scores, kind="stable")[:count].tolist()
+    least = max(_CLOSE * float(scores[order[0]]), np.finfo(float).tiny)
+    return tuple(Highlight(*spans[place], score=float(scores[place])) for place in order if scores[place] >= least)
 
 
 def _spans(text: str, kind: Kind) -> list[tuple[int, int]]:
     if kind == "code":
         return [(match.start(), match.start() + len(match[0].rstrip())) for match in _LINE.finditer(text)]
-    return list(sentence_spans(text))
+    found: list[tuple[int, int]] = []
+    for paragraph in _PARAGRAPH.finditer(text):
+        for start, end in sentence_spans(paragraph[0]):
+            words = [match.span() for match in _WORD.finditer(paragraph[0], start, end)]
+            windows = np.array_split(np.arange(len(words)), max(1, math.ceil(len(words) / _MOST_WORDS)))
+            at = paragraph.start()
+            found += [(at + words[some[0]][0], at + words[some[-1]][1]) for some in windows]
+    return found
 
 
 def _shared(query: str, pieces: Sequence[str]) -> np.ndarray:

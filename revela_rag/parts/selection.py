@@ -1,8 +1,9 @@
 """Which of the candidates are shown: those that say different things, or those that cover what was asked.
 
 Sources: Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing
-summaries", 1998. "DISCo", 2026: choose the set S that maximises the sum over the query's tokens of their best match
-in any member of S, which is monotone and submodular, so that greedy choice reaches 63 % of the best.
+summaries", 1998. Coverage is DISCo's objective: the set that maximises the sum, over what a query asks for, of the best
+match in any member. That is monotone and submodular, so greedy choice reaches 63 % of the best (Nemhauser, Wolsey and
+Fisher 1978).
 """
 
 from __future__ import annotations
@@ -11,16 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from revela_rag.errors import IndexingError
 from revela_rag.parts.protocols import Candidates, Selector
 from revela_rag.terms import analyze
-
-if TYPE_CHECKING:
-    from revela_rag.parts.tokens import TokenVectors
 
 __all__ = ["CANDIDATES", "MMR", "Coverage", "Select", "as_selector", "covering", "most_diverse"]
 
@@ -59,13 +57,12 @@ class Coverage:
     """Hits that together hold all that a query asks for.
 
     Each next one is worth its relevance and what it adds: for every facet of the query, how much better it matches
-    than any hit before it. Facets are the query's words, each by how rare it is among the candidates, or, with
-    ``tokens``, the query's token vectors (DISCo), which the model has to make of every candidate's text.
+    than any hit before it. Facets are the query's words, each by how rare it is among the candidates. (Its token
+    vectors, as in DISCo, gained no more and took a second: dev/log, search parts.)
 
     Args:
         balance: how much relevance counts beside what is added; 1 takes the best.
         candidates: how many of the best to choose from; as many as are asked for at least.
-        tokens: gives the token vectors of queries and texts; None takes words.
 
     Raises:
         IndexingError: a number is out of range.
@@ -73,19 +70,13 @@ class Coverage:
 
     balance: float = 0.8
     candidates: int = CANDIDATES
-    tokens: TokenVectors | None = None
 
     def __post_init__(self) -> None:
         _check(self.balance, self.candidates)
 
     def __call__(self, query: str, candidates: Candidates, /) -> list[int]:
         """See :class:`revela_rag.parts.Selector`."""
-        texts = candidates.texts
-        if self.tokens is None:
-            matches, weights = _shared_words(query, texts)
-        else:
-            matches = self.tokens.matches(query, texts)
-            weights = np.ones(matches.shape[1])
+        matches, weights = _shared_words(query, candidates.texts)
         return covering(matches, candidates.relevance, weights, self.balance)
 
 

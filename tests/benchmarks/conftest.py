@@ -26,6 +26,7 @@ NAMES = (
     "run",
     "hybrid",
     "strengths",
+    "several",
 )
 NOUNS = ["apple", "river", "engine", "window", "garden", "letter", "mirror", "bridge", "candle", "forest"]
 VERBS = ["opens", "closes", "paints", "carries", "repairs", "sells", "hides", "cleans"]

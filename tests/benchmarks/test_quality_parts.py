@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -197,3 +198,17 @@ def test_the_small_lm_is_a_mean_pooled_backbone(bench, tmp_path):
     assert np.allclose(
         retriever.embed_base(["x = 1"], "query").numpy(), Encoder(folder).encode_queries(["x = 1"]), atol=1e-5
     )
+
+
+def test_several_indexes_are_compared_with_one_and_with_a_perfect_router(bench, toy, tiny_bert, tmp_path):
+    other = shutil.copytree(toy, tmp_path / "other")
+    words = (other / "corpus.jsonl").read_text().replace("Find the", "Lose a")
+    (other / "corpus.jsonl").write_text(words)
+    parts = [bench.several.read(folder, str(tiny_bert), queries=8, documents=40) for folder in (toy, other)]
+    assert all(id_.startswith("other/") for id_ in parts[1].data.corpus)
+    found = bench.several.measure(parts, tmp_path / "work")
+    assert set(found) == {"its own index", "all indexes", "all, by rank", "one index"}
+    assert all(0 <= value <= 1 for values in found.values() for value in values)
+    assert sum(found["its own index"]) >= sum(found["all indexes"]) >= sum(found["all, by rank"])
+    lines = bench.several.table(parts, found).splitlines()
+    assert len(lines) == 6 and lines[2] == "| its own index | 1.000 | 1.000 | 1.000 |"

@@ -69,3 +69,15 @@ def test_an_index_scores_as_its_model(beir: Path, model: Path, tmp_path: Path, r
     with Index.open(tmp_path / "ix") as index:
         assert evaluate(index, beir).per_query == by_model.per_query
         assert evaluate(Retriever(index, mode="lexical"), beir).mean("nDCG@10") == pytest.approx(1.0)
+
+
+def test_parts_of_a_search_are_compared(beir: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
+    arguments = ("-q", "evaluate", model, "--data", beir, "--cache", tmp_path / "cache")
+    text = revela(*arguments, "--parts", "feedback,coverage").stdout
+    rows = [line.split()[0] for line in text.splitlines() if line.strip()]
+    assert rows[0] == "tiny/dev:" and rows[-3:] == ["hybrid", "feedback", "coverage"]
+    assert "Recall@100" in text and "ms a query" in text and "+0.000 [+0.000, +0.000]" in text
+    whole = json.loads(revela(*arguments, "--parts", "all", "--json", "-").stdout)
+    assert [part["name"] for part in whole["parts"]] == ["hybrid", "feedback", "mmr", "coverage", "maxsim"]
+    assert "no such part" in revela(*arguments, "--parts", "rerank", code=1).stderr
+    assert "--parts" in revela(*arguments, "--parts", "mmr", "--baseline", "bm25", code=2).stderr

@@ -294,3 +294,18 @@ def test_lexical_search_loads_no_model(index: Path) -> None:
     hits, errors = search_process(index, "--lexical")
     assert hits[0]["document_id"] == "guide.md"
     assert errors == "[] []\n"
+
+
+def test_parts_of_a_search(index: Path, revela: Callable[..., Any]) -> None:
+    arguments = ("-q", "search", index, "rotate the keys")
+    plain = json.loads(revela(*arguments, "--json").stdout)["hits"]
+    assert "highlights" not in plain[0]
+    asked = (*arguments, "--select", "coverage", "--feedback", "3", "--highlights")
+    hits = json.loads(revela(*asked, "--json").stdout)["hits"]
+    assert sorted(hit["id"] for hit in hits) == sorted(hit["id"] for hit in plain)
+    found = [hit for hit in hits if hit["highlights"]]
+    start, end = found[0]["highlights"][0]
+    assert "otate" in found[0]["text"][start:end]
+    assert "  > " in revela(*asked).stdout and "  > " not in revela(*arguments).stdout
+    assert "top, mmr, coverage" in revela(*arguments, "--select", "best", code=2).stderr
+    assert "--feedback" in revela(*arguments, "--lexical", "--feedback", "3", code=2).stderr

@@ -172,14 +172,14 @@ def test_what_is_set_later_counts(faiss_index):
     assert [document.metadata["source"] for document in retriever.invoke("cache")] == ["cache.py"]
     retriever.search_kwargs["k"] = 2
     assert len(retriever.invoke("call the cache again")) == 2
-    for field, value in {"k": 0, "search_type": "mmr", "index": str(faiss_index.path), "filters": {}}.items():
+    for field, value in {"k": 0, "search_type": "near", "index": str(faiss_index.path), "filters": {}}.items():
         with pytest.raises(ValidationError, match=field):
             setattr(retriever, field, value)
     before = retriever.model_dump()
     for field, value, message in (
         ("search_kwargs", {"filters": {"team": "people"}}, "filters"),
         ("search_kwargs", {"k": 0}, "k=0"),
-        ("search_kwargs", {"search_type": "mmr"}, "mmr"),
+        ("search_kwargs", {"search_type": "near"}, "near"),
         ("search_kwargs", {"filter": {"lines": {"$gt": [2]}}}, "lines"),
         ("filter", {"lines": {"$gt": [2]}}, "lines"),
     ):
@@ -267,7 +267,7 @@ def test_bad_input_is_named(index, tmp_path):
     with pytest.raises(ValidationError):
         RevelaRetriever(index=index, k=0)
     with pytest.raises(ValidationError):
-        RevelaRetriever(index=index, search_type="mmr")
+        RevelaRetriever(index=index, search_type="near")
     with pytest.raises(TypeError, match="top_k"):
         RevelaRetriever(index=index).invoke(QUERY, top_k=3)
     with pytest.raises(IndexingError, match="k=0"):
@@ -406,10 +406,10 @@ def test_from_documents_can_be_run_again_and_checks_its_arguments_first(encoder,
         ({"top_k": 2}, "top_k: no field"),
         ({"index": None}, "index: no field"),
         ({"k": 0}, "greater than or equal to 1"),
-        ({"search_type": "mmr"}, "search_type"),
+        ({"search_type": "near"}, "search_type"),
         ({"search_kwargs": {"k": 3, "fetch_k": 20}}, "fetch_k"),
         ({"search_kwargs": {"k": 0}}, "k=0"),
-        ({"search_kwargs": {"search_type": "mmr"}}, "mmr"),
+        ({"search_kwargs": {"search_type": "near"}}, "near"),
         ({"search_kwargs": {"filter": {"year": {"$gtt": 2020}}}}, "year"),
         ({"filter": {"year": {"$gt": True}}}, "year"),
         ({"filter": "year"}, "filter"),

@@ -147,7 +147,7 @@ def test_metadata_that_json_cannot_hold(plain_store, caplog):
         (lambda store: store.similarity_search("q", k=0), "k=0"),
         (lambda store: store.similarity_search("q", filter={"a": {"$in": "b"}}), "list of values"),
         (lambda store: store.similarity_search("q", mode="fuzzy"), "fuzzy"),
-        (lambda store: store.max_marginal_relevance_search("q", fetch_k=0), "candidates=0"),
+        (lambda store: store.max_marginal_relevance_search("q", fetch_k=0), "fetch_k=0"),
         (lambda store: store.max_marginal_relevance_search("q", lambda_mult=2), "balance=2"),
         (lambda store: store.add_texts("text"), "one string"),
         (lambda store: store.add_texts(["a"], ids=["b", "c"]), "1 texts and 2 ids"),

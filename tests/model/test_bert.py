@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from revela_rag.errors import IndexingError
 from revela_rag.model.bert import BertModel
 from revela_rag.model.encoder import Encoder
+from revela_rag.parts import MaxSim, TokenVectors
 
 TEXTS = [
     "how do i open a file",
@@ -189,3 +191,39 @@ def test_the_default_base_is_plain():
     assert isinstance(encoder._backend, BertModel)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert (half.encode_documents(texts) * wanted).sum(1).min() > 0.9998
+
+
+def test_a_text_is_pooled_from_its_tokens(model_dir):
+    """Of the model read from its files, and of the same in sentence-transformers, which gives the same tokens."""
+    own, wrapped = Encoder(model_dir), Encoder(SentenceTransformer(str(model_dir), device="cpu"))
+    for role in ("document", "query"):
+        vectors = [encoder.encode_tokens(TEXTS, role=role) for encoder in (own, wrapped)]
+        sizes = [len(ids) for ids in own._ready.tokenize(TEXTS, role)]
+        assert [len(of) for of in vectors[0]] == sizes == [len(of) for of in vectors[1]]
+        for one, other in zip(*vectors, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+            np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
+    states = own._ready.embed_tokens(own._ready.tokenize(TEXTS, "document"), "document")
+    means = np.array([of.mean(axis=0) for of in states])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(means, own.encode_documents(TEXTS), atol=1e-5)
+    assert own.encode_tokens([]) == []
+
+
+def test_a_token_goes_through_what_follows_the_pooling(copy):
+    dense(copy, "torch.nn.modules.linear.Identity")
+    tokens = Encoder(copy).encode_tokens(TEXTS)
+    assert {of.shape[1] for of in tokens} == {16}
+
+
+def test_late_interaction_by_hand(model_dir):
+    encoder = Encoder(model_dir)
+    asked, held = encoder.encode_tokens(["open a file"], role="query")[0], encoder.encode_tokens(TEXTS)
+    expected = [np.mean([max(float(q @ t) for t in of) for q in asked]) for of in held]
+    rerank = MaxSim(TokenVectors(encoder, keep=2))
+    for _ in range(2):  # the second time two texts are known
+        np.testing.assert_allclose(rerank("open a file", TEXTS), expected, atol=2e-3)  # kept as float16
+    assert rerank.tokens.matches("open a file", []).shape == (0, len(asked))
+    assert len(rerank.tokens._kept) == 2
+    with pytest.raises(IndexingError, match="keep=-1"):
+        TokenVectors(encoder, keep=-1)

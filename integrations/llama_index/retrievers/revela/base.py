@@ -17,6 +17,8 @@ from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import check_filter
 from revela_rag.index.types import check_k, check_mode
 from revela_rag.model.encoder import Encoder
+from revela_rag.parts.pipeline import PartOptions, Parts
+from revela_rag.parts.selection import Select
 from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
@@ -47,6 +49,9 @@ class RevelaRetriever(BaseRetriever):
             ``"auto"``: hybrid, but dense in an index of more than 200,000 chunks.
         filters: any of LlamaIndex' operators and conditions, nested or not, see
             :func:`llama_index.retrievers.revela.filters.to_filter`; applied before the best nodes are taken.
+        feedback: so many of the best move the query's vector towards themselves, and it searches again; 0 is none.
+        select: ``"top"`` the best nodes, ``"mmr"`` such as say different things, ``"coverage"`` such as hold together
+            all that is asked for; or a :class:`revela_rag.parts.Selector`.
         lock_timeout: of an index given as a directory: seconds a write waits for another writer; None for the default.
         auto_refresh: of such an index: whether a search sees what other processes wrote, see
             :meth:`revela_rag.Index.open`.
@@ -70,6 +75,8 @@ class RevelaRetriever(BaseRetriever):
         similarity_top_k: int = 5,
         mode: Mode = "auto",
         filters: MetadataFilters | None = None,
+        feedback: int = 0,
+        select: Select = "top",
         lock_timeout: float | None = None,
         auto_refresh: bool | None = None,
         **kwargs: Any,
@@ -78,6 +85,7 @@ class RevelaRetriever(BaseRetriever):
         self.similarity_top_k = similarity_top_k
         self.mode = mode
         self.filters = filters
+        self.parts = {"feedback": feedback, "select": select}
         self.index = open_index(index, model=model, lock_timeout=lock_timeout, auto_refresh=auto_refresh)
 
     @property
@@ -110,6 +118,16 @@ class RevelaRetriever(BaseRetriever):
         check_filter(to_filter(filters))  # one that an index cannot answer is refused now, not by the first query
         self._filters = filters
 
+    @property
+    def parts(self) -> PartOptions:
+        """``feedback``, ``select``, ``rerank``, see :class:`revela_rag.parts.PartOptions`; may be set at any time."""
+        return self._parts
+
+    @parts.setter
+    def parts(self, parts: PartOptions) -> None:
+        Parts.of(**parts)
+        self._parts: PartOptions = {**parts}
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return to_nodes(self._search(query_bundle))
 
@@ -120,7 +138,7 @@ class RevelaRetriever(BaseRetriever):
         vector = None if self.mode == "lexical" else self._query_vector(query)
         filter = to_filter(self.filters)  # as it is now: its list may have grown
         options: dict[str, Any] = {"k": self.similarity_top_k, "filter": filter, "mode": self.mode}
-        return self.index.search(query.query_str, vector=vector, **options)
+        return self.index.search(query.query_str, vector=vector, **options, **self.parts)
 
     def _query_vector(self, query: QueryBundle) -> np.ndarray | None:
         """The vector the bundle brings or asks for, or None where the query string is to be embedded."""
