@@ -263,3 +263,13 @@ def test_all_parts_together_and_for_many_queries(built):
     assert retriever.search(QUERY, select="top") == built.search(QUERY, k=4, **{**options, "select": "top"})
     retriever.parts = {"feedback": 2}
     assert retriever.search(QUERY) == built.search(QUERY, k=4, feedback=2)
+
+
+@pytest.mark.parametrize("kind", ["flat", "rabitq"])
+def test_parts_of_an_index_of_short_vectors(path, encoder, kind):
+    with Index.build([chunk(n) for n in range(40)], encoder=encoder, path=path, kind=kind, dimensions=8) as index:
+        own = {hit.chunk.id: hit.cosine for hit in index.search(QUERY, k=40, mode="dense")}
+        for mode in ("dense", "hybrid"):
+            hits = index.search(QUERY, k=10, mode=mode, feedback=3, select="mmr")
+            assert len(hits) == 10
+            assert [hit.cosine for hit in hits] == pytest.approx([own[hit.chunk.id] for hit in hits], abs=1e-5)
