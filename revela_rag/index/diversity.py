@@ -56,7 +56,7 @@ def search_diverse(
     if not len(index):
         return []
     given = index.encoder.encode_queries([query]) if vector is None else np.asarray(vector, dtype=np.float32)
-    unit = unit_queries(given.reshape(1, -1), index.dimension, index.path)[0]
+    unit = unit_queries(given.reshape(1, -1), index.manifest.query_dimension, index.path)[0]
     return index._read(lambda snapshot: snapshot.diverse(unit, k, max(k, candidates), balance, condition))
 
 

@@ -74,6 +74,7 @@ class Snapshot:
         self, query: np.ndarray, k: int, candidates: int, balance: float, filter: Condition | None
     ) -> list[Hit]:
         """Up to k of the best by cosine for one (d,) unit query, by maximal marginal relevance."""
+        query = self._shortened(query.reshape(1, -1))[0]
         found = self.vectors.search(query.reshape(1, -1), candidates, self._allowed(filter))[0]
         vectors = self.vectors.vectors(np.array([row for row, _ in found], dtype=np.int64))
         chosen = [found[place] for place in most_diverse(query, vectors, k, balance)] if found else []
