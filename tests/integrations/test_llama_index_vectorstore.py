@@ -254,6 +254,8 @@ def test_vectors_of_another_model_are_refused(store, encoder, other_model_path):
             asked(store, mode=mode, query_embedding=other.get_query_embedding(QUERY))
         with pytest.raises(IndexMismatchError, match="another model made it"):
             asked(store, mode=mode, query_embedding=list(other.get_query_embedding(QUERY)))
+    with pytest.raises(IndexMismatchError, match=other.fingerprint[:12]):
+        RevelaRetriever(store.index).retrieve(QueryBundle(QUERY, embedding=other.get_query_embedding(QUERY)))
     with pytest.raises(IndexMismatchError, match="length 3"):
         asked(store, query_embedding=[1.0, 0.0, 0.0])
     wrong = VectorStoreIndex.from_vector_store(store, embed_model=other)

@@ -12,8 +12,9 @@ from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.llms import CustomLLM, LLMMetadata
 from llama_index.core.llms.mock import MockLLM
-from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.retrievers import VectorIndexAutoRetriever
+from llama_index.core.node_parser import HierarchicalNodeParser, SentenceSplitter, get_leaf_nodes
+from llama_index.core.postprocessor import PrevNextNodePostprocessor
+from llama_index.core.retrievers import AutoMergingRetriever, VectorIndexAutoRetriever
 from llama_index.core.schema import (
     IndexNode,
 )
@@ -78,6 +79,27 @@ def test_index_nodes_do_not_hide_the_texts_beside_them(store):
     found = {node.node_id: node.node for node in index.as_retriever(similarity_top_k=9).retrieve("prices")}
     assert set(found) == {"table", *(f"n-{name}" for name in TEXTS)}
     assert isinstance(found["table"], IndexNode) and found["table"].index_id == "prices"
+
+
+def test_neighbours_and_parents_are_found(store):
+    store.clear()
+    text = " ".join(text for name, text in TEXTS.items() if name.endswith(".md"))
+    parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[128, 20], chunk_overlap=0)
+    every = parser.get_nodes_from_documents([Document(text=text, id_="book")])
+    leaves = get_leaf_nodes(every)
+    whole = context(store)
+    whole.docstore.add_documents(every)
+    index = VectorStoreIndex(leaves, storage_context=whole, embed_model=store.embed_model())
+    retriever = index.as_retriever(similarity_top_k=len(leaves))
+    merged = AutoMergingRetriever(retriever, whole).retrieve(QUERY)
+    assert [node.node_id for node in merged] == [node.node_id for node in every if node.child_nodes]
+    (found,) = index.as_retriever(similarity_top_k=1, vector_store_query_mode="text_search").retrieve(
+        "flights approval"
+    )
+    leaf = next(leaf for leaf in leaves if leaf.node_id == found.node_id)
+    neighbours = [leaf.prev_node, leaf, leaf.next_node]
+    around = PrevNextNodePostprocessor(docstore=whole.docstore, num_nodes=1, mode="both").postprocess_nodes([found])
+    assert [node.node_id for node in around] == [node.node_id for node in neighbours if node] and len(around) > 1
 
 
 @pytest.mark.parametrize("run", ["run", "arun"])

@@ -11,6 +11,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
+from llama_index.embeddings.revela.vector import check_maker
 from llama_index.retrievers.revela.filters import to_filter
 from llama_index.retrievers.revela.nodes import to_scored_nodes
 from revela_rag.index import Hit, Index, Mode
@@ -122,6 +123,7 @@ class RevelaRetriever(BaseRetriever):
     def _query_vector(self, query: QueryBundle) -> np.ndarray | None:
         """The vector the bundle brings or asks for, or None where the query string is to be embedded."""
         if query.embedding is not None:
+            check_maker(query.embedding, self.index)
             return np.asarray(query.embedding, dtype=np.float32)
         if query.custom_embedding_strs:
             mean: np.ndarray = self.index.encoder.encode_queries(query.custom_embedding_strs).mean(axis=0)

@@ -146,11 +146,12 @@ class RevelaVectorStore(BasePydanticVectorStore):
             IndexMismatchError: an embedding is by another model.
         """
         refuse_unknown(kwargs)
-        latest = {node.node_id: node for node in nodes}
+        listed = list(nodes)
+        latest = {node.node_id: node for node in listed}
         if latest:
             chunks = to_chunks(latest.values())
             add_whole(self.index, chunks, node_vectors(self.index, list(latest.values())))
-        return [node.node_id for node in nodes]
+        return [node.node_id for node in listed]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document; where it has none the log says so."""

@@ -13,7 +13,7 @@ import numpy as np
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
-from llama_index.embeddings.revela.vector import ModelVector
+from llama_index.embeddings.revela.vector import check_maker
 from revela_rag.errors import IndexMismatchError
 from revela_rag.index import Index
 
@@ -71,18 +71,13 @@ def query_vector(index: Index, query: VectorStoreQuery) -> np.ndarray | None:
     if given is None:
         return None
     vector = np.asarray(given, dtype=np.float32)
-    model = index.manifest.model
-    if isinstance(given, ModelVector):
-        if given.fingerprint != model.fingerprint:
-            raise IndexMismatchError(
-                f"The query was embedded by a model with fingerprint {given.fingerprint[:12]}, the index "
-                f"{str(index.path)!r} was built by {model.name!r} (fingerprint {model.fingerprint[:12]}); {_REMEDY}."
-            )
-    elif query.query_str and vector.shape == (index.manifest.query_dimension,):  # else the search says what is wrong
+    known = check_maker(given, index)
+    # of another length: the search says what is wrong
+    if not known and query.query_str and vector.shape == (index.manifest.query_dimension,):
         cosine = _cosine(vector, index.encoder.encode_queries([query.query_str])[0])
         if cosine < _SAME:
             raise IndexMismatchError(
-                f"The query's embedding is not the one that the index's model {model.name!r} makes of "
+                f"The query's embedding is not the one that the index's model {index.encoder.name!r} makes of "
                 f"{query.query_str!r:.100} (their cosine is {cosine:.3f}): another model made it. {_REMEDY}; a vector "
                 "of your own is taken in a query without text, or as a ModelVector with the model's fingerprint."
             )
