@@ -69,6 +69,7 @@ def test_packages_depend_on_revela_rag_and_never_on_each_other(package: str) -> 
         "langchain_revela",
         "llama_index.embeddings.revela",
         "llama_index.retrievers.revela",
+        "llama_index.vector_stores.revela",
     ],
 )
 def test_every_public_name_exists_and_is_documented(module: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
-from langchain_core.prompts import PromptTemplate
+from langchain_core.prompts import BasePromptTemplate, PromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, run_in_executor
 from langchain_core.tools import BaseTool, create_retriever_tool
 from langchain_core.tools import tool as as_tool
@@ -34,17 +34,23 @@ ToolQuery = str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str, Any]
 
 
 def create_revela_tool(
-    index: Index | str | Path | RevelaRetriever, *, name: str, description: str, **kwargs: Any
+    index: Index | str | Path | RevelaRetriever,
+    *,
+    name: str,
+    description: str,
+    document_prompt: BasePromptTemplate | None = None,
+    **kwargs: Any,
 ) -> BaseTool:
     """An agent's search tool over an index.
 
-    The model sees every passage after the name of its source; the documents with their scores are the
-    artifact of the tool message.
+    The model sees every passage as ``document_prompt`` writes it; the documents with their scores are the artifact of
+    the tool message.
 
     Args:
         index: an index, its directory, or a retriever over one.
         name: what the model calls the tool: letters, digits, ``_`` and ``-``.
         description: tells the model what the index holds and when to ask it.
+        document_prompt: how a passage is shown, from ``page_content`` and its metadata; None puts the source above it.
         kwargs: fields of :class:`RevelaRetriever`, such as ``k`` and ``filter``, when ``index`` is not a
             retriever; ``with_scores`` is on.
     """
@@ -58,7 +64,7 @@ def create_revela_tool(
         retriever,
         name,
         description,
-        document_prompt=PromptTemplate.from_template("[{source}]\n{page_content}"),
+        document_prompt=document_prompt or PromptTemplate.from_template("[{source}]\n{page_content}"),
         response_format="content_and_artifact",
     )
 

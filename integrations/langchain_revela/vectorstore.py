@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,7 +18,6 @@ from langchain_core.vectorstores import VectorStore
 from langchain_revela.cache import CachedEmbeddings
 from langchain_revela.embeddings import RevelaEmbeddings
 from langchain_revela.vectorstore_retriever import RevelaVectorStoreRetriever
-from revela_rag.corpus.metadata import plain
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.sources.records import PATH_FIELDS, path_in
 from revela_rag.corpus.types import Chunk
@@ -30,11 +25,10 @@ from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
 from revela_rag.index.facade import Kind
 from revela_rag.index.filters import Filter
-from revela_rag.index.manifest import MANIFEST_FILE
+from revela_rag.index.stored import add_whole, kept_metadata, open_or_make, refuse_unknown
 from revela_rag.index.types import check_k
 from revela_rag.model.encoder import Encoder
 from revela_rag.parts import MMR
-from revela_rag.retriever import open_index
 
 __all__ = ["RevelaVectorStore"]
 
@@ -89,18 +83,9 @@ class RevelaVectorStore(VectorStore):
     ) -> None:
         self._embeddings = embedding if isinstance(embedding, Embeddings) else None
         encoder = None if embedding is None else _encoder(embedding)
-        given: dict[str, Any] = {"lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
-        if isinstance(index, Index) or (index is not None and (Path(index).expanduser() / MANIFEST_FILE).exists()):
-            self.index = open_index(index, model=encoder, **given)
-            return
-        if encoder is None:
-            raise IndexingError(f"There is no index in {str(index)!r}; give embedding=, and an empty one is made.")
-        private = index is None
-        path = Path(tempfile.mkdtemp(prefix="revela-store-")) if index is None else Path(index)
-        options = {name: value for name, value in given.items() if value is not None}
-        self.index = Index.build([], encoder=encoder, path=path, store=store, kind=kind, **options)
-        if private:
-            weakref.finalize(self.index, shutil.rmtree, path, ignore_errors=True)
+        settings: dict[str, Any] = {"lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
+        made: dict[str, Any] = {"store": store, "kind": kind, "needed": "embedding"}
+        self.index = open_or_make(index, encoder=encoder, **made, **settings)
 
     @classmethod
     def from_texts(
@@ -136,7 +121,7 @@ class RevelaVectorStore(VectorStore):
         Raises:
             IndexingError: there is an index in ``path``, and ``overwrite`` is off; an argument is unknown.
         """
-        _refuse(kwargs)
+        refuse_unknown(kwargs)
         chunks, _ = _chunks(texts, metadatas, ids)
         if path is not None:
             options = {"lock_timeout": lock_timeout, "auto_refresh": auto_refresh}
@@ -185,13 +170,9 @@ class RevelaVectorStore(VectorStore):
         Raises:
             IndexingError: there are more or fewer ids or metadatas than texts; an argument is unknown.
         """
-        _refuse(kwargs, known=("batch_size",))
+        refuse_unknown(kwargs, known=("batch_size",))
         chunks, listed = _chunks(texts, metadatas, ids)
-        there = self.index.get(listed) if ids is not None else []
-        self.index.add(chunks)
-        own = {chunk.id for chunk in chunks}
-        if pieces := [chunk.id for chunk in there if chunk.id not in own]:  # of a document that was cut
-            self.index.delete(pieces)
+        add_whole(self.index, chunks)
         return listed
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
@@ -207,7 +188,7 @@ class RevelaVectorStore(VectorStore):
         Raises:
             IndexingError: neither is given, or the filter is empty or cannot be used.
         """
-        _refuse(kwargs)
+        refuse_unknown(kwargs)
         if ids is None and filter is None:
             raise IndexingError("Neither ids nor a filter says what to delete; store.index.sync([]) empties an index.")
         if ids or filter is not None:
@@ -232,14 +213,14 @@ class RevelaVectorStore(VectorStore):
             mode: ``"dense"`` by cosine, ``"hybrid"`` by cosine and words together, ``"lexical"`` by words.
             kwargs: none.
         """
-        _refuse(kwargs)
+        refuse_unknown(kwargs)
         return [_document(hit.chunk) for hit in self.index.search(query, k=k, filter=filter, mode=mode)]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: Filter | None = None, *, mode: Mode = "dense", **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """:meth:`similarity_search` with cosines, of lexical searches with BM25; hybrid ones are in their own order."""
-        _refuse(kwargs)
+        refuse_unknown(kwargs)
         hits = self.index.search(query, k=k, filter=filter, mode=mode)
         return [(_document(hit.chunk), hit.score if hit.cosine is None else hit.cosine) for hit in hits]
 
@@ -253,7 +234,7 @@ class RevelaVectorStore(VectorStore):
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """:meth:`similarity_search_by_vector` with cosines."""
-        _refuse(kwargs)
+        refuse_unknown(kwargs)
         hits = self.index.search("", k=k, filter=filter, mode="dense", vector=np.asarray(embedding))
         return [(_document(hit.chunk), hit.score) for hit in hits]
 
@@ -270,7 +251,7 @@ class RevelaVectorStore(VectorStore):
 
         ``fetch_k`` are the candidates and ``lambda_mult`` the balance of :class:`revela_rag.parts.MMR`.
         """
-        _refuse(kwargs)
+        refuse_unknown(kwargs)
         return self._diverse(query, None, k, fetch_k, lambda_mult, filter)
 
     def max_marginal_relevance_search_by_vector(
@@ -283,7 +264,7 @@ class RevelaVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """:meth:`max_marginal_relevance_search` for a query vector."""
-        _refuse(kwargs)
+        refuse_unknown(kwargs)
         return self._diverse("", np.asarray(embedding), k, fetch_k, lambda_mult, filter)
 
     def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
@@ -355,7 +336,7 @@ def _chunks(
     report = CorpusReport()
     chunks = {}
     for id_, text, metadata in zip(named, listed, metadatas or [{}] * len(listed), strict=True):
-        kept = _kept(metadata or {}, report)
+        kept = kept_metadata(metadata or {}, report)
         source = path_in(kept, *PATH_FIELDS) or id_
         chunks[id_] = Chunk(id=id_, text=text, document_id=source, metadata=kept, origin={"id": id_})
     if report.left_out:
@@ -363,28 +344,8 @@ def _chunks(
     return list(chunks.values()), named
 
 
-def _kept(metadata: Mapping[str, Any], report: CorpusReport) -> dict[str, Any]:
-    kept = {}
-    for key, value in metadata.items():
-        try:
-            json.dumps(value, allow_nan=False)
-            kept[str(key)] = value
-        except (TypeError, ValueError, RecursionError):
-            if (made := plain(value)) is None:
-                report.leave_out(str(key))
-            else:
-                kept[str(key)] = made
-    return kept
-
-
 def _document(chunk: Chunk) -> Document:
     computed = {"title": chunk.title} if chunk.title else {}
     return Document(
         id=chunk.origin.get("id", chunk.id), page_content=chunk.text, metadata=computed | dict(chunk.metadata)
     )
-
-
-def _refuse(kwargs: Mapping[str, Any], known: Sequence[str] = ()) -> None:
-    """IndexingError for arguments that would have no effect."""
-    if unknown := [name for name in kwargs if name not in known]:
-        raise IndexingError(f"{', '.join(unknown)}: no argument of this method; a misspelt one would have no effect.")

@@ -338,10 +338,18 @@ class Index:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def get(self, ids: Iterable[str]) -> list[Chunk]:
-        """Chunks by id, in the order asked for, ids as for :meth:`delete`; unknown ids are left out."""
-        listed = listed_ids(ids)
-        return self._read(lambda snapshot: snapshot.texts.get(listed))
+    def get(self, ids: Iterable[str] | None = None, *, filter: Filter | None = None) -> list[Chunk]:
+        """Chunks by id, in the order asked for, or all, in the order in which they came in; unknown ids are left out.
+
+        Args:
+            ids: as for :meth:`delete`; None means all.
+            filter: what their metadata must be, as in :meth:`search`.
+
+        Raises:
+            IndexingError: the filter cannot be used.
+        """
+        listed, condition = None if ids is None else listed_ids(ids), parse_filter(filter)
+        return self._read(lambda snapshot: snapshot.texts.get(listed, condition))
 
     def document_ids(self) -> list[str]:
         """The ids of the documents it has chunks of, each once."""

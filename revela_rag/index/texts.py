@@ -139,7 +139,7 @@ class TextStore:
         if writable and version < _VERSION:
             self._upgrade(version)
         #: What filters read of a published generation.
-        self.attributes = Attributes(self._query, current=version >= _VERSION)
+        self.attributes = Attributes(self._query, named=self._named, current=version >= _VERSION)
 
     @classmethod
     def create(cls, file: Path) -> TextStore:
@@ -208,9 +208,12 @@ class TextStore:
                 raise IndexingError(f"{str(self._file)!r} is damaged ({error}); build the index again.") from error
         return found
 
-    def get(self, ids: Sequence[str]) -> list[Chunk]:
-        """Chunks in the order of ``ids``, which are as for :meth:`find`; unknown ids are left out."""
-        rows = [row for found in self.find(ids).values() for row in found]
+    def get(self, ids: Sequence[str] | None, condition: Condition | None = None) -> list[Chunk]:
+        """Chunks in the order of ``ids``, as for :meth:`find`, or all by row, of those that meet a condition."""
+        rows = self.rows().tolist() if ids is None else self._named("$id", ids)
+        if condition is not None:
+            allowed = set(self.select(condition).tolist())
+            rows = [row for row in rows if row in allowed]
         chunks = self.chunks(rows)
         if len(chunks) < len(set(rows)):
             raise IndexingError(f"{str(self._file)!r} is damaged: it has ids of chunks that it lost; build again.")
@@ -227,6 +230,12 @@ class TextStore:
             for row, id_ in self._query(sql, [_GIVEN_ID, *some]):
                 given.setdefault(id_, []).append(row)
         return {id_: found for id_ in cleaned if (found := own.get(id_) or given.get(id_))}
+
+    def _named(self, what: str, names: Sequence[str]) -> list[int]:
+        """Rows of chunks with some ids, or of some documents."""
+        if what == "$id":
+            return [row for found in self.find(names).values() for row in found]
+        return [row for row, _, _ in self.of_documents(names)]
 
     def of_documents(self, documents: Sequence[str]) -> list[tuple[int, str, str]]:
         """Row, id and document of every chunk of some documents."""

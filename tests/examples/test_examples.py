@@ -41,8 +41,9 @@ def handbook(tmp_path: Path) -> Path:
 
 def test_every_example_is_run_below_and_fits_on_a_page():
     scripts = {path.name: path for path in EXAMPLES.glob("*.py")}
-    assert set(scripts) == {"adapt_your_docs.py", "langchain_chain.py", "llamaindex_query_engine.py", "agent_tool.py"}
-    assert all(len(path.read_text().splitlines()) < 60 for path in scripts.values())
+    names = ("adapt_your_docs", "agent_tool", "chroma_server", "langchain_chain", "llamaindex_query_engine")
+    assert set(scripts) == {f"{name}.py" for name in names}
+    assert all(len(path.read_text().splitlines()) <= 70 for path in scripts.values())
 
 
 @slow

@@ -14,6 +14,7 @@ from revela_rag.errors import IndexingError, IndexMismatchError
 from revela_rag.index import Index
 from revela_rag.index.checks.sizes import index_parts
 from revela_rag.index.rotation import ROTATION_FILE, Rotation
+from revela_rag.parts import MMR
 
 from .support import DIMENSION, FakeEncoder, chunk, chunks, contents, numbers
 
@@ -135,6 +136,8 @@ def test_an_index_keeps_fewer_dimensions(path, store):
         assert numbers([best]) == [7] and best.score == pytest.approx(1, abs=1e-5)
         assert numbers(index.search(chunk(3).text, k=1, mode="lexical")) == [3]
         assert len(index.search(chunk(3).text, k=5, mode="hybrid")) == 5
+        diverse = index.search("words", mode="dense", vector=queries[0], k=5, select=MMR(balance=1))
+        assert numbers(diverse) == nearest(turned[0], shorter, 5) and diverse[0].score <= 1
         with pytest.raises(IndexMismatchError, match=r"length 24, the index .* has 64"):
             by_vector(index, np.ones(24))
         with pytest.raises(IndexMismatchError, match=r"length 24, the index .* has 64"):

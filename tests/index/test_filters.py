@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
+from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
 from revela_rag.index.filters import MemoryTable, check_filter, parse_filter
@@ -275,6 +276,9 @@ WRONG = [
     ({"$or": [{"a": {"$bad": 1}}]}, "bad"),
     ({"$not": {}}, "empty"),
     ({"$not": [{"a": 1}]}, "no mapping"),
+    ({"$id": 3}, r"\$id takes a string or a list of strings"),
+    ({"$document": {"$in": ["a"]}}, r"\$document takes a string or a list"),
+    ({"a": {"$id": "x"}}, "is no operator"),
     ({"a": float("nan")}, "finite"),
     ({"a": {"$lt": float("inf")}}, "finite"),
     ({"a": np.datetime64("NaT")}, "none of the values"),
@@ -330,6 +334,36 @@ def test_a_chunk_has_fields_of_its_own_unless_its_metadata_has(path, encoder):
             (lambda own: own["kind"] == "prose", [0, 2]),
         ):
             assert sorted(numbers(index.search("q", filter=filter))) == expected
+
+
+def test_chunks_are_asked_for_by_id_and_document_letter_by_letter(store, path, encoder):
+    named = Chunk(id="a", text="named", document_id="Doc", metadata={"number": 9, "document_id": "doc-1"})
+    cut = [
+        Chunk(id=f"p{n}", text=f"piece {n}", document_id="p", metadata={"number": n}, origin={"id": "whole"})
+        for n in (20, 21)
+    ]
+    with Index.build([*chunks(8), named, *cut], encoder=encoder, path=path, store=store) as index:
+
+        def found(filter):
+            hits = index.search("q", k=99, mode="dense", filter=filter)
+            assert numbers(index.search("q", k=99, filter=filter)) and sorted(numbers(hits)) == [
+                given.metadata["number"]
+                for given in sorted(index.get(filter=filter), key=lambda one: one.metadata["number"])
+            ]
+            return sorted(numbers(hits))
+
+        assert found({"$document": "doc-1"}) == [1, 5] and found({"document_id": "doc-1"}) == [1, 5, 9]
+        assert found({"$document": ["doc-1", "Doc"], "number": {"$gt": 1}}) == [5, 9]
+        assert found({"$id": ["a", chunk(2).id, "nowhere"]}) == [2, 9] and found({"$id": ("whole",)}) == [20, 21]
+        assert found({"$or": [{"$id": "p20"}, {"$document": {"Doc"}}]}) == [9, 20]
+        assert found({"$not": {"$document": ["p", "doc-0", "doc-1", "doc-2", "Doc"]}}) == [3, 7]
+        assert index.search("q", filter={"$document": "doc"}) == index.search("q", filter={"$id": []}) == []
+        assert index.delete(filter={"$document": "p", "number": 20}) == 1
+        assert [one.id for one in index.get(["whole", "a"], filter={"number": {"$gte": 9}})] == ["p21", "a"]
+        assert [one.id for one in index.get(["whole", "a"], filter={"number": 9})] == ["a"]
+        assert len(index.get()) == len(index) == 10 and index.get([]) == []
+    with pytest.raises(IndexingError, match="in none"):
+        parse_filter({"$id": "a"}).mask(MemoryTable([{"id": "a"}]))
 
 
 def test_large_numbers_are_compared_exactly(path, encoder):

@@ -11,11 +11,13 @@ import pytest
 from integration_data import TEXTS
 from langchain_core.stores import InMemoryByteStore
 from llama_index.core.storage.kvstore import SimpleKVStore
+from llama_index.core.vector_stores.types import VectorStoreQuery
 
 import langchain_revela
 import llama_index.retrievers.revela as llama
 from langchain_revela import RevelaEmbeddings, RevelaRetriever
 from llama_index.embeddings.revela import RevelaEmbedding
+from llama_index.vector_stores.revela import RevelaVectorStore
 from revela_rag import Encoder, Index, Retriever
 from revela_rag.errors import IndexMismatchError
 
@@ -40,6 +42,8 @@ def use(thing):
         return [tool.__name__ for tool in thing.select(QUERY, k=1)]
     if isinstance(thing, Index | Retriever):
         return [hit.chunk.id for hit in thing.search(QUERY, k=3)]
+    if isinstance(thing, RevelaVectorStore):
+        return thing.query(VectorStoreQuery(query_str=QUERY, similarity_top_k=3)).ids
     for name in ("invoke", "retrieve", "embed_query", "get_query_embedding"):
         if hasattr(thing, name):
             found = getattr(thing, name)(QUERY)
@@ -62,6 +66,7 @@ def things(model_path, index):
         "llama embedding": RevelaEmbedding(model_path, device="cpu"),
         "llama embedding with a cache": RevelaEmbedding(model_path, device="cpu", embeddings_cache=SimpleKVStore()),
         "llama retriever": llama.RevelaRetriever(index, similarity_top_k=3),
+        "llama vector store": RevelaVectorStore(index),
     }
 
 

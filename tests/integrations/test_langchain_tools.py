@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from integration_data import TEXTS
+from langchain_core.prompts import PromptTemplate
 from langchain_core.tools import tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -42,6 +43,13 @@ def test_a_tool_call_returns_text_with_sources_and_scored_documents(index):
     hits = index.search("leave", k=2)
     assert message.content == "\n\n".join(f"[{hit.chunk.document_id}]\n{hit.chunk.text}" for hit in hits)
     assert [document.metadata["score"] for document in message.artifact] == [hit.score for hit in hits]
+
+
+def test_passages_are_shown_as_the_prompt_writes_them(index):
+    prompt = PromptTemplate.from_template("{team}: {page_content}")
+    search = create_revela_tool(index, name="s", description="d", k=1, document_prompt=prompt)
+    hit = index.search("leave", k=1)[0]
+    assert search.invoke("leave") == f"{hit.chunk.metadata['team']}: {hit.chunk.text}"
 
 
 async def test_a_tool_call_runs_async(index):

@@ -21,6 +21,7 @@ import {module}
         ("langchain_revela", "langchain_core", "langchain"),
         ("llama_index.embeddings.revela", "llama_index.core", "llama-index"),
         ("llama_index.retrievers.revela", "llama_index.core", "llama-index"),
+        ("llama_index.vector_stores.revela", "llama_index.core", "llama-index"),
     ],
 )
 def test_a_missing_library_is_named_with_the_line_that_installs_it(module, blocked, extra):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,11 +32,15 @@ class Attributes:
 
     Args:
         query: runs SQL with bound values.
+        named: gives the rows of chunks with some ids (``"$id"``), or of some documents (``"$document"``).
         current: whether the table ``attributes`` holds what this version writes; else metadata is read instead.
     """
 
-    def __init__(self, query: Callable[..., list[Any]], *, current: bool) -> None:
+    def __init__(
+        self, query: Callable[..., list[Any]], *, named: Callable[[str, Sequence[str]], list[int]], current: bool
+    ) -> None:
         self._query = query
+        self._named = named
         self._current = current
         self._columns: OrderedDict[str, Column] = OrderedDict()
         self._lock = threading.Lock()
@@ -60,6 +64,10 @@ class Attributes:
                     self._columns.popitem(last=False)
             self._columns.move_to_end(key)
             return column
+
+    def named(self, what: Literal["$id", "$document"], names: Sequence[str]) -> np.ndarray:
+        """(n,) int64, rows of chunks with some ids, or of some documents."""
+        return np.array(self._named(what, names), dtype=np.int64)
 
     def each(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Every row with its metadata."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from revela_rag.errors import IndexingError
 from revela_rag.index.filters.values import Typed, attributes_of, instant
 
 __all__ = ["Column", "MemoryTable", "Order", "Table", "Values"]
@@ -132,6 +133,10 @@ class Table(Protocol):
         """What is under a key."""
         ...
 
+    def named(self, what: Literal["$id", "$document"], names: Sequence[str]) -> np.ndarray:
+        """(n,) int64, rows of chunks with some ids, or of some documents."""
+        ...
+
     def each(self) -> Iterable[tuple[int, Mapping[str, Any]]]:
         """Every row with its metadata."""
         ...
@@ -155,6 +160,14 @@ class MemoryTable:
             found = ((row, name, *pair) for row, given in self.each() for name, *pair in attributes_of(given))
             self._columns[key] = Column.of((type_, value, row) for row, name, type_, value in found if name == key)
         return self._columns[key]
+
+    def named(self, what: Literal["$id", "$document"], names: Sequence[str]) -> np.ndarray:
+        """Nothing in memory has an id.
+
+        Raises:
+            IndexingError: always.
+        """
+        raise IndexingError(f"{what} asks for chunks of an index, and these texts are in none.")
 
     def each(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Every place with its metadata."""

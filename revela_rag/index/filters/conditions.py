@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from revela_rag.errors import IndexingError
 from revela_rag.index.filters.columns import Order, Table
 from revela_rag.index.filters.values import EMPTY, Typed
 
-__all__ = ["All", "AnyOf", "Condition", "Contains", "Either", "Empty", "Exists", "Not", "Ordered", "Passes"]
+__all__ = ["All", "AnyOf", "Condition", "Contains", "Either", "Empty", "Exists", "Named", "Not", "Ordered", "Passes"]
 
 
 class Condition(Protocol):
@@ -34,6 +34,18 @@ class AnyOf:
         """See :class:`Condition`."""
         column = table.column(self.key)
         return _mask(table, *(column.equal(value) for value in self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """It is one of some chunks (``"$id"``), or of one of some documents (``"$document"``)."""
+
+    what: Literal["$id", "$document"]
+    names: tuple[str, ...]
+
+    def mask(self, table: Table) -> np.ndarray:
+        """See :class:`Condition`."""
+        return _mask(table, table.named(self.what, self.names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,5 +13,6 @@ except ImportError as error:
     raise MissingExtraError("llama-index-core", "llama-index", "the LlamaIndex integration") from error
 
 from llama_index.embeddings.revela.base import RevelaEmbedding
+from llama_index.embeddings.revela.vector import ModelVector
 
-__all__ = ["RevelaEmbedding"]
+__all__ = ["ModelVector", "RevelaEmbedding"]

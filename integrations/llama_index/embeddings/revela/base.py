@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from llama_index.embeddings.revela.cache import RoleCache, embedding_role
+from llama_index.embeddings.revela.vector import ModelVector
 from revela_rag.errors import ModelError
 from revela_rag.model.encoder import Dtype, Encoder
 
@@ -123,14 +125,26 @@ class RevelaEmbedding(BaseEmbedding):
         return self.model_copy()
 
     def get_query_embedding(self, query: str) -> Embedding:
-        """Embed a query with the model's query prompt, as a unit vector."""
+        """Embed a query with the model's query prompt, as a unit vector that says which model it is of."""
         with embedding_role("query"):
-            return super().get_query_embedding(query)
+            return ModelVector(super().get_query_embedding(query), self.fingerprint)
 
     async def aget_query_embedding(self, query: str) -> Embedding:
         """Like :meth:`get_query_embedding`, in a thread: the event loop stays free."""
         with embedding_role("query"):
-            return await super().aget_query_embedding(query)
+            return ModelVector(await super().aget_query_embedding(query), self.fingerprint)
+
+    def get_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """One vector of several queries, by default their mean; it says which model it is of."""
+        return ModelVector(super().get_agg_embedding_from_queries(queries, agg_fn), self.fingerprint)
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """Like :meth:`get_agg_embedding_from_queries`, in a thread."""
+        return ModelVector(await super().aget_agg_embedding_from_queries(queries, agg_fn), self.fingerprint)
 
     def _get_query_embedding(self, query: str) -> Embedding:
         return self._encoder.encode_queries([query])[0].tolist()

@@ -14,6 +14,7 @@ except ImportError as error:
 
 from llama_index.retrievers.revela.base import RevelaRetriever
 from llama_index.retrievers.revela.corpus_tools import create_corpus_tools
+from llama_index.retrievers.revela.search_tool import create_revela_tool
 from llama_index.retrievers.revela.tools import ToolRetriever
 
-__all__ = ["RevelaRetriever", "ToolRetriever", "create_corpus_tools"]
+__all__ = ["RevelaRetriever", "ToolRetriever", "create_corpus_tools", "create_revela_tool"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
+from llama_index.embeddings.revela.vector import check_maker
 from llama_index.retrievers.revela.filters import to_filter
+from llama_index.retrievers.revela.nodes import to_scored_nodes
 from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import check_filter
 from revela_rag.index.types import check_k, check_mode
@@ -22,9 +23,6 @@ from revela_rag.parts.selection import Select
 from revela_rag.retriever import open_index
 
 __all__ = ["RevelaRetriever"]
-
-_COMPUTED = ("start_line", "end_line", "language", "symbol")  # of what `load_corpus` reads from files
-_SHOWN = ("source", "title")
 
 
 class RevelaRetriever(BaseRetriever):
@@ -129,7 +127,7 @@ class RevelaRetriever(BaseRetriever):
         self._parts: PartOptions = {**parts}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return to_nodes(self._search(query_bundle))
+        return to_scored_nodes(self._search(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
@@ -143,48 +141,9 @@ class RevelaRetriever(BaseRetriever):
     def _query_vector(self, query: QueryBundle) -> np.ndarray | None:
         """The vector the bundle brings or asks for, or None where the query string is to be embedded."""
         if query.embedding is not None:
+            check_maker(query.embedding, self.index)
             return np.asarray(query.embedding, dtype=np.float32)
         if query.custom_embedding_strs:
             mean: np.ndarray = self.index.encoder.encode_queries(query.custom_embedding_strs).mean(axis=0)
             return mean
         return None
-
-
-def to_nodes(hits: Iterable[Hit]) -> list[NodeWithScore]:
-    """Search hits as LlamaIndex nodes. Of several under one id it drops all but the first: only the first has it."""
-    named: dict[str, Hit] = {}
-    for hit in hits:
-        given = hit.chunk.origin.get("id", hit.chunk.id)
-        named[hit.chunk.id if given in named else given] = hit
-    return [_node(id_, hit) for id_, hit in named.items()]
-
-
-def _node(id_: str, hit: Hit) -> NodeWithScore:
-    chunk = hit.chunk
-    computed = {"source": chunk.document_id, "document_id": chunk.document_id, "kind": chunk.kind}
-    if chunk.title:
-        computed["title"] = chunk.title
-    metadata = computed | dict(chunk.metadata)
-    given = chunk.origin.get("node")
-    if given is None:
-        hidden = [key for key in metadata if key in _COMPUTED or key not in (*chunk.metadata, *_SHOWN)]
-        given = {}
-    else:
-        keys = given.get("keys", ())
-        hidden = [key for key in metadata if key not in (*keys, "title")]
-        # in the order in which the LLM and the embedding would have read them
-        metadata = {key: metadata[key] for key in (*hidden, "title", *keys) if key in metadata}
-    node = TextNode(
-        id_=id_,
-        text=chunk.text,
-        metadata=metadata,
-        excluded_llm_metadata_keys=[*given.get("excluded_llm_metadata_keys", ()), *hidden],
-        excluded_embed_metadata_keys=[*given.get("excluded_embed_metadata_keys", ()), *hidden],
-        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id)}
-        | {NodeRelationship(kind): _related(info) for kind, info in given.get("relationships", {}).items()},
-    )
-    return NodeWithScore(node=node, score=hit.score if hit.cosine is None else hit.cosine)
-
-
-def _related(info: Any) -> Any:
-    return [RelatedNodeInfo(**one) for one in info] if isinstance(info, list) else RelatedNodeInfo(**info)
