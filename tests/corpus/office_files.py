@@ -95,10 +95,11 @@ def _cells(row, values):
     return said
 
 
-def pptx(*slides, notes=None):
-    """Slides of a title and a text; notes by the number of their slide, in files numbered from 1."""
+def pptx(*slides, notes=None, order=()):
+    """Slides of a title and a text; notes by the number of their slide, in files from 1; the order of the show."""
     parts, entries, targets = {}, "", {}
-    for number, (title, text) in enumerate(slides, 1):
+    for number in order or range(1, len(slides) + 1):
+        title, text = slides[number - 1]
         entries += f'<p:sldId id="{255 + number}" r:id="r{number}"/>'
         targets[f"r{number}"] = ("slide", f"slides/slide{number}.xml")
         parts[f"ppt/slides/slide{number}.xml"] = _slide("sld", _shape("title", title), _shape("body", text))

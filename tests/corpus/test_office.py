@@ -48,6 +48,16 @@ def test_slides_with_the_notes_of_their_speaker(tmp_path):
     ]
 
 
+def test_slides_are_in_the_order_of_the_show(tmp_path):
+    slides = [("One", "First file."), ("Two", "Thrown away."), ("Three", "Third file."), ("Four", "Fourth file.")]
+    data = pptx(*slides, notes={1: "Of one.", 4: "Of four."}, order=(4, 1, 3))
+    assert read(tmp_path, "review.pptx", data)[0] == [
+        ("Four", "slide 1", "Fourth file.\n\nOf four."),
+        ("One", "slide 2", "First file.\n\nOf one."),
+        ("Three", "slide 3", "Third file."),
+    ]
+
+
 def test_sheets_are_tables_whose_rows_have_the_numbers_that_the_program_shows(tmp_path):
     sheets = {
         "Stock": {4: ["part", "count"], 5: ["bolt", 7], 7: ["washer", 12.5]},

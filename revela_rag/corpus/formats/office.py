@@ -2,12 +2,11 @@ r"""Office documents and books to Markdown with their pages or slides, and sprea
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from importlib.util import find_spec
 from typing import Any
 
+from revela_rag.corpus.formats.open_xml import first_rows, slide_notes, slide_places
 from revela_rag.corpus.formats.reading import PAGE_BREAK, Reading
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.prose.sections import fence_spans
@@ -29,10 +28,6 @@ _BOMB = re.compile(r"bomb|security (?:limit|violation)|exceeds", re.I)
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # around what a password protects
 _IMAGE = re.compile(r"\\?!\[([^\[\]\n]*)\]\([^()\n]*\)")
 _ESCAPED = re.compile(r"(?<=[^\n\\])\\([!-/:-@\[-`{-~])")
-_SPREADSHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-_RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-_NOTES = re.compile(rb"slides/slide(\d+)\.xml")
-_SMALL_PART = 1_000_000  # bytes of an entry that is read beside the library
 
 #: Its name, the row of its first row (from 1), and its rows.
 Sheet = tuple[str, int, list[list[str]]]
@@ -57,15 +52,10 @@ def read_office(data: bytes, *, kind: str) -> Reading:
     """
     found = _extracted(data, kind)
     pages = {page.page_number: _cleaned(page.content) for page in found.pages or []}
-    for page in found.pages or []:
-        if page.speaker_notes:
-            number = _slide_of_notes(data, page.page_number)
-            pages[number] = f"{pages.get(number, '')}\n\n{_cleaned(page.speaker_notes)}".strip("\n")
-    text = (
-        PAGE_BREAK.join(pages.get(number, "") for number in range(1, max(pages) + 1))
-        if pages
-        else _cleaned(found.content)
-    )
+    if kind == "pptx":
+        pages = _in_order(data, pages)
+    parts = [pages.get(number, "") for number in range(1, max(pages) + 1)] if pages else [_cleaned(found.content)]
+    text = PAGE_BREAK.join(parts)
     if not text.strip():
         raise Unreadable(f"{kind} file without text")
     return Reading(text, squeeze(clean_text(str(found.metadata.title or ""))))
@@ -78,7 +68,7 @@ def read_sheets(data: bytes) -> list[Sheet]:
         Unreadable: broken, encrypted, or a bomb.
     """
     found = _extracted(data, "xlsx")
-    shown = _shown_sheets(data)
+    shown = first_rows(data)
     sheets = []
     for page in found.pages or []:
         name = page.sheet_name or f"Sheet {page.page_number}"
@@ -131,54 +121,12 @@ def _cleaned(markdown: str) -> str:
     return "".join(pieces)
 
 
-def _slide_of_notes(data: bytes, number: int) -> int:
-    """The slide that the notes of some number belong to: the library takes them for those of the slide so numbered."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        found = _NOTES.search(_entry(archive, f"ppt/notesSlides/_rels/notesSlide{number}.xml.rels"))
-    return int(found.group(1)) if found else number
-
-
-def _shown_sheets(data: bytes) -> dict[str, int]:
-    """Sheets that are not hidden, and the first row of each that holds something: the library counts from there."""
-    from lxml import etree
-
-    parser = etree.XMLParser(resolve_entities=False, no_network=True)
-    shown = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        book = _entry(archive, "xl/workbook.xml")
-        relations = _entry(archive, "xl/_rels/workbook.xml.rels")
-        try:
-            targets = {entry.get("Id"): entry.get("Target", "") for entry in etree.fromstring(relations, parser)}
-            for sheet in etree.fromstring(book, parser).iter(f"{_SPREADSHEET}sheet"):
-                if sheet.get("state") in ("hidden", "veryHidden"):
-                    continue
-                target = targets.get(sheet.get(_RELATION), "")
-                part = target.lstrip("/") if target.startswith("/") else f"xl/{target}"
-                shown[sheet.get("name", "")] = _first_row(archive, part)
-        except etree.XMLSyntaxError as error:
-            raise Unreadable("broken xlsx file") from error
-    return shown
-
-
-def _first_row(archive: zipfile.ZipFile, part: str) -> int:
-    from lxml import etree
-
-    number = 0
-    try:
-        with archive.open(part) as file:
-            for _, row in etree.iterparse(file, tag=f"{_SPREADSHEET}row", resolve_entities=False, no_network=True):
-                number = int(row.get("r") or number + 1)
-                if any(len(cell) for cell in row):
-                    return number
-                row.clear()
-    except (KeyError, ValueError, etree.XMLSyntaxError):
-        return 1
-    return 1
-
-
-def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        with archive.open(name) as file:
-            return file.read(_SMALL_PART)
-    except (KeyError, zipfile.BadZipFile):
-        return b""
+def _in_order(data: bytes, slides: dict[int, str]) -> dict[int, str]:
+    """Slides by their places in the show, with the notes below them; the library numbers them as their files are."""
+    notes, places = slide_notes(data), slide_places(data)
+    behind = max((place for place, _ in places.values()), default=0)
+    made = {}
+    for count in sorted(slides):
+        place, number = places.get(count, (behind + count, count))
+        made[place] = f"{slides[count]}\n\n{notes.get(number, '')}".strip("\n")
+    return made
