@@ -11,6 +11,7 @@ from revela_rag.agent.outline import Outline
 from revela_rag.agent.patterns import Pattern
 from revela_rag.agent.segments import segments
 from revela_rag.agent.view import View
+from revela_rag.corpus.place import place_in_file
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
@@ -30,7 +31,7 @@ Filter = Mapping[str, Any]
 _MOST_HITS, _MOST_LISTED, _MOST_AROUND = 50, 1000, 20
 _FEWEST_CHARACTERS = 200  # of one text, however many there are
 _LONGEST_VALUE = 100  # characters of a value of the metadata
-_OF_PASSAGES = frozenset({"source", "start_line", "end_line", "page", "symbol"})
+_OF_PASSAGES = frozenset({"source", "start_line", "end_line", "page", "slide", "cell", "row", "symbol"})
 
 
 class CorpusTools:
@@ -105,6 +106,7 @@ class CorpusTools:
                 "document": hit.chunk.document_id,
                 "source": str(hit.chunk.metadata.get("source", hit.chunk.document_id)),
                 "lines": None if span is None else [*span],
+                **({"place": inside} if (inside := place_in_file(hit.chunk)) else {}),
                 "title": hit.chunk.title,
                 "score": round(hit.score, 4),
                 "cosine": None if hit.cosine is None else round(hit.cosine, 4),

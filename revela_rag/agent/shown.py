@@ -28,6 +28,7 @@ def shown(result: Mapping[str, Any]) -> str:
 
 def _hit(row: Row) -> str:
     place = row["document"] + (_lines(*row["lines"]) if row["lines"] else "")
+    place += f", {row['place']}" if "place" in row else ""
     title = f" {row['title']}" if row["title"] else ""
     return f"[{place}]{title} (id {row['id']}, score {row['score']})\n{row['text']}"
 

@@ -18,7 +18,7 @@ from revela_rag.memory import available_memory
 __all__ = ["diagnose"]
 
 _DISTRIBUTION = "revela-rag"
-_EXTRAS = ("training", "langchain", "llama-index", "agents", "mcp", "chroma", "parquet", "report", "demo")
+_EXTRAS = ("training", "langchain", "llama-index", "agents", "mcp", "chroma", "parquet", "documents", "report", "demo")
 _GIGABYTE = 1e9
 
 

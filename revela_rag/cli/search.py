@@ -10,6 +10,7 @@ import typer
 
 from revela_rag.cli.console import print_json, results_last
 from revela_rag.cli.embeddings import Embeddings, encoder_of
+from revela_rag.corpus.place import place_in_file
 
 if TYPE_CHECKING:
     from revela_rag.index import Hit, Mode
@@ -165,6 +166,8 @@ def _shown(hit: Hit, *, highlights: bool) -> str:
     chunk = hit.chunk
     line = chunk.metadata.get("start_line")
     place = f"{chunk.document_id}:{line}" if line and "tool" not in chunk.metadata else chunk.document_id
+    if inside := place_in_file(chunk):
+        place = f"{chunk.document_id} {inside}"
     head = f"{hit.rank:>2}  {hit.score:.4f}  {place}" + (f"  {chunk.title}" if chunk.title else "")
     spans = hit.highlights if highlights else ()
     if spans:

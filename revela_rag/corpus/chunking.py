@@ -11,18 +11,21 @@ from revela_rag.corpus.code.grammars import GRAMMARS
 from revela_rag.corpus.draft import Draft
 from revela_rag.corpus.formats.front_matter import front_matter
 from revela_rag.corpus.formats.guard import guarded
-from revela_rag.corpus.formats.names import PROSE_FORMATS
+from revela_rag.corpus.formats.names import DERIVED_FORMATS, PROSE_FORMATS
 from revela_rag.corpus.formats.readers import read_page
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.prose.chunk import chunk_prose
+from revela_rag.corpus.prose.sections import Outline, assemble, markdown_outline
 from revela_rag.corpus.text import clean_text
-from revela_rag.corpus.types import Chunk, Document, Part, chunk_id
+from revela_rag.corpus.types import Chunk, Document, Metadata, Part, chunk_id
 from revela_rag.corpus.window import Window
 
 __all__ = ["Pieces", "chunk_document", "cut_document"]
 
 #: Code up to this length is parsed in this process: it cannot be nested deeply enough to end it.
 _SMALL_CODE = 50_000
+#: What form feeds part, where it is no page.
+_UNITS = {"pptx": "slide", "notebook": "cell"}
 
 
 def chunk_document(document: Document, *, max_words: int = 120, window: Window | None = None) -> list[Chunk]:
@@ -39,7 +42,8 @@ def chunk_document(document: Document, *, max_words: int = 120, window: Window |
 
     Returns:
         Chunks in source order; empty when the document holds no text. Metadata: ``source`` (the document's id),
-        ``start_line`` and ``end_line`` (1-based, not for HTML), for code ``language`` and ``symbol``, and what the
+        ``start_line`` and ``end_line`` (1-based), or, where the text was made of the file, ``page``, ``slide`` or
+        ``cell`` (1-based, where it begins) and for HTML nothing, for code ``language`` and ``symbol``, and what the
         document has of its own, which wins where the keys are the same.
 
     Raises:
@@ -65,6 +69,9 @@ def cut_document(
         drafts = chunk_prose(document, max_words=max_words, outline=page.outline(), window=window)
         if document.format == "html":  # its lines are not those of the file
             drafts = [replace(draft, metadata={}) for draft in drafts]
+    elif document.format in DERIVED_FORMATS:
+        drafts = chunk_prose(document, max_words=max_words, outline=_outline(document), window=window)
+        drafts = [replace(draft, metadata=_place(draft, document.format)) for draft in drafts]
     elif document.format == "markdown":
         front = front_matter(document.text)
         document = replace(document, text=front.text, metadata={**front.metadata, **document.metadata})
@@ -112,6 +119,19 @@ def _code_drafts(document: Document, max_words: int) -> list[Draft]:
     except Unreadable:
         return chunk_code(document, max_words=max_words, parse=False)
     return [Draft(**{**draft, "parts": tuple(Part(**part) for part in draft["parts"])}) for draft in made]
+
+
+def _outline(document: Document) -> Outline:
+    """Sections of a text that was made of a file."""
+    if document.format in ("pdf", "eml"):
+        return Outline(assemble(document.text, list(document.headings)), [])
+    return markdown_outline(document.text)
+
+
+def _place(draft: Draft, format: str) -> Metadata:
+    """The page, slide or cell where a text begins; its lines are not those of the file."""
+    name = _UNITS.get(format, "page")
+    return {name: draft.metadata["page"]} if "page" in draft.metadata else {}
 
 
 class Pieces:

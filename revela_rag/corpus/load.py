@@ -122,8 +122,8 @@ def _nothing(source: Source, report: CorpusReport) -> str:
         return f"No document found in {name}: it is empty. Give a folder, file or iterable that holds text."
     return (
         f"No usable text in {name}; skipped {report.skipped_summary()}. Supported are Markdown, text, reST, HTML, PDF, "
-        "notebooks, source code, JSONL, CSV, TSV and JSON files of tools in folders, and single files of JSON, YAML "
-        "and Parquet, which are named themselves."
+        "notebooks, mails, office files (extra documents), source code, JSONL, CSV, TSV and JSON files of tools in "
+        "folders, and single files of JSON, YAML and Parquet, which are named themselves."
     )
 
 

@@ -29,6 +29,7 @@ class CorpusReport:
         unreadable: files and folders that are there but could not be read this time → the system's reason; ``skipped``
             has them too.
         window: tokens of the model that chunks were cut for; None where they were cut by words alone.
+        notes: what was read, but not in full or in order, as a page without text → where.
         truncated: chunks that are longer all the same, and lose what lies behind.
     """
 
@@ -41,10 +42,15 @@ class CorpusReport:
     unreadable: dict[str, str] = field(default_factory=dict)
     window: int | None = None
     truncated: int = 0
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def skip(self, reason: str, source_id: str) -> None:
         """Count one source that was not read."""
         self.skipped.setdefault(reason, []).append(source_id)
+
+    def note(self, what: str, where: str) -> None:
+        """Count one place that was not read in full or in order."""
+        self.notes.setdefault(what, []).append(where)
 
     def leave_out(self, key: str) -> None:
         """Count one document whose metadata under ``key`` cannot be kept."""
@@ -65,10 +71,11 @@ class CorpusReport:
 
     def skipped_summary(self) -> str:
         """The reasons with their counts and one example each, most frequent first, at most 20; empty without any."""
-        reasons = sorted(self.skipped.items(), key=lambda item: (-len(item[1]), item[0]))
-        shown = "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons[:_MOST_REASONS])
-        more = sum(len(ids) for _, ids in reasons[_MOST_REASONS:])
-        return f"{shown}; and {more:,} more for other reasons" if more else shown
+        return _summary(self.skipped)
+
+    def notes_summary(self) -> str:
+        """The same of what was not read in full or in order."""
+        return _summary(self.notes)
 
     def left_out_summary(self, of: str = "documents") -> str:
         """The keys of metadata that were left out with their counts, most frequent first, at most ten."""
@@ -83,6 +90,8 @@ class CorpusReport:
             line += f"; dropped {self.exact_duplicates:,} exact and {self.near_duplicates:,} near duplicates"
         if self.truncated:
             line += f"; {self.truncated:,} are longer than the {self.window} tokens the model reads"
+        if self.notes:
+            line += f"; not read in full or in order: {self.notes_summary()}"
         return f"{line}; skipped {self.skipped_summary()}" if self.skipped else line
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,7 +106,15 @@ class CorpusReport:
             "unreadable": dict(self.unreadable),
             "window": self.window,
             "truncated": self.truncated,
+            "notes": {what: list(places) for what, places in self.notes.items()},
         }
+
+
+def _summary(counted: dict[str, list[str]]) -> str:
+    reasons = sorted(counted.items(), key=lambda item: (-len(item[1]), item[0]))
+    shown = "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons[:_MOST_REASONS])
+    more = sum(len(ids) for _, ids in reasons[_MOST_REASONS:])
+    return f"{shown}; and {more:,} more for other reasons" if more else shown
 
 
 def _printable(name: str) -> str:

@@ -46,13 +46,16 @@ class Document:
         text: decoded content; newlines are kept.
         title: optional title.
         format: ``"text"``, ``"markdown"``, ``"rst"``, ``"asciidoc"``, ``"org"``, ``"tex"``, ``"html"`` or a programming
-            language such as ``"python"``.
+            language such as ``"python"``. With ``"pdf"``, ``"docx"``, ``"pptx"``, ``"odt"``, ``"rtf"``, ``"epub"``,
+            ``"eml"`` and ``"notebook"`` the text was made of the file: form feeds part its pages, slides or cells.
         metadata: anything else that should travel with every chunk of the document: strings, numbers, booleans, lists
             and objects of them, and what :func:`~revela_rag.corpus.load_corpus` can make such, as dates. The rest is
             left out.
         is_piece: whether it is one of the pieces into which a document was cut before; they share its id.
         origin: what the object of another library that it was read from had beside text and metadata, as plain JSON:
             ``id``, the one its user gave it, and ``node``, see :mod:`revela_rag.corpus.sources.nodes`.
+        headings: of a PDF or a mail, whose text does not say them: level, words, offset where it begins and offset
+            where its text does.
     """
 
     id: str
@@ -62,6 +65,7 @@ class Document:
     metadata: Metadata = field(default_factory=dict)
     is_piece: bool = False
     origin: Mapping[str, Any] = field(default_factory=dict)
+    headings: tuple[tuple[int, str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

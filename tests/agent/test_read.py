@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from revela_rag.agent import CorpusTools
+from revela_rag.agent.shown import shown
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index
@@ -138,6 +139,13 @@ def test_pieces_are_put_together_without_what_they_repeat(tmp_path):
     assert found["notes"] == ["Lines are counted in the stored texts; the source has no lines, or they are not known."]
     assert [match["line"] for match in tools.grep("second|third|It ends")["matches"]] == [3, 4, 6]
     assert [match["line"] for match in tools.grep("far away")["matches"]] == [3]
+
+
+def test_a_hit_says_the_page(tmp_path):
+    tools = CorpusTools(Index.build(pieces(), encoder=FakeEncoder(), path=tmp_path / "index"))
+    found = tools.search("third page nothing in common", k=1)
+    assert found["hits"][0]["place"] == "p. 2"
+    assert shown(found).startswith("[book.pdf:6, p. 2]")
     (hit,) = tools.search("third page nothing common", k=1)["hits"]
     assert hit["lines"] == [6, 6]
     assert [passage["lines"] for passage in tools.neighbours("id-1")["passages"]] == [[1, 3], [3, 4], [6, 6]]

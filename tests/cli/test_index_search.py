@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import typer
 
-from revela_rag.cli.search import parse_filter
+from revela_rag.cli.search import _shown, parse_filter
+from revela_rag.corpus import Chunk
+from revela_rag.index import Hit
 
 from .test_app import shell
 
@@ -18,6 +20,23 @@ from .test_app import shell
 def index(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> Path:
     revela("-q", "index", docs, "--model", model, "--output", tmp_path / "ix")
     return tmp_path / "ix"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "place"),
+    [
+        ({"start_line": 7, "end_line": 9}, "a.file:7"),
+        ({"page": 2}, "a.file p. 2"),
+        ({"slide": 3}, "a.file slide 3"),
+        ({"cell": 4}, "a.file cell 4"),
+        ({"table": "Stock", "row": 5, "start_line": 1, "end_line": 2}, "a.file row 5"),
+        ({"start_line": 7, "end_line": 9, "page": 2}, "a.file:7"),
+        ({}, "a.file"),
+    ],
+)
+def test_a_hit_shows_the_place_in_its_file(metadata: dict[str, Any], place: str) -> None:
+    hit = Hit(Chunk("id", "Words.", "a.file", title="Title", metadata=metadata), 0.5, 1)
+    assert _shown(hit) == f" 1  0.5000  {place}  Title\n    Words.\n"
 
 
 def test_build_then_sync(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:

@@ -83,7 +83,7 @@ def test_the_process_is_started_once_and_again_after_its_death(reader):
     data = pdf_bytes("The same words.")
     first = [guarded("pdf", data) for _ in range(3)]
     process = reader._process
-    assert first == [["The same words.", "Annual report of the year"]] * 3 and reader._process is process
+    assert first == [["The same words.", "Annual report of the year", [], {}, []]] * 3 and reader._process is process
     process.kill()
     process.wait()
     assert guarded("pdf", data) == first[0] and reader._process.pid != process.pid

@@ -265,7 +265,9 @@ def test_pdf_text_title_and_pages():
 
 
 def test_ligatures_of_a_pdf_are_letters(monkeypatch):
-    monkeypatch.setattr("pypdf.PageObject.extract_text", lambda page: "The form is \ufb01lled, o\ufb03cially \ufb02at.")
+    monkeypatch.setattr(
+        "pypdf.PageObject.extract_text", lambda page, **_: "The form is \ufb01lled, o\ufb03cially \ufb02at."
+    )
     assert read_pdf(pdf_bytes("x"))[0] == "The form is filled, officially flat."
 
 

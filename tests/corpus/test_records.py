@@ -162,6 +162,11 @@ def test_records_in_a_folder(tmp_path):
         ("data/faq.csv#1", "How long, then?", "Two years, from\ndelivery."),
         ("data/faq.jsonl#w", "How long?", "Two years."),
         ("data/faq.jsonl#2", "", "Second."),
+        (
+            "data/parts.tsv#table",
+            "parts",
+            "Table parts with the columns:\n- part (text): bolt, 7\n- shelf (text): A 3, 8",
+        ),
         ("data/parts.tsv#1", "", "part: bolt\nshelf: A 3"),
     ]
     assert all(d.metadata["source"] == d.id.split("#")[0] for d in documents)
@@ -183,13 +188,39 @@ def test_queries_and_judgements_of_a_set_inside_a_folder_are_not_read(tmp_path):
         ("a.csv", "\ufeffTitle;Text;Year\nT;Words, here;3\n", ("a.csv:1", "T", "Words, here", {"Year": "3"})),
         ("a.tsv", "id\ttext\nx\tone \"quoted\" word\n", ("x", "", 'one "quoted" word', {})),
         ("a.csv", "id,text\r\nx,one\r\n,\r\n", ("x", "", "one", {})),
-        ("a.csv", "name,city\nAnna,Kyiv\n", ("a.csv:1", "Anna", "name: Anna\ncity: Kyiv", {"city": "Kyiv"})),
     ],
 )  # fmt: skip
 def test_rows_are_records(tmp_path, name, content, expected):
     (tmp_path / name).write_text(content, encoding="utf-8")
     (document,) = iter_documents(tmp_path / name)
     assert (document.id, document.title, document.text, document.metadata) == expected
+
+
+def test_a_table_has_a_card_and_its_rows_know_their_place(tmp_path):
+    (tmp_path / "stock.csv").write_text(
+        'name,since,sold,count,left\nAnna\'s,2024-03-09,yes,"1,200",\n\nKyiv depot,2025-01-02,no,7,\n'
+    )
+    card, first, second = iter_documents(tmp_path / "stock.csv")
+    assert (card.id, card.title, card.text) == (
+        "stock.csv:table",
+        "stock",
+        "Table stock with the columns:\n- name (text): Anna's, Kyiv depot\n- since (date): 2024-03-09, 2025-01-02\n"
+        "- sold (yes or no): yes, no\n- count (number): 1,200, 7\n- left (empty)",
+    )
+    assert card.metadata == {"table": "stock", "columns": ["name", "since", "sold", "count", "left"]}
+    assert (first.id, first.title) == ("stock.csv:1", "Anna's")
+    assert second.text == "name: Kyiv depot\nsince: 2025-01-02\nsold: no\ncount: 7"
+    assert second.metadata == {
+        "table": "stock", "row": 4, "columns": ["name", "since", "sold", "count"],
+        "since": "2025-01-02", "sold": "no", "count": "7",
+    }  # fmt: skip
+
+
+def test_an_article_with_a_price_is_no_text_and_a_table_of_texts_has_no_card(tmp_path):
+    (tmp_path / "prices.csv").write_text("article,price\nwasher,3\n")
+    assert [d.text for d in iter_documents(tmp_path / "prices.csv")][1:] == ["article: washer\nprice: 3"]
+    (tmp_path / "news.csv").write_text("article,year\nThe pump was mended.,2024\n")
+    assert [d.text for d in iter_documents(tmp_path / "news.csv")] == ["The pump was mended."]
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n", "a,b\n1,2\n"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from revela_rag.corpus.code.outline import outline
-from revela_rag.corpus.formats.names import PROSE_FORMATS, format_of
+from revela_rag.corpus.formats.names import DERIVED_FORMATS, PROSE_FORMATS, format_of
 from revela_rag.corpus.prose.sections import fence_spans
 
 __all__ = ["detect_format", "looks_like_markdown"]
@@ -93,7 +93,7 @@ def detect_format(text: str, names: tuple[str, ...] = ()) -> str:
     """
     for name in names:
         found = format_of(name) if name and "." in name and not any(c.isspace() for c in name.strip()) else None
-        if found in ("pdf", "notebook") or (found == "html" and not _HTML.match(text) and not _HTML_BLOCK.search(text)):
+        if found in DERIVED_FORMATS or (found == "html" and not _HTML.match(text) and not _HTML_BLOCK.search(text)):
             continue  # a loader has read it already
         if found == "text" and looks_like_markdown(text):
             return "markdown"

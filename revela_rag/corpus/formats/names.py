@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-__all__ = ["PROSE_FORMATS", "format_of"]
+__all__ = ["DERIVED_FORMATS", "OFFICE_FORMATS", "PROSE_FORMATS", "format_of"]
 
-PROSE_FORMATS = frozenset({"text", "markdown", "rst", "html", "pdf", "notebook", "asciidoc", "org", "tex"})
+#: What the library of the extra ``documents`` reads, named by the ends of their files.
+OFFICE_FORMATS = frozenset({"docx", "pptx", "xlsx", "odt", "rtf", "epub"})
+#: Formats of which a document has a text that is made of the file: its lines are not the file's.
+DERIVED_FORMATS = frozenset({"pdf", "notebook", "eml", *OFFICE_FORMATS})
+PROSE_FORMATS = frozenset({"text", "markdown", "rst", "html", "asciidoc", "org", "tex", *DERIVED_FORMATS})
 
 _EXTENSIONS = {
     "markdown": "md markdown mdx mdown mkd qmd rmd",
@@ -18,6 +22,8 @@ _EXTENSIONS = {
     "html": "html htm xhtml",
     "pdf": "pdf",
     "notebook": "ipynb",
+    "eml": "eml",
+    **{name: name for name in OFFICE_FORMATS},
     "python": "py pyi pyw pyx",
     "javascript": "js jsx mjs cjs",
     "typescript": "ts mts cts",

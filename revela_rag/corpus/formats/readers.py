@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 
@@ -11,12 +10,15 @@ from revela_rag.corpus.formats.asciidoc import read_asciidoc
 from revela_rag.corpus.formats.encodings import decode, why_not_text
 from revela_rag.corpus.formats.guard import guarded
 from revela_rag.corpus.formats.html import read_html
-from revela_rag.corpus.formats.names import PROSE_FORMATS, format_of
+from revela_rag.corpus.formats.names import OFFICE_FORMATS, PROSE_FORMATS, format_of
+from revela_rag.corpus.formats.notebook import read_notebook
+from revela_rag.corpus.formats.office import needs_extra
 from revela_rag.corpus.formats.org import read_org
 from revela_rag.corpus.formats.page import Page
+from revela_rag.corpus.formats.reading import Reading
 from revela_rag.corpus.formats.tex import read_tex
 from revela_rag.corpus.formats.unreadable import Unreadable
-from revela_rag.corpus.text import clean_text
+from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Document
 
 __all__ = ["Unreadable", "html_page", "read_bytes", "read_page"]
@@ -28,15 +30,25 @@ _MAX_MEAN_LINE = 1000
 _LOCK = re.compile(r"(?:^|[/.-])lock\.ya?ml$", re.I)  # what a package manager writes for itself
 
 
-def read_bytes(data: bytes, source_id: str) -> Document:
+def read_bytes(data: bytes, source_id: str, report: CorpusReport | None = None) -> Document:
     """Turn the content of a file into a document; its name decides the format.
+
+    Args:
+        data: the content.
+        source_id: the file's name, and the document's id.
+        report: receives what was not read in full or in order.
 
     Raises:
         Unreadable: binary, broken, encrypted, empty or minified content, with the reason.
     """
     kind = format_of(source_id) or "text"
-    if kind == "pdf":
-        return Document(source_id, *guarded("pdf", data))
+    if kind in ("pdf", "eml") or kind in OFFICE_FORMATS:
+        read = _reading(data, kind)
+        if report is not None:
+            for what, where in read.notes:
+                report.note(what, f"{source_id} {where}")
+        headings = tuple((level, words, start, end) for level, words, start, end in read.headings)
+        return Document(source_id, read.text, read.title, kind, read.metadata, headings=headings)
     if _LOCK.search(source_id):
         raise Unreadable("lock file")
     text = decode(data)
@@ -47,7 +59,7 @@ def read_bytes(data: bytes, source_id: str) -> Document:
     if kind == "text" and looks_like_markdown(text):
         kind = "markdown"
     if kind == "notebook":
-        return Document(source_id, _notebook(text), format="markdown")
+        return Document(source_id, read_notebook(text), format="notebook")
     if kind not in PROSE_FORMATS and len(text) > 20_000 and len(text) > _MAX_MEAN_LINE * (text.count("\n") + 1):
         raise Unreadable("minified or generated code")
     if kind in ("c", "cpp") and source_id.endswith(".h"):
@@ -88,22 +100,9 @@ def html_page(text: str) -> Page:
     )
 
 
-def _notebook(text: str) -> str:
-    """Markdown cells as they are, code cells fenced; outputs are dropped."""
-    try:
-        notebook = json.loads(text)
-        cells = notebook["cells"] if "cells" in notebook else notebook["worksheets"][0]["cells"]
-        language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python")
-        blocks = []
-        for cell in cells:
-            source = cell.get("source", cell.get("input", ""))
-            source = (source if isinstance(source, str) else "".join(source)).strip()
-            if source and cell["cell_type"] == "code":
-                blocks.append(f"```{language}\n{source}\n```")
-            elif source and cell["cell_type"] in ("markdown", "heading"):
-                blocks.append(source)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise Unreadable("broken notebook") from error
-    if not blocks:
-        raise Unreadable("empty notebook")
-    return clean_text("\n\n".join(blocks))
+def _reading(data: bytes, kind: str) -> Reading:
+    if kind in OFFICE_FORMATS and (reason := needs_extra(kind)):
+        raise Unreadable(reason)
+    if kind == "pdf":
+        return Reading(*guarded("pdf", data))
+    return Reading(*(guarded("mail", data) if kind == "eml" else guarded("office", data, kind=kind)))

@@ -18,6 +18,8 @@ from typing import IO, Any
 
 from revela_rag.corpus.code.chunk import chunk_code
 from revela_rag.corpus.formats.html import read_html
+from revela_rag.corpus.formats.mail import read_mail
+from revela_rag.corpus.formats.office import read_office, read_sheets
 from revela_rag.corpus.formats.pdf import read_pdf
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.types import Document
@@ -38,7 +40,16 @@ def _code(data: bytes, *, id: str, title: str, format: str, max_words: int) -> l
 
 
 #: What can be asked for, by name: content of a file and options to values of JSON.
-OPERATIONS: dict[str, Callable[..., Any]] = {"html": _html, "pdf": read_pdf, "code": _code}
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "html": _html,
+    "pdf": read_pdf,
+    "code": _code,
+    "office": read_office,
+    "sheets": read_sheets,
+    "mail": read_mail,
+}
+#: Of a native library: what runs beside it takes a stack each, of the memory that is for the file.
+_ONE_THREAD = ("TOKIO_WORKER_THREADS", "RAYON_NUM_THREADS")
 
 
 def read_frame(stream: IO[bytes]) -> bytes:
@@ -100,6 +111,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a parser prints is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
     for library in ("lxml.etree", "pypdf"):  # before the limit, which is for files
         import_module(library)
     _limit_memory(int(sys.argv[1]))
@@ -109,7 +121,7 @@ def main() -> None:
             request = json.loads(read_frame(requests))
             data = read_frame(requests)
         except EOFError:
-            return
+            os._exit(0)  # the threads of a native library may not live to see the interpreter end
         _limit_time(request["seconds"])
         answer = _answer(request, data)
         del data

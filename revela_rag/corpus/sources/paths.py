@@ -25,6 +25,7 @@ from revela_rag.corpus.sources.record_files import (
 )
 from revela_rag.corpus.sources.shapes import ANYWHERE, Fields
 from revela_rag.corpus.sources.structured import YAML_SUFFIXES
+from revela_rag.corpus.sources.tables import TABLE_SUFFIXES
 from revela_rag.corpus.tools.files import tools_of_file
 from revela_rag.corpus.types import Document, chunk_id
 from revela_rag.errors import CorpusError
@@ -52,13 +53,13 @@ def iter_documents(
     """Read the documents of a source one by one, in a fixed order.
 
     Args:
-        source: a path to a folder, a file, a JSON, YAML (values as text), JSONL, CSV, TSV or Parquet file, or a BEIR
-            directory (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an iterable
-            of :class:`Document`, LangChain documents, LlamaIndex nodes, tools of either, functions, mappings with a
-            text field, or strings. Records may be tool definitions too, as OpenAI, Anthropic or an MCP server
+        source: a path to a folder, a file, a JSON, YAML (values as text), JSONL, CSV, TSV, XLSX or Parquet file, or a
+            BEIR directory (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels/``; only the corpus is read); or an
+            iterable of :class:`Document`, LangChain documents, LlamaIndex nodes, tools of either, functions, mappings
+            with a text field, or strings. Records may be tool definitions too, as OpenAI, Anthropic or an MCP server
             (``{"tools": [...]}``) has them: the id of such a document is the tool's name. Of the JSON files in a folder
             those are read that hold tools and nothing else; there the id is ``tools/mail.json#send_mail``. Records of
-            JSONL, CSV and TSV files in a folder are named so, too, by their number where they have no id.
+            JSONL, CSV, TSV and XLSX files in a folder are named so, too, by their number where they have no id.
         max_file_bytes: files and records larger than this are skipped (default 10 MB). JSONL and Parquet files are
             streamed, so the limit holds for their records; JSON and YAML files may have ten times as much.
         report: receives the reasons of everything that is skipped.
@@ -118,16 +119,17 @@ def _open_path(
     suffix = path.suffix.lower()
     if suffix == ".json" or suffix in YAML_SUFFIXES:
         return json_documents(path, report, max_bytes, fields), None
-    if suffix in DELIMITED_SUFFIXES:
-        return row_documents(path, report, max_bytes, fields), _count_lines(path)
+    if suffix in TABLE_SUFFIXES:
+        total = _count_lines(path) if suffix in DELIMITED_SUFFIXES else None
+        return row_documents(path, report, max_bytes, fields), total
     if suffix in JSONL_SUFFIXES:
         return jsonl_documents(path, report, max_bytes, fields), _count_lines(path)
     if suffix in PARQUET_SUFFIXES:
         return parquet_documents(path, report, max_bytes, fields), None
     if format_of(path.name) is None:
         raise CorpusError(
-            f"{path} is of an unsupported type; supported are Markdown, text, reST, HTML, PDF, notebooks, source code, "
-            "JSON, YAML, JSONL, CSV, TSV and Parquet."
+            f"{path} is of an unsupported type; supported are Markdown, text, reST, HTML, PDF, notebooks, mails, "
+            "office files (extra documents), source code, JSON, YAML, JSONL, CSV, TSV and Parquet."
         )
     return _file_documents([path], path.parent, report, max_bytes, fields), 1
 
@@ -151,12 +153,12 @@ def _file_documents(
                 yield from file_records(path, name, report, max_bytes, fields)
             elif path.stat().st_size > max_bytes:
                 report.skip(f"larger than {max_bytes:,} bytes", name)
-            elif suffix in DELIMITED_SUFFIXES:
+            elif suffix in TABLE_SUFFIXES:
                 yield from file_records(path, name, report, max_bytes, fields)
             elif suffix == ".json":
                 yield from tools_of_file(path.read_bytes(), name)
             else:
-                yield read_bytes(path.read_bytes(), name)
+                yield read_bytes(path.read_bytes(), name, report)
         except Unreadable as reason:
             report.skip(str(reason), name)
         except OSError as error:

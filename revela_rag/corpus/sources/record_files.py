@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 from revela_rag.corpus.formats.readers import read_bytes
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.report import CorpusReport
-from revela_rag.corpus.sources.delimited import DELIMITED_SUFFIXES, row_records
 from revela_rag.corpus.sources.records import no_text, record_document, record_documents
 from revela_rag.corpus.sources.shapes import ANYWHERE, Fields, listed_records
 from revela_rag.corpus.sources.structured import YAML_SUFFIXES, parse_file
+from revela_rag.corpus.sources.tables import TABLE_SUFFIXES, table_records
 from revela_rag.corpus.tools.definitions import definitions
 from revela_rag.corpus.types import TEXT_FIELDS, Document
 from revela_rag.errors import CorpusError
@@ -53,7 +53,7 @@ def jsonl_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fi
 
 
 def row_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fields = ANYWHERE) -> Iterator[Document]:
-    """Documents of a CSV or TSV file, one for each row.
+    """Documents of a CSV, TSV or XLSX file, one for each row, and the cards of its tables.
 
     Raises:
         CorpusError: if the file is too large to be read at once, broken, or holds no usable row.
@@ -63,10 +63,10 @@ def row_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fiel
         raise CorpusError(f"{path} has {size:,} bytes, more than {most:,}; split it into several files.")
     usable = 0
     try:
-        for number, record in enumerate(row_records(path.read_bytes(), path.suffix.lower(), fields), 1):
-            document = record_document(record, f"{path.name}:{number}", report, fields)
+        for place, record in table_records(path.read_bytes(), path.name, fields):
+            document = record_document(record, f"{path.name}:{place}", report, fields)
             if document is None:
-                report.skip(no_text(record, fields), f"{path.name}:{number}")
+                report.skip(no_text(record, fields), f"{path.name}:{place}")
             else:
                 usable += 1
                 yield document
@@ -77,7 +77,7 @@ def row_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fiel
 
 
 def file_records(path: Path, name: str, report: CorpusReport, max_bytes: int, fields: Fields) -> Iterator[Document]:
-    """Documents of a JSONL, CSV or TSV file in a folder, named by the file and their id or, without one, their number.
+    """Documents of a JSONL, CSV, TSV or XLSX file in a folder, named by the file and their id or their place in it.
 
     Raises:
         Unreadable: none of its records has a text; the message is the reason.
@@ -85,12 +85,12 @@ def file_records(path: Path, name: str, report: CorpusReport, max_bytes: int, fi
     """
     inner = CorpusReport()
     usable = 0
-    for number, record in enumerate(_records_of(path, max_bytes, fields), 1):
-        place = f"{name}#{number}"
+    for inside, record in _records_of(path, max_bytes, fields):
+        place = f"{name}#{inside}"
         if not isinstance(record, Mapping):
             inner.skip(record, place)
             continue
-        documents = record_documents(record, str(number), report, fields)
+        documents = record_documents(record, inside, report, fields)
         if not documents:
             inner.skip(no_text(record, fields), place)
         for document in documents:
@@ -137,21 +137,27 @@ def json_documents(path: Path, report: CorpusReport, max_bytes: int, fields: Fie
         )
 
 
-def _records_of(path: Path, max_bytes: int, fields: Fields) -> Iterator[Mapping[str, Any] | str]:
-    """The records of a file, and why one cannot be read in its place."""
-    if path.suffix.lower() in DELIMITED_SUFFIXES:
-        yield from row_records(path.read_bytes(), path.suffix.lower(), fields)
+def _records_of(path: Path, max_bytes: int, fields: Fields) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """The records of a file with their places, and why one cannot be read in its place."""
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        yield from table_records(path.read_bytes(), path.name, fields)
         return
+    count = 0
     with path.open("rb") as file:
         for line in _lines(file, max_bytes):
-            if len(line) > max_bytes:
-                yield f"record larger than {max_bytes:,} bytes"
-            elif line.strip():
-                try:
-                    record = json.loads(line.decode("utf-8-sig"))
-                    yield record if isinstance(record, Mapping) else no_text(record, fields)
-                except (ValueError, RecursionError):
-                    yield "broken JSON line"
+            if line.strip():
+                count += 1
+                yield str(count), _record(line, max_bytes, fields)
+
+
+def _record(line: bytes, max_bytes: int, fields: Fields) -> Mapping[str, Any] | str:
+    if len(line) > max_bytes:
+        return f"record larger than {max_bytes:,} bytes"
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return "broken JSON line"
+    return record if isinstance(record, Mapping) else no_text(record, fields)
 
 
 def _lines(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
