@@ -4,12 +4,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
+from revela_rag.cli.index import Kind, Store
 from revela_rag.cli.search import parse_filter
+from revela_rag.index import facade
+from revela_rag.index.stores import STORES
 
 from .test_app import shell
 
@@ -18,6 +21,11 @@ from .test_app import shell
 def index(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> Path:
     revela("-q", "index", docs, "--model", model, "--output", tmp_path / "ix")
     return tmp_path / "ix"
+
+
+def test_every_store_and_every_kind_can_be_chosen() -> None:
+    assert [store.value for store in Store] == list(STORES)
+    assert tuple(kind.value for kind in Kind) == get_args(facade.Kind) == STORES["faiss"].kinds
 
 
 def test_build_then_sync(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:
