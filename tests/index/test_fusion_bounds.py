@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revela_rag.fusion import dense_share, fused_scores
+from revela_rag.fusion import candidates, dense_share, fused_scores
 
 from .test_fusion import twins
 
@@ -38,3 +38,7 @@ def test_texts_that_ask_are_spread_over_the_corpus():
         shares.append(0.6 + 0.2 * ((nearest.mean() - np.nanmean(apart)) / np.nanstd(apart) - 4.4))
     assert dense_share(own, vectors.__getitem__) == pytest.approx(shares[0], abs=1e-3)
     assert 0.45 < shares[0] < 0.65 and abs(shares[0] - shares[1]) > 0.01
+
+
+def test_words_propose_only_what_shares_one():
+    assert candidates(np.array([0.1, 0.9, 0.5]), np.array([0.0, 0.0, 2.0]), 2).tolist() == [1, 2]
