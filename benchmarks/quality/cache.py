@@ -43,31 +43,33 @@ class VectorCache:
         with self._open() as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
 
-    def of(self, retriever: TrainableRetriever) -> TrainableRetriever:
-        """The same retriever, which embeds with its frozen backbone (linear adapter) through this cache."""
-        original = retriever.embed_base
+    def retriever(self, base: str | Path, **options: Any) -> TrainableRetriever:
+        """A retriever that embeds with its frozen backbone (linear adapter) through this cache.
 
-        def embed_base(
-            texts: Sequence[str],
-            role: Role,
-            show_progress: bool = False,
-            *,
-            max_length: int | None = None,
-            **options: Any,
-        ) -> torch.Tensor:
-            def compute(missing: list[str]) -> np.ndarray:
-                vectors = original(missing, role, self._show_progress, max_length=max_length, **options)
-                return vectors.numpy(force=True)
+        Args:
+            base: the model.
+            options: those of :class:`TrainableRetriever`.
+        """
+        return _CachedRetriever(base, cache=self, **options)
 
-            length = min(max_length or retriever.inference_max_length, retriever.inference_max_length)
-            vectors = self._vectors(
-                texts, self._keys(retriever, texts, role, length, options), compute, retriever.dimension
-            )
-            return torch.from_numpy(vectors).to(retriever.device)
+    def embed(
+        self,
+        retriever: TrainableRetriever,
+        compute: Callable[..., torch.Tensor],
+        texts: Sequence[str],
+        role: Role,
+        *,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        """Unit rows (n, d) of the unadapted model; those not yet known are embedded by ``compute``."""
 
-        if retriever.adapter is not None:
-            retriever.embed_base = embed_base  # type: ignore[method-assign]
-        return retriever
+        def of_missing(missing: list[str]) -> np.ndarray:
+            return compute(missing, role, self._show_progress, max_length=max_length, **options).numpy(force=True)
+
+        length = min(max_length or retriever.inference_max_length, retriever.inference_max_length)
+        keys = self._keys(retriever, texts, role, length, options)
+        return torch.from_numpy(self._vectors(texts, keys, of_missing, retriever.dimension)).to(retriever.device)
 
     def _keys(
         self, retriever: TrainableRetriever, texts: Sequence[str], role: Role, length: int, options: dict[str, Any]
@@ -131,3 +133,17 @@ class VectorCache:
                 yield connection
         finally:
             connection.close()
+
+
+class _CachedRetriever(TrainableRetriever):
+    """A retriever that asks a cache for what its frozen backbone gives; with LoRA the backbone is not frozen."""
+
+    def __init__(self, base: str | Path, *, cache: VectorCache, **options: Any) -> None:
+        super().__init__(base, **options)
+        self._cache = cache
+
+    def embed_base(self, texts: Sequence[str], role: Role, show_progress: bool = False, **options: Any) -> torch.Tensor:
+        """See :meth:`TrainableRetriever.embed_base`."""
+        if self.adapter is None:
+            return super().embed_base(texts, role, show_progress, **options)
+        return self._cache.embed(self, super().embed_base, texts, role, **options)

@@ -32,7 +32,6 @@ from revela_rag.evaluation import RetrievalData, Run, score_run
 from revela_rag.evaluation.vectors import passages
 from revela_rag.fusion import COSINE_STEP, DEPTH, candidates, cosine_step, dense_share, fused_scores, largest
 from revela_rag.lexical import PAIR_WEIGHT, LexicalIndex
-from revela_training.retriever.backbone import TrainableRetriever
 
 METRIC = "nDCG@10"
 SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
@@ -96,7 +95,7 @@ def in_context(vectors: np.ndarray, documents: Iterable[str], share: float) -> n
 
 def measure(data: RetrievalData, base: str, cache: VectorCache) -> dict[str, float]:
     """nDCG@10 of every way."""
-    retriever = cache.of(TrainableRetriever(base, adapter="linear"))
+    retriever = cache.retriever(base, adapter="linear")
     texts, owners = passages(data.corpus, window=retriever.inference_max_length)
     queries = retriever.embed_base(list(data.queries.values()), "query").numpy(force=True)
     vectors = retriever.embed_base(texts, "document").numpy(force=True)

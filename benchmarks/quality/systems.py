@@ -132,8 +132,7 @@ class Bench:
         trained: list[TrainableRetriever] = []
 
         def build(plan: RunPlan) -> TrainableRetriever:
-            retriever = build_retriever(plan)
-            return self.cache.of(retriever) if self.cache else retriever
+            return build_retriever(plan, make=self._make)
 
         def trainer(model: Any, dataset: GroupDataset, collator: Any, plan: RunPlan, **options: Any) -> list[Any]:
             trained.append(model.retriever)
@@ -183,8 +182,11 @@ class Bench:
 
     @cached_property
     def _retriever(self) -> TrainableRetriever:
-        retriever = TrainableRetriever(self.base, adapter="linear")
-        return self.cache.of(retriever) if self.cache else retriever
+        return self._make(self.base, adapter="linear")
+
+    @property
+    def _make(self) -> Callable[..., TrainableRetriever]:
+        return self.cache.retriever if self.cache else TrainableRetriever
 
     @cached_property
     def _passages(self) -> tuple[list[str], list[str]]:

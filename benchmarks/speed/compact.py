@@ -22,7 +22,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import faiss
 import numpy as np
@@ -33,7 +32,7 @@ from revela_rag.evaluation import load_beir
 from revela_rag.evaluation.metrics import score_run
 from revela_rag.evaluation.vectors import cached_vectors, passages
 from revela_rag.index.rotation import Rotation
-from revela_rag.index.stores import STORES, faiss_store
+from revela_rag.index.stores import STORES
 from revela_rag.index.stores.faiss_store import FaissStore
 from revela_rag.model.encoder import Encoder
 
@@ -140,8 +139,7 @@ def build(base: np.ndarray, count: int, folder: Path, kind: str) -> float:
     else:  # links the vectors
         store = FaissStore.create(folder, dimension=base.shape[1], kind=kind, source=flat)
     start = time.process_time()
-    with patch.object(faiss_store, "LEAST", 1):
-        store.save()
+    store.save(least=1)
     return time.process_time() - start
 
 
@@ -204,8 +202,7 @@ def ranked(folder: Path, options: argparse.Namespace, work: Path) -> dict[str, f
             length = turn(documents[:1]).shape[1]
             draft = FaissStore.create(place, dimension=length, kind=kind)
             draft.add(np.arange(len(documents)), turn(documents))
-            with patch.object(faiss_store, "LEAST", 1):
-                draft.save()
+            draft.save(least=1)
             store = FaissStore.open(place, dimension=length, count=len(documents), kind=kind)
             hits = store.search(turn(queries), 10)
             run = {query: {names[row]: score for row, score in some} for query, some in zip(asked, hits, strict=True)}

@@ -15,7 +15,7 @@ from langchain_core.tools import tool as as_tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_revela.retriever import RevelaRetriever
-from revela_rag.agent.toolbox import Entry, Toolbox, namespaced
+from revela_rag.agent.toolbox import Entry, Toolbox, namespaced, shown
 from revela_rag.corpus.tools.definitions import definitions, tool_definition, tool_document
 from revela_rag.errors import IndexingError
 from revela_rag.index import Index, Mode
@@ -296,17 +296,13 @@ def request_of(given: Any) -> str:
         messages = convert_to_messages(given)
         asked = [message for message in messages if isinstance(message, HumanMessage)] or messages
         return asked[-1].text
-    shown = repr(given)
     raise IndexingError(
-        f"There is no request in {shown if len(shown) <= 100 else f'{shown[:100]}...'}; give a string, messages, a "
-        'prompt, or a mapping with "messages".'
+        f'There is no request in {shown(given)}; give a string, messages, a prompt, or a mapping with "messages".'
     )
 
 
 def _no_tool(given: Any) -> IndexingError:
-    shown = repr(given)
-    shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
     return IndexingError(
-        f"{shown} is no tool; give LangChain tools, functions with docstrings, pydantic classes, definitions in the "
-        "form of OpenAI, Anthropic or MCP, or the parsed answer of an MCP server to tools/list."
+        f"{shown(given)} is no tool; give LangChain tools, functions with docstrings, pydantic classes, definitions "
+        "in the form of OpenAI, Anthropic or MCP, or the parsed answer of an MCP server to tools/list."
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from revela_rag.evaluation import Evaluation
     from revela_rag.model.encoder import Encoder
 
-__all__ = ["Entry", "Toolbox", "namespaced"]
+__all__ = ["Entry", "Toolbox", "namespaced", "shown"]
 
 Tool = TypeVar("Tool")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -60,6 +60,12 @@ def namespaced(name: str, namespace: str) -> str:
     if not _NAMESPACE.fullmatch(namespace):
         raise IndexingError(f"The namespace {namespace!r} must be 1 to 40 letters, digits, _ or -.")
     return f"{namespace}_{name}"
+
+
+def shown(given: Any) -> str:
+    """What was given, for an error's message: its first hundred characters."""
+    text = repr(given)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 class Toolbox(Generic[Tool]):

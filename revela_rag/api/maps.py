@@ -16,6 +16,7 @@ from revela_rag.errors import ModelError
 from revela_rag.model.find import MAP_FILE, is_map
 from revela_rag.model.safety.files import check_folder, json_object
 from revela_rag.model.st_format import Role, write_json
+from revela_rag.unit import unit_rows
 
 __all__ = ["EmbeddingMap"]
 
@@ -48,9 +49,7 @@ class EmbeddingMap:
         """Map (n, d) unit rows to adapted unit rows, float32."""
         if self.weight is None:
             return vectors
-        mapped = vectors @ self.weight.T + (0 if self.bias is None else self.bias)
-        norms = np.linalg.norm(mapped, axis=1, keepdims=True)
-        return np.ascontiguousarray(mapped / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+        return unit_rows(vectors @ self.weight.T + (0 if self.bias is None else self.bias))
 
     @property
     def fingerprint(self) -> str:

@@ -21,6 +21,7 @@ from revela_rag.api.requests import Requests
 from revela_rag.corpus.text import about_tokens
 from revela_rag.errors import EmbeddingError
 from revela_rag.model.st_format import Role
+from revela_rag.surrogates import encodable
 
 __all__ = ["ApiVectors"]
 
@@ -220,7 +221,7 @@ class ApiVectors:
     def _sent(self, text: str, role: Role) -> str:
         if not isinstance(text, str):
             raise TypeError(f"texts must be strings, got {type(text).__name__}.")
-        text = text.encode("utf-8", "replace").decode()
+        text = encodable(text)
         text = self.embeddings.prompt(role) + (text if text.strip() else _EMPTY)
         limit = self.embeddings.max_tokens
         tokens = about_tokens(text) if limit is not None else 0

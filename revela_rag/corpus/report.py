@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from revela_rag.corpus.types import Chunk
+from revela_rag.surrogates import encodable
 
 __all__ = ["Corpus", "CorpusReport"]
 
@@ -60,13 +61,13 @@ class CorpusReport:
         """Count one file or folder that is there but could not be read."""
         reason = error.strerror or type(error).__name__
         self.skip(f"{what} ({reason})", source_id)
-        self.unreadable[_printable(source_id)] = reason
+        self.unreadable[encodable(source_id)] = reason
 
     def is_unreadable(self, document_id: str) -> bool:
         """Whether a document may be there still: it, its file, or a folder above could not be read."""
         if not self.unreadable:
             return False
-        name = _printable(document_id)
+        name = encodable(document_id)
         return any(name[: end.start()] in self.unreadable for end in re.finditer("[/#]|$", name))
 
     def skipped_summary(self) -> str:
@@ -115,11 +116,6 @@ def _summary(counted: dict[str, list[str]]) -> str:
     shown = "; ".join(f"{len(ids)} × {reason} (e.g. {ids[0]})" for reason, ids in reasons[:_MOST_REASONS])
     more = sum(len(ids) for _, ids in reasons[_MOST_REASONS:])
     return f"{shown}; and {more:,} more for other reasons" if more else shown
-
-
-def _printable(name: str) -> str:
-    """A name without lone surrogates, as an index has it."""
-    return name.encode("utf-8", "replace").decode()
 
 
 @dataclass(slots=True)

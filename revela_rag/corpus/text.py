@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from unicodedata import normalize
 
-__all__ = ["about_tokens", "bounded_references", "clean_text", "count_words", "fold", "squeeze", "word_spans"]
+from revela_rag.surrogates import encodable
+
+__all__ = [
+    "about_tokens",
+    "bounded_references",
+    "clean_text",
+    "count_words",
+    "fold",
+    "squeeze",
+    "word_spans",
+]
 
 #: A character of a script that puts no spaces between words, or glues endings to them: Chinese, Japanese, Korean, Thai.
 WIDE = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0e7f]"
@@ -41,10 +51,7 @@ def fold(text: str) -> str:
 
 def clean_text(text: str) -> str:
     r"""Normalise line ends to ``\n``, drop NUL and byte order marks, replace lone surrogates."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").replace("\ufeff", "")
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return text
+    return encodable(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").replace("\ufeff", ""))
 
 
 def bounded_references(text: str) -> str:

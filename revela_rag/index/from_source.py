@@ -10,6 +10,7 @@ from revela_rag.corpus.report import Corpus
 from revela_rag.errors import IndexingError
 from revela_rag.index.manifest import MANIFEST_FILE
 from revela_rag.index.types import SyncReport
+from revela_rag.surrogates import encodable
 
 if TYPE_CHECKING:
     from revela_rag.index.facade import Index
@@ -92,7 +93,7 @@ def _read(source: Any, encoder: Encoder, deduplicate: bool, show_progress: bool)
 
 def _refuse_another(index: Index, corpus: Corpus, source: Any) -> None:
     held = index.document_ids()
-    found = {chunk.document_id.encode("utf-8", "replace").decode() for chunk in corpus}  # as an index has them
+    found = {encodable(chunk.document_id) for chunk in corpus}  # as an index has them
     if not held or not found.isdisjoint(held) or any(map(corpus.report.is_unreadable, held)):
         return
     raise IndexingError(

@@ -11,6 +11,7 @@ from revela_rag.errors import IndexingError, IndexMismatchError, ModelError
 from revela_rag.index.identity import mismatch
 from revela_rag.index.manifest import Manifest
 from revela_rag.model.find import API
+from revela_rag.unit import unit_rows
 
 if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
@@ -65,5 +66,4 @@ def unit_queries(vectors: np.ndarray, dimension: int, path: Path) -> np.ndarray:
         )
     if not np.isfinite(vectors).all():
         raise IndexingError("The query vector holds values that are not finite.")
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+    return unit_rows(vectors)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from revela_rag.errors import IndexingError
+from revela_rag.unit import unit_rows
 
 __all__ = ["ROTATION_FILE", "Rotation"]
 
@@ -66,10 +67,7 @@ class Rotation:
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
         """(n, d) float32 unit vectors of (n, length) ones."""
-        turned = np.asarray(vectors, dtype=np.float32) @ self.matrix
-        norms = np.linalg.norm(turned, axis=1, keepdims=True)
-        shorter: np.ndarray = turned / np.maximum(norms, np.finfo(np.float32).tiny)
-        return shorter
+        return unit_rows(np.asarray(vectors, dtype=np.float32) @ self.matrix)
 
     def write(self, folder: Path) -> None:
         """Write it into a generation."""

@@ -23,8 +23,9 @@ from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Chunk, Part, titled
 from revela_rag.errors import DiskError, IndexingError
 from revela_rag.index.checks.databases import check_schema, open_immutable
-from revela_rag.index.filters import Condition, attributes_of, clean
+from revela_rag.index.filters import Condition, attributes_of
 from revela_rag.index.filters.attributes import Attributes, described
+from revela_rag.surrogates import encodable
 
 __all__ = ["TEXTS_FILE", "Record", "TextStore", "embedded", "record"]
 
@@ -72,7 +73,7 @@ def record(chunk: Chunk, report: CorpusReport) -> Record:
             f"The metadata of chunk {chunk.id!r} ({chunk.document_id!r}) cannot be stored: {error}. "
             "Use strings, numbers, booleans and lists of them."
         ) from error
-    texts = (clean(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
+    texts = (encodable(value) for value in (chunk.id, chunk.text, chunk.title, chunk.document_id))
     id_, text, title, document = texts
     return (id_, text, title, document, int(chunk.position), str(chunk.kind), parts, metadata, origin)
 
@@ -221,7 +222,7 @@ class TextStore:
 
     def find(self, ids: Sequence[str]) -> dict[str, list[int]]:
         """The rows of each id that is there, in order: a chunk's own, or the one its origin had."""
-        cleaned = list(dict.fromkeys(map(clean, ids)))
+        cleaned = list(dict.fromkeys(map(encodable, ids)))
         own, given = dict[str, list[int]](), dict[str, list[int]]()
         for some in _slices(cleaned):
             sql = f"SELECT row, id FROM chunks WHERE id IN ({_marks(some)})"
@@ -240,7 +241,7 @@ class TextStore:
     def of_documents(self, documents: Sequence[str]) -> list[tuple[int, str, str]]:
         """Row, id and document of every chunk of some documents."""
         found: list[tuple[int, str, str]] = []
-        for some in _slices(list(dict.fromkeys(map(clean, documents)))):
+        for some in _slices(list(dict.fromkeys(map(encodable, documents)))):
             sql = f"SELECT row, id, document_id FROM chunks WHERE document_id IN ({_marks(some)}) ORDER BY row"
             found += self._query(sql, some)
         return found
@@ -329,7 +330,7 @@ class TextStore:
         found = attributes_of(described(json.loads(metadata), document, kind))
         listed = [(*attribute, row) for attribute in found if attribute[0] != _GIVEN_ID]
         if given := json.loads(origin).get("id"):
-            listed.append((_GIVEN_ID, "s", clean(given), row))
+            listed.append((_GIVEN_ID, "s", encodable(given), row))
         self._connection.executemany("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?, ?)", listed)
 
     def _upgrade(self, version: int) -> None:

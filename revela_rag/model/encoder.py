@@ -24,6 +24,8 @@ from revela_rag.model.record import recorded_trust
 from revela_rag.model.safety import check_model, model_errors
 from revela_rag.model.st_format import Role
 from revela_rag.model.unknown_tokens import SAMPLED
+from revela_rag.surrogates import encodable
+from revela_rag.unit import unit_rows
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -383,7 +385,7 @@ class Encoder:
             vectors[places] = found
             start += len(places)
         assert vectors is not None
-        return _unit(vectors)
+        return unit_rows(vectors)
 
     def _fitting(self, width: int, backend: Backend) -> int:
         """How many texts of so many tokens make a batch."""
@@ -452,19 +454,9 @@ class Encoder:
 
 
 def _clean(text: str) -> str:
-    """Replace lone surrogates, from files that were not UTF-8; tokenizers refuse them."""
     if not isinstance(text, str):
         raise TypeError(f"texts must be strings, got {type(text).__name__}.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+    return encodable(text)
 
 
 def _name_of(model: Any) -> str:

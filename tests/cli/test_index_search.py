@@ -4,14 +4,16 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
+from revela_rag.cli.index import Kind, Store
 from revela_rag.cli.search import _shown, parse_filter
 from revela_rag.corpus import Chunk
-from revela_rag.index import Hit
+from revela_rag.index import Hit, facade
+from revela_rag.index.stores import STORES
 
 from .test_app import shell
 
@@ -37,6 +39,11 @@ def index(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -
 def test_a_hit_shows_the_place_in_its_file(metadata: dict[str, Any], place: str) -> None:
     hit = Hit(Chunk("id", "Words.", "a.file", title="Title", metadata=metadata), 0.5, 1)
     assert _shown(hit) == f" 1  0.5000  {place}  Title\n    Words.\n"
+
+
+def test_every_store_and_every_kind_can_be_chosen() -> None:
+    assert [store.value for store in Store] == list(STORES)
+    assert tuple(kind.value for kind in Kind) == get_args(facade.Kind) == STORES["faiss"].kinds
 
 
 def test_build_then_sync(docs: Path, model: Path, tmp_path: Path, revela: Callable[..., Any]) -> None:

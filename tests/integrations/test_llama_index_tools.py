@@ -100,8 +100,9 @@ async def test_an_agent_is_shown_the_tools_that_fit(encoder, tools):
 
 def test_nothing_to_pick_and_bad_arguments(encoder, tools):
     assert ToolRetriever([], model=encoder).retrieve("anything") == []
-    with pytest.raises(IndexingError, match="similarity_top_k=0"):
-        ToolRetriever(tools, model=encoder, similarity_top_k=0)
+    for wrong in (0, True, 2.5, "3"):
+        with pytest.raises(IndexingError, match=f"similarity_top_k={wrong!r} must be a whole number"):
+            ToolRetriever(tools, model=encoder, similarity_top_k=wrong)
     with pytest.raises(IndexingError, match="mode='sparse'"):
         ToolRetriever(tools, model=encoder, mode="sparse")
     other = FunctionTool.from_defaults(book_train, description="Book another train.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -115,11 +115,11 @@ def plan_steps(dataset: GroupDataset, plan: RunPlan, world: World) -> RunPlan:
     return plan.replace(max_steps=steps, fewest_steps=steps)
 
 
-def build_retriever(plan: RunPlan) -> TrainableRetriever:
-    """The base with a fresh adapter."""
+def build_retriever(plan: RunPlan, make: Callable[..., TrainableRetriever] = TrainableRetriever) -> TrainableRetriever:
+    """The base with a fresh adapter; ``make`` takes what :class:`TrainableRetriever` does, such as one with a cache."""
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)
-        return TrainableRetriever(
+        return make(
             plan.base,
             adapter=plan.adapter,
             lora_rank=plan.lora_rank,

@@ -3,7 +3,7 @@
 from revela_rag.index.filters.columns import Column, MemoryTable, Table
 from revela_rag.index.filters.conditions import Condition
 from revela_rag.index.filters.language import OPERATORS, Filter, check_filter, parse_filter
-from revela_rag.index.filters.values import Attribute, attributes_of, clean
+from revela_rag.index.filters.values import Attribute, attributes_of
 
 __all__ = [
     "OPERATORS",
@@ -15,6 +15,5 @@ __all__ = [
     "Table",
     "attributes_of",
     "check_filter",
-    "clean",
     "parse_filter",
 ]

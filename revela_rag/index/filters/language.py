@@ -25,7 +25,8 @@ from revela_rag.index.filters.conditions import (
     Ordered,
     Passes,
 )
-from revela_rag.index.filters.values import Typed, clean, typed
+from revela_rag.index.filters.values import Typed, typed
+from revela_rag.surrogates import encodable
 
 __all__ = ["OPERATORS", "Filter", "check_filter", "parse_filter"]
 
@@ -117,7 +118,7 @@ def _entry(key: Any, wanted: Any, depth: int) -> Condition:
         raise _wrong(shown, f'{key} belongs under the key of the metadata: {{"key": {{"{key}": ...}}}}')
     if key.startswith("$"):
         raise _wrong(shown, f"{key} is no operator; filters are joined by {', '.join(_JOINTS)}")
-    return _under(clean(key), wanted, shown, depth)
+    return _under(encodable(key), wanted, shown, depth)
 
 
 def _under(key: str, wanted: Any, shown: tuple[Any, Any], depth: int) -> Condition:

@@ -11,8 +11,9 @@ from typing import Any
 
 from revela_rag.corpus.metadata import MOST_VALUES
 from revela_rag.corpus.text import fold
+from revela_rag.surrogates import encodable
 
-__all__ = ["EMPTY", "PRESENT", "Attribute", "Typed", "attributes_of", "clean", "instant", "typed"]
+__all__ = ["EMPTY", "PRESENT", "Attribute", "Typed", "attributes_of", "instant", "typed"]
 
 #: A value as it is compared: ``"b"``, ``"n"`` or ``"s"`` (``"S"`` in a list), and the value itself.
 Typed = tuple[str, Any]
@@ -38,15 +39,15 @@ def typed(value: Any) -> Typed | None:
         return "n", inf if value > 0 else -inf
     if isinstance(value, int | float):
         return "n", value if isinstance(value, float) or abs(value) < 2**63 else float(value)
-    return ("s", fold(clean(value))) if isinstance(value, str) else None
+    return ("s", fold(encodable(value))) if isinstance(value, str) else None
 
 
 def attributes_of(metadata: Mapping[str, Any]) -> Iterator[Attribute]:
     """What filters can ask for in the metadata of one chunk; what is null is not there."""
     for key, given in metadata.items():
-        found = list(_attributes(clean(str(key)), given, _DEEPEST))
+        found = list(_attributes(encodable(str(key)), given, _DEEPEST))
         # an object as large as an embedding is not to be searched by its parts
-        yield from found if len(found) <= 2 * MOST_VALUES else [(clean(str(key)), PRESENT, "")]
+        yield from found if len(found) <= 2 * MOST_VALUES else [(encodable(str(key)), PRESENT, "")]
 
 
 def instant(text: str) -> int | None:
@@ -66,22 +67,13 @@ def instant(text: str) -> int | None:
     return seconds * 1_000_000 + moment.microsecond - (offset // timedelta(microseconds=1) if offset else 0)
 
 
-def clean(text: str) -> str:
-    """Replace lone surrogates, which no UTF-8 store can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
-
-
 def _attributes(key: str, given: Any, depth: int) -> Iterator[Attribute]:
     if given is None:
         return
     if isinstance(given, Mapping):
         yield key, PRESENT, ""
         for name, value in given.items() if depth else ():
-            yield from _attributes(f"{key}.{clean(str(name))}", value, depth - 1)
+            yield from _attributes(f"{key}.{encodable(str(name))}", value, depth - 1)
     elif isinstance(given, list):
         if not 0 < len(given) <= MOST_VALUES:
             yield key, PRESENT if given else EMPTY, ""

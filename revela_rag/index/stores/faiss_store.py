@@ -84,8 +84,12 @@ class FaissStore:
         if len(rows):
             self._removed.append(rows.astype(np.int64))
 
-    def save(self) -> None:
-        """Write what changed, link what did not."""
+    def save(self, *, least: int | None = None) -> None:
+        """Write what changed, link what did not.
+
+        Args:
+            least: vectors from which on a structure of the kind is built; None means 10,000.
+        """
         assert self._folder is not None
         removed = np.unique(np.concatenate(self._removed)) if self._removed else np.empty(0, dtype=np.int64)
         kept = []
@@ -107,7 +111,7 @@ class FaissStore:
             link(segment.file, self._folder / segment.file.name)
             if len(segment.dead):
                 np.save(dead_file(self._folder / segment.file.name), segment.dead, allow_pickle=False)
-        self._save_approximate([*kept, *self._fresh], removed)
+        self._save_approximate([*kept, *self._fresh], removed, LEAST if least is None else least)
         self.close()
 
     def _flush(self) -> None:
@@ -120,13 +124,13 @@ class FaissStore:
             self._rows, self._vectors = [], []
             self._fresh.append(Segment.open(file, self._dimension))
 
-    def _save_approximate(self, segments: Sequence[Segment], removed: np.ndarray) -> None:
+    def _save_approximate(self, segments: Sequence[Segment], removed: np.ndarray, least: int) -> None:
         if self._kind == "flat":
             return
         assert self._folder is not None
         count = sum(len(segment) for segment in segments)
-        if count < LEAST:
-            logger.info("%d vectors are searched exactly; kind %r begins at %d.", count, self._kind, LEAST)
+        if count < least:
+            logger.info("%d vectors are searched exactly; kind %r begins at %d.", count, self._kind, least)
             return
         old = self._approximate
         if old is not None:

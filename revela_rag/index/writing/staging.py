@@ -19,6 +19,7 @@ from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError
 from revela_rag.index.texts import Record, embedded, record
 from revela_rag.index.writing.generations import disk_errors
+from revela_rag.unit import unit_rows
 
 __all__ = ["Batch", "Known", "Staged", "prepare"]
 
@@ -204,8 +205,7 @@ def _unit_rows(vectors: np.ndarray) -> np.ndarray:
         raise IndexingError(f"vectors must have shape (n, d), got {rows.shape}.")
     if not np.isfinite(rows).all():
         raise IndexingError("vectors hold values that are not finite; embed the texts again.")
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
+    return unit_rows(rows)
 
 
 def _batches(chunks: Iterable[Chunk], size: int, show_progress: bool) -> Iterator[list[Chunk]]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from revela_rag.corpus.types import Chunk
 from revela_rag.errors import IndexingError, IndexMismatchError
-from revela_rag.index.filters import Filter, clean, parse_filter
+from revela_rag.index.filters import Filter, parse_filter
 from revela_rag.index.identity import check_identity, mismatch
 from revela_rag.index.manifest import Manifest, ModelEntry, describe_files
 from revela_rag.index.rotation import ROTATION_FILE, Rotation
@@ -35,6 +35,7 @@ from revela_rag.index.words import LEXICAL_LIMIT, are_current, write_words
 from revela_rag.index.writing.generations import Workspace, disk_errors, publish, writing
 from revela_rag.index.writing.kept import KeptVectors, forget
 from revela_rag.index.writing.staging import Batch, Staged, prepare
+from revela_rag.surrogates import encodable
 
 if TYPE_CHECKING:
     from revela_rag.model.encoder import Encoder
@@ -315,7 +316,7 @@ class _Job:
         if self._before is None:
             return
         found = self._before.find(ids)
-        if named := self._before.of_documents([id_ for id_ in ids if clean(id_) not in found]):
+        if named := self._before.of_documents([id_ for id_ in ids if encodable(id_) not in found]):
             raise IndexingError(
                 f"{named[0][2]!r} is the id of a document, not of a chunk: delete(documents=[{named[0][2]!r}]) deletes "
                 "its chunks. Nothing was deleted."

@@ -17,10 +17,11 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, QueryType
 from llama_index.core.tools import BaseTool, FunctionTool
 
-from revela_rag.agent.toolbox import Entry, Toolbox, namespaced
+from revela_rag.agent.toolbox import Entry, Toolbox, namespaced, shown
 from revela_rag.corpus.tools.definitions import tool_definition
 from revela_rag.errors import IndexingError
 from revela_rag.index import Mode
+from revela_rag.index.types import check_k
 from revela_rag.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
         mode: Mode = "hybrid",
         node_postprocessors: list[BaseNodePostprocessor] | None = None,
     ) -> None:
-        _at_least_one(similarity_top_k)
+        check_k(similarity_top_k, "similarity_top_k")
         toolbox: Toolbox[BaseTool] = Toolbox(model=model, mode=mode)
         self._ranked = _Ranked(toolbox, similarity_top_k)
         super().__init__(self._ranked, _Mapping(toolbox), node_postprocessors)
@@ -131,7 +132,8 @@ class ToolRetriever(ObjectRetriever[BaseTool]):
 
     @similarity_top_k.setter
     def similarity_top_k(self, similarity_top_k: int) -> None:
-        self._ranked.similarity_top_k = _at_least_one(similarity_top_k)
+        check_k(similarity_top_k, "similarity_top_k")
+        self._ranked.similarity_top_k = similarity_top_k
 
     @property
     def mode(self) -> Mode:
@@ -202,15 +204,7 @@ def _as_tool(given: Any) -> BaseTool | None:
 
 
 def _refusal(given: Any, what: str) -> IndexingError:
-    shown = repr(given)
-    shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
     return IndexingError(
-        f"{shown} is {what}; give a list of LlamaIndex tools and functions with docstrings (for what has no name of "
-        "its own, such as a functools.partial, FunctionTool.from_defaults(fn, name=..., description=...))."
+        f"{shown(given)} is {what}; give a list of LlamaIndex tools and functions with docstrings (for what has no "
+        "name of its own, such as a functools.partial, FunctionTool.from_defaults(fn, name=..., description=...))."
     )
-
-
-def _at_least_one(similarity_top_k: int) -> int:
-    if similarity_top_k < 1:
-        raise IndexingError(f"similarity_top_k={similarity_top_k} must be at least 1.")
-    return similarity_top_k
