@@ -320,7 +320,7 @@ class Encoder:
             while len(found) < len(order):
                 size = self._fitting(max(1, len(items[order[len(found)]])), backend)
                 some = [items[place] for place in order[len(found) : len(found) + size]]
-                found += [_unit(of) for of in backend.embed_tokens(some, role)]
+                found += [unit_rows(of) for of in backend.embed_tokens(some, role)]
         return [found[place] for place in np.argsort(order)]
 
     def encode_stream(
