@@ -370,22 +370,20 @@ class Index:
         Args:
             query: plain text; the model's query prompt is put before it.
             k: at most this many.
-            filter: metadata a chunk must have, applied before the best are picked:
-                ``{"language": "python", "year": {"$gte": 2020}}``, or a function of the metadata; the language is that
-                of :func:`revela_rag.index.filters.parse_filter`.
+            filter: metadata a chunk must have, before the best are picked: ``{"year": {"$gte": 2020}}``, or a function
+                of it; see :func:`revela_rag.index.filters.parse_filter`.
             mode: ``"hybrid"`` (cosines and BM25 together, by :func:`revela_rag.fusion.fused_scores`), ``"dense"``
                 (cosines), ``"lexical"`` (BM25, needs no model), or ``"auto"``: hybrid, which finds more
                 (docs/results.md), but dense in an index of more than 200,000 chunks, beside which no BM25 is kept.
-            vector: the query's embedding, (d,) of any length but zero, where it is not to be made of ``query``, as for
-                a hypothetical answer (HyDE); words are still read from ``query``.
+            vector: the query's embedding, (d,) and not zero, as of a hypothetical answer (HyDE); None makes it of
+                ``query``, whose words are read in any case.
             parts: ``feedback``, ``rerank``, ``rerank_top``, ``select``: see :class:`revela_rag.parts.PartOptions`.
 
         Returns:
             Hits, best first; see :class:`Hit` for what the score means in each mode.
 
         Raises:
-            IndexingError: ``k`` or ``mode`` is out of range, the filter or a part cannot be used, a part gives what it
-                must not, the index is closed.
+            IndexingError: an argument cannot be used, a part gives what it must not, the index is closed.
             IndexMismatchError: the vector does not have the index's length.
         """
         if not isinstance(query, str):
@@ -461,18 +459,11 @@ class Index:
             return [[] for _ in queries]
         if mode == "lexical" and parts.refiner is not None:
             raise IndexingError("feedback moves a query's vector, and lexical search has none; use another mode.")
-        units = np.empty(0)
-        if mode != "lexical":
-            given = self.encoder.encode_queries(queries) if vectors is None else vectors
-            units = unit_queries(given, self.manifest.query_dimension, self.path)
-        depth = parts.depth(k)
+        given = self.encoder.encode_queries(queries) if vectors is None and mode != "lexical" else vectors
+        units = np.empty(0) if given is None else unit_queries(given, self.manifest.query_dimension, self.path)
 
         def shown(snapshot: Snapshot) -> list[list[Hit]]:
-            if mode == "lexical":
-                found = snapshot.lexical(queries, depth, condition)
-            else:
-                search = snapshot.dense if mode == "dense" else snapshot.hybrid
-                found = search(queries, units, depth, condition, parts.refiner)
+            found = snapshot.find(mode, queries, units, parts.depth(k), condition, parts.refiner)
             pairs = zip(queries, found, strict=True)
             return [parts.applied(query, hits, k, snapshot.vectors_of) for query, hits in pairs]
 

@@ -18,7 +18,7 @@ from revela_rag.index.manifest import MANIFEST_FILE, Manifest
 from revela_rag.index.rotation import Rotation
 from revela_rag.index.stores import store_class
 from revela_rag.index.texts import TEXTS_FILE, TextStore
-from revela_rag.index.types import Hit
+from revela_rag.index.types import Hit, Mode
 from revela_rag.index.words import WordIndex, are_current
 from revela_rag.lexical import Holdings
 from revela_rag.parts.feedback import refined
@@ -89,6 +89,20 @@ class Snapshot:
                 if Manifest.read(root).generation == manifest.generation:
                     raise
         raise IndexingError(f"{str(root / MANIFEST_FILE)!r} changes faster than it can be read; try again.")
+
+    def find(
+        self,
+        mode: Mode,
+        queries: Sequence[str],
+        vectors: np.ndarray,
+        k: int,
+        filter: Condition | None,
+        refiner: Refiner | None,
+    ) -> list[list[Hit]]:
+        """Top k by a mode other than "auto", see the methods of these names; lexical search takes no vectors."""
+        if mode == "lexical":
+            return self.lexical(queries, k, filter)
+        return (self.dense if mode == "dense" else self.hybrid)(queries, vectors, k, filter, refiner)
 
     def dense(
         self, queries: Sequence[str], vectors: np.ndarray, k: int, filter: Condition | None, refiner: Refiner | None
