@@ -69,6 +69,7 @@ def supposed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = folder / "my-retriever"
     model.symlink_to(resolve_model("all-MiniLM-L6-v2"))
     Index.from_source(docs, path=folder / "my-index", encoder=Encoder(model)).close()
+    Index.from_source(Path(__file__), path=folder / "my-code-index", encoder=Encoder(model)).close()
     labels = folder / "my-labels"
     (labels / "qrels").mkdir(parents=True)
     corpus = {"_id": "d1", "title": "Keys", "text": "Keys are rotated every month."}

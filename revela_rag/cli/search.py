@@ -10,7 +10,6 @@ import typer
 
 from revela_rag.cli.console import print_json, results_last
 from revela_rag.cli.embeddings import Embeddings, encoder_of
-from revela_rag.corpus.place import place_in_file
 
 if TYPE_CHECKING:
     from revela_rag.index import Hit, Mode
@@ -161,8 +160,10 @@ def _as_dict(hit: Hit, *, highlights: bool) -> dict[str, Any]:
     }
 
 
-def _shown(hit: Hit, *, highlights: bool) -> str:
+def _shown(hit: Hit, *, highlights: bool = False) -> str:
     """Rank, score, place and title on one line, then the first lines of the text, or what is highlighted in it."""
+    from revela_rag.corpus.place import place_in_file
+
     chunk = hit.chunk
     line = chunk.metadata.get("start_line")
     place = f"{chunk.document_id}:{line}" if line and "tool" not in chunk.metadata else chunk.document_id
