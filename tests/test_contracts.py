@@ -68,6 +68,7 @@ def test_packages_depend_on_revela_rag_and_never_on_each_other(package: str) -> 
         "chroma_revela",
         "langchain_revela",
         "llama_index.embeddings.revela",
+        "llama_index.postprocessor.revela",
         "llama_index.retrievers.revela",
         "llama_index.vector_stores.revela",
     ],

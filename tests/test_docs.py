@@ -29,7 +29,7 @@ API = [
     "chroma_revela",
     "revela_training",
     "langchain_revela",
-    *(f"llama_index.{part}.revela" for part in ("embeddings", "retrievers", "vector_stores")),
+    *(f"llama_index.{part}.revela" for part in ("embeddings", "postprocessor", "retrievers", "vector_stores")),
 ]
 
 

@@ -20,6 +20,7 @@ import {module}
         ("chroma_revela", "chromadb", "chroma"),
         ("langchain_revela", "langchain_core", "langchain"),
         ("llama_index.embeddings.revela", "llama_index.core", "llama-index"),
+        ("llama_index.postprocessor.revela", "llama_index.core", "llama-index"),
         ("llama_index.retrievers.revela", "llama_index.core", "llama-index"),
         ("llama_index.vector_stores.revela", "llama_index.core", "llama-index"),
     ],
