@@ -18,7 +18,7 @@ from revela_rag.index import Hit, Index, Mode
 from revela_rag.index.filters import Condition, Filter, parse_filter
 from revela_rag.index.queries import unit_queries
 from revela_rag.index.snapshot import Evidence, Snapshot
-from revela_rag.index.types import check_k, check_mode
+from revela_rag.index.types import check_k, check_mode, check_queries, check_query
 from revela_rag.parts.pipeline import PartOptions, Parts
 
 __all__ = ["IndexGroup"]
@@ -87,13 +87,12 @@ class IndexGroup:
             filter: metadata a chunk must have, see :meth:`revela_rag.Index.search`.
             mode: likewise; ``"auto"`` is hybrid where it is for every index. Scores in mode ``"dense"`` are cosines
                 where all indexes have the same model, else steps above what the model gives unrelated texts.
-            **parts: likewise, without ``feedback``. To select needs one model for all indexes.
+            **parts: likewise, without ``feedback``. What compares vectors (``select="mmr"``) needs one model for all.
 
         Raises:
             IndexingError: an argument cannot be used.
         """
-        if not isinstance(query, str):
-            raise IndexingError(f"The query must be a string, got {type(query).__name__}.")
+        check_query(query)
         return self.search_many([query], k=k, filter=filter, mode=mode, **parts)[0]
 
     def search_many(
@@ -106,14 +105,11 @@ class IndexGroup:
         **parts: Unpack[PartOptions],
     ) -> list[list[Hit]]:
         """:meth:`search` for several queries at once; one list of hits per query."""
-        if isinstance(queries, str):
-            raise IndexingError("queries is one string; pass a list, or use search().")
+        check_queries(queries)
         check_k(k)
         condition, mode, beside = parse_filter(filter), self.resolve_mode(mode), Parts.of(**parts)
         if beside.refiner is not None:
             raise IndexingError("feedback moves a query's vector in one index; it is not for several.")
-        if beside.selector is not None and not self._alike:
-            raise IndexingError("To select compares the chunks' vectors, and these indexes have different models.")
         if not len(queries):
             return []
         depth = beside.depth(k)
@@ -247,6 +243,10 @@ class IndexGroup:
         return self._backgrounds[key]
 
     def _read_vectors(self, snapshots: Sequence[Snapshot], hits: Sequence[Hit]) -> np.ndarray:
+        if not self._alike:
+            raise IndexingError(
+                "These indexes have different models, whose vectors do not compare; select='coverage' goes by words."
+            )
         by_index = {str(index.path): snapshot for index, snapshot in zip(self.indexes, snapshots, strict=True)}
         return np.concatenate([by_index[hit.index].vectors_of([hit]) for hit in hits])
 

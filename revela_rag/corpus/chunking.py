@@ -9,8 +9,8 @@ from revela_rag.corpus.code.chunk import chunk_code
 from revela_rag.corpus.code.fit import fitted
 from revela_rag.corpus.code.grammars import GRAMMARS
 from revela_rag.corpus.draft import Draft
-from revela_rag.corpus.formats.front_matter import front_matter
 from revela_rag.corpus.formats.guard import guarded
+from revela_rag.corpus.formats.markup.front_matter import front_matter
 from revela_rag.corpus.formats.names import DERIVED_FORMATS, PROSE_FORMATS
 from revela_rag.corpus.formats.readers import read_page
 from revela_rag.corpus.formats.unreadable import Unreadable

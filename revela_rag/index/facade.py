@@ -18,7 +18,7 @@ from revela_rag.index.manifest import Manifest
 from revela_rag.index.queries import find_encoder, unit_queries
 from revela_rag.index.serving import Serving, reopen
 from revela_rag.index.snapshot import Snapshot
-from revela_rag.index.types import Hit, Mode, SyncReport, check_k, check_mode, listed_ids
+from revela_rag.index.types import Hit, Mode, SyncReport, check_k, check_mode, check_queries, check_query, listed_ids
 from revela_rag.index.words import LEXICAL_LIMIT
 from revela_rag.index.writing import writer
 from revela_rag.index.writing.generations import LOCK_TIMEOUT
@@ -386,8 +386,7 @@ class Index:
             IndexingError: an argument cannot be used, a part gives what it must not, the index is closed.
             IndexMismatchError: the vector does not have the index's length.
         """
-        if not isinstance(query, str):
-            raise IndexingError(f"The query must be a string, got {type(query).__name__}.")
+        check_query(query)
         vectors = None if vector is None else np.asarray(vector, dtype=np.float32).reshape(1, -1)
         return self._search([query], vectors, Parts.of(**parts), k=k, filter=filter, mode=mode)[0]
 
@@ -401,8 +400,7 @@ class Index:
         **parts: Unpack[PartOptions],
     ) -> list[list[Hit]]:
         """:meth:`search` for several queries at once, which is faster; one list of hits per query."""
-        if isinstance(queries, str):
-            raise IndexingError("queries is one string; pass a list, or use search().")
+        check_queries(queries)
         return self._search(queries, None, Parts.of(**parts), k=k, filter=filter, mode=mode)
 
     def resolve_mode(self, mode: Mode) -> Mode:

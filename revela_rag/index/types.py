@@ -15,7 +15,17 @@ from revela_rag.errors import IndexingError
 if TYPE_CHECKING:
     from revela_rag.parts.highlights import Highlight
 
-__all__ = ["Hit", "Mode", "SyncReport", "VectorStore", "check_k", "check_mode", "listed_ids"]
+__all__ = [
+    "Hit",
+    "Mode",
+    "SyncReport",
+    "VectorStore",
+    "check_k",
+    "check_mode",
+    "check_queries",
+    "check_query",
+    "listed_ids",
+]
 
 #: How to search; see :meth:`revela_rag.Index.search`.
 Mode = Literal["auto", "dense", "lexical", "hybrid"]
@@ -31,6 +41,18 @@ def check_k(k: Any, name: str = "k") -> None:
     """IndexingError unless ``k`` is a number of hits."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise IndexingError(f"{name}={k!r} must be a whole number of at least 1.")
+
+
+def check_query(query: Any) -> None:
+    """IndexingError unless ``query`` is a string."""
+    if not isinstance(query, str):
+        raise IndexingError(f"The query must be a string, got {type(query).__name__}.")
+
+
+def check_queries(queries: Any) -> None:
+    """IndexingError for one string where several are expected."""
+    if isinstance(queries, str):
+        raise IndexingError("queries is one string; pass a list, or use search().")
 
 
 def listed_ids(ids: Iterable[str], name: str = "ids") -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus import Document, chunk_document
-from revela_rag.corpus.formats.html import read_html
+from revela_rag.corpus.formats.markup.html import read_html
 
 
 def text_of(html):

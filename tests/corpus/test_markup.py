@@ -6,9 +6,9 @@ import pytest
 
 from revela_rag.corpus import Document, chunk_document, load_corpus
 from revela_rag.corpus.code.detect import looks_like_markdown
-from revela_rag.corpus.formats.asciidoc import read_asciidoc
-from revela_rag.corpus.formats.org import read_org
-from revela_rag.corpus.formats.tex import read_tex
+from revela_rag.corpus.formats.markup.asciidoc import read_asciidoc
+from revela_rag.corpus.formats.markup.org import read_org
+from revela_rag.corpus.formats.markup.tex import read_tex
 
 ADOC = """= Operating the {product}
 Jane Doe <jane@example.org>

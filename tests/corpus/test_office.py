@@ -6,7 +6,7 @@ from email.message import EmailMessage
 import pytest
 
 from revela_rag.corpus import load_corpus
-from revela_rag.corpus.formats import office
+from revela_rag.corpus.formats.documents import office
 from revela_rag.corpus.place import place_in_file
 from revela_rag.errors import CorpusError
 from tests.corpus.office_files import docx, docx_table, epub, odt, paragraph, pptx, xlsx

@@ -7,7 +7,7 @@ from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject, NumberObject
 
 from revela_rag.corpus import load_corpus
-from revela_rag.corpus.formats.pdf import INTERLEAVED, SCANNED, read_pdf
+from revela_rag.corpus.formats.documents.pdf import INTERLEAVED, SCANNED, read_pdf
 from revela_rag.corpus.place import place_in_file
 
 LEFT = [f"left words number {n} go on" for n in range(10)]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, structural_pairs
-from revela_rag.corpus.formats.pdf import read_pdf
+from revela_rag.corpus.formats.documents.pdf import read_pdf
 from revela_rag.corpus.formats.readers import read_bytes
 from revela_rag.corpus.prose.sentences import sentence_spans
 

@@ -3,7 +3,7 @@
 import pytest
 
 from revela_rag.corpus import Document, chunk_document, load_corpus
-from revela_rag.corpus.formats.front_matter import front_matter
+from revela_rag.corpus.formats.markup.front_matter import front_matter
 from revela_rag.corpus.prose.sections import fence_spans
 from revela_rag.corpus.prose.sentences import sentence_spans
 

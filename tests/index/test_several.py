@@ -135,6 +135,8 @@ def test_reranking_and_selecting(tmp_path):
     mixed = IndexGroup([parts[0], build(tmp_path / "c", chunks(5), Shifted("e" * 64))])
     with pytest.raises(IndexingError, match="different models"):
         mixed.search("user", select="mmr")
+    covering = mixed.search("getUser3Name text", k=3, select="coverage")
+    assert len(covering) == 3 and "getUser3Name" in covering[0].chunk.text
 
 
 def test_wrong_arguments(tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from revela_rag.corpus.formats import worker
-from revela_rag.corpus.formats.pdf import read_pdf
+from revela_rag.corpus.formats.documents.pdf import read_pdf
 from revela_rag.corpus.formats.unreadable import Unreadable
 
 __all__ = ["MEMORY", "OUT_OF_MEMORY", "OUT_OF_TIME", "SECONDS", "SECONDS_PER_MB", "guarded"]

@@ -6,17 +6,17 @@ import re
 from collections.abc import Callable
 
 from revela_rag.corpus.code.detect import looks_like_markdown
-from revela_rag.corpus.formats.asciidoc import read_asciidoc
+from revela_rag.corpus.formats.documents.notebook import read_notebook
+from revela_rag.corpus.formats.documents.office import needs_extra
+from revela_rag.corpus.formats.documents.reading import Reading
 from revela_rag.corpus.formats.encodings import decode, why_not_text
 from revela_rag.corpus.formats.guard import guarded
-from revela_rag.corpus.formats.html import read_html
+from revela_rag.corpus.formats.markup.asciidoc import read_asciidoc
+from revela_rag.corpus.formats.markup.html import read_html
+from revela_rag.corpus.formats.markup.org import read_org
+from revela_rag.corpus.formats.markup.page import Page
+from revela_rag.corpus.formats.markup.tex import read_tex
 from revela_rag.corpus.formats.names import OFFICE_FORMATS, PROSE_FORMATS, format_of
-from revela_rag.corpus.formats.notebook import read_notebook
-from revela_rag.corpus.formats.office import needs_extra
-from revela_rag.corpus.formats.org import read_org
-from revela_rag.corpus.formats.page import Page
-from revela_rag.corpus.formats.reading import Reading
-from revela_rag.corpus.formats.tex import read_tex
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.report import CorpusReport
 from revela_rag.corpus.types import Document

@@ -17,10 +17,10 @@ from importlib import import_module
 from typing import IO, Any
 
 from revela_rag.corpus.code.chunk import chunk_code
-from revela_rag.corpus.formats.html import read_html
-from revela_rag.corpus.formats.mail import read_mail
-from revela_rag.corpus.formats.office import read_office, read_sheets
-from revela_rag.corpus.formats.pdf import read_pdf
+from revela_rag.corpus.formats.documents.mail import read_mail
+from revela_rag.corpus.formats.documents.office import read_office, read_sheets
+from revela_rag.corpus.formats.documents.pdf import read_pdf
+from revela_rag.corpus.formats.markup.html import read_html
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.types import Document
 

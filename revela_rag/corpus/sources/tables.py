@@ -9,8 +9,8 @@ from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any
 
+from revela_rag.corpus.formats.documents.office import needs_extra
 from revela_rag.corpus.formats.guard import guarded
-from revela_rag.corpus.formats.office import needs_extra
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.metadata import MOST_VALUES
 from revela_rag.corpus.sources.delimited import DELIMITED_SUFFIXES, delimited_rows

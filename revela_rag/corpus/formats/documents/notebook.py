@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from revela_rag.corpus.formats.reading import PAGE_BREAK
+from revela_rag.corpus.formats.documents.reading import PAGE_BREAK
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.prose.sections import fence_spans
 from revela_rag.corpus.text import clean_text

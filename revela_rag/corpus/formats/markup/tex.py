@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from revela_rag.corpus.formats.page import Page
+from revela_rag.corpus.formats.markup.page import Page
 from revela_rag.corpus.text import squeeze
 
 __all__ = ["read_tex"]

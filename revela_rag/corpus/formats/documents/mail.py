@@ -7,8 +7,8 @@ from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
 from typing import Any
 
-from revela_rag.corpus.formats.html import read_html
-from revela_rag.corpus.formats.reading import Reading
+from revela_rag.corpus.formats.documents.reading import Reading
+from revela_rag.corpus.formats.markup.html import read_html
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.text import clean_text, squeeze
 

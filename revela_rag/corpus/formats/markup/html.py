@@ -9,7 +9,7 @@ from html import escape
 from itertools import islice
 from typing import Any
 
-from revela_rag.corpus.formats.page import Page
+from revela_rag.corpus.formats.markup.page import Page
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.text import bounded_references, squeeze
 

@@ -6,8 +6,8 @@ import re
 from importlib.util import find_spec
 from typing import Any
 
-from revela_rag.corpus.formats.open_xml import first_rows, slide_notes, slide_places
-from revela_rag.corpus.formats.reading import PAGE_BREAK, Reading
+from revela_rag.corpus.formats.documents.open_xml import first_rows, slide_notes, slide_places
+from revela_rag.corpus.formats.documents.reading import PAGE_BREAK, Reading
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.prose.sections import fence_spans
 from revela_rag.corpus.text import clean_text, squeeze

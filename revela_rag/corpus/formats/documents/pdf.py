@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from revela_rag.corpus.formats.reading import PAGE_BREAK, Reading
+from revela_rag.corpus.formats.documents.reading import PAGE_BREAK, Reading
 from revela_rag.corpus.formats.unreadable import Unreadable
 from revela_rag.corpus.text import clean_text, squeeze
 

@@ -1,0 +1,1 @@
+"""Markup to text with its headings and code where they stand."""
