@@ -10,6 +10,7 @@ from revela_rag.corpus.code import comments, detect
 from revela_rag.corpus.formats import readers
 from revela_rag.corpus.prose import chunk as prose
 from revela_rag.corpus.prose import sections, sentences
+from revela_rag.corpus.sources import tables
 
 
 def texts(pieces, longest):
@@ -89,6 +90,11 @@ PATTERNS = {
         everything(comments._STOP),
         (" ", "#", "examples", ":", "\n", "@a"),
     ),
+    "number": (
+        whole(re.compile(r"[-+]?[\d.,' ]*\d[\d.,]*(?:[eE][-+]?\d+)?\s?%?")),
+        whole(tables._NUMBER),
+        ("1", "20", ".", ",", " ", "'", "-", "e", "%", "x"),
+    ),
     "empty body": (
         start(re.compile(r"(?:pass|\.\.\.|return(?: None)?;?|raise NotImplementedError.*|[{}\s;]*)\s*$")),
         start(code._EMPTY_BODY),
@@ -106,3 +112,10 @@ def test_patterns_match_what_their_plain_forms_match(name):
         assert bounded(text) == expected, repr(text)
         matched += bool(expected)
     assert matched > 20
+
+
+def test_a_cell_of_very_many_digits_is_told_at_once():
+    # the plain form takes the square of its length: minutes for these, or for ever
+    for cell in ("1" * 1_000_000 + "x", "1 " * 500_000 + "x", ",." * 500_000 + "x"):
+        assert tables._type([cell]) == "text"
+    assert tables._type(["1" * 1_000_000]) == "number"

@@ -21,7 +21,7 @@ __all__ = ["TABLE_SUFFIXES", "table_records"]
 
 TABLE_SUFFIXES = (*DELIMITED_SUFFIXES, ".xlsx")
 _LETTERS = re.compile(r"[^\W\d_]{2}")
-_NUMBER = re.compile(r"[-+]?[\d.,' ]*\d[\d.,]*(?:[eE][-+]?\d+)?\s?%?")
+_NUMBER = re.compile(r"[-+]?(?:[.,' ]*+\d++)++[.,]*+(?:[eE][-+]?\d++)?\s?%?")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:[T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}")
 _TRUTH = frozenset({"true", "false", "yes", "no"})
 _SURE = frozenset(form for name in TEXT_FIELDS for form in (name, name.title(), name.upper()))
